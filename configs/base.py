@@ -1,0 +1,94 @@
+"""Every field of a run, with the defaults of the paper's main experiment (Table 1).
+
+The other files override these; so does the command line, as in `--config.ipc=10`. A
+field that is None is chosen by a rule, which its comment gives and the run logs.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults."""
+    config = ConfigDict()
+
+    # All randomness: images, networks, batches, evaluation.
+    config.seed = 0
+    # Condensation method: "dc", gradient matching.
+    config.method = "dc"
+    # I, synthetic images a class.
+    config.ipc = 1
+    # K, iterations; each begins with fresh random networks.
+    config.iterations = 1000
+    # T, updates of the images in an iteration. None: 1, 10, 20, 30, 40, 50 as the
+    # authors for as many images a class; `ipc` between these; 50 above.
+    config.outer_loop = placeholder(int)
+    # Epochs of training the networks on the images between two updates. None: 1, 50,
+    # 25, 20, 15, 10 as the authors; 500 / ipc between these; 10 above.
+    config.inner_loop = placeholder(int)
+    # M, networks whose matching losses are averaged. The paper has 1.
+    config.num_networks = 1
+    # Independent synthetic sets. The paper has 5.
+    config.num_experiments = 5
+    # Networks trained from scratch to evaluate each set. The paper has 20.
+    config.num_evaluations = 20
+    # Images to begin with: standard normal "noise" (the paper) or "real" ones.
+    config.init = "noise"
+    # Distance between gradients: "ours" (layer-wise cosine), "mse" or "cos".
+    config.distance = "ours"
+    # N, real images a class for one gradient.
+    config.batch_real = 256
+    # Synthetic images in a step of training the networks in the inner loop.
+    config.batch_train = 256
+    # SGD on the images.
+    config.lr_img = 0.1
+    config.momentum_img = 0.5
+    # SGD on the networks. The authors' code has no momentum since July 2021; its
+    # releases from January to March 2021 had 0.5.
+    config.lr_net = 0.01
+    config.momentum_net = 0.0
+    # Iterations between evaluations on the way; 0: only at the end.
+    config.eval_every = 0
+    # Minutes between checkpoints; 0: after every iteration.
+    config.checkpoint_minutes = 5.0
+
+    config.dataset = ConfigDict()
+    # "digits" (comes with scikit-learn), or any image classification set of TFDS.
+    config.dataset.name = "digits"
+    # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder.
+    # None: TFDS's default.
+    config.dataset.path = placeholder(str)
+
+    config.network = ConfigDict()
+    # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, VGG11, VGG11BN, ResNet18, ResNet18BN,
+    # ResNet18BN_AP; ConvNet takes suffixes: depth D1 to D4, width W32 to W256,
+    # activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling NP, MP, AP.
+    config.network.name = "ConvNet"
+
+    config.evaluation = ConfigDict()
+    # Network to train on the set. None: the one that condensed it.
+    config.evaluation.network = placeholder(str)
+    # Epochs, as the authors count: one more is run. None: 300, or 1,000 with
+    # augmentation.
+    config.evaluation.epochs = placeholder(int)
+    # "none", or some of crop, scale, rotate, noise joined by "_", one of which is
+    # applied to each image. None: "crop_scale_rotate" for mnist, "crop_noise" for
+    # ConvNetBN, else "none".
+    config.evaluation.augmentation = placeholder(str)
+    # SGD; the learning rate drops to a tenth half-way.
+    config.evaluation.lr = 0.01
+    config.evaluation.momentum = 0.9
+    config.evaluation.weight_decay = 5e-4
+    config.evaluation.batch_size = 256
+
+    # How to run it; changes speed and memory, not what is computed.
+    config.execution = ConfigDict()
+    # "native" or "trilinear" convolutions. None: trilinear on CPU, else native.
+    config.execution.convolution = placeholder(str)
+    # Networks at once ("vmap") or one after another ("map"). None: map on CPU.
+    config.execution.network_loop = placeholder(str)
+    # Images whose activations are held at once. None: as many as fit in the cache of
+    # a CPU, or 128 MB of the largest activation elsewhere.
+    config.execution.slice_size = placeholder(int)
+
+    return config

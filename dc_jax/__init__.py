@@ -1,0 +1,25 @@
+"""Dataset condensation in JAX: a few synthetic images a class instead of a dataset."""
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it. Imported on first use, so that
+# `import dc_jax` and `python -m dc_jax.main --help` do not wait for JAX.
+_EXPORTS = {
+    "SyntheticSet": "dc_jax.base",
+    "load_synthetic_set": "dc_jax.artefact",
+}
+
+__all__ = ["SyntheticSet", "__version__", "load_synthetic_set"]
+
+
+def __getattr__(name: str):
+    """Imports the module behind a public name when it is first asked for (PEP 562)."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'dc_jax' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_EXPORTS])

@@ -1,0 +1,274 @@
+"""The files a run leaves behind: the saved set, its card, its picture.
+
+A saved set is an `.npz` of plain arrays: loading one never runs code. It may come from
+anybody, so everything in it is checked. The same set always gives the same bytes.
+
+Every file is written beside its place and then moved there, so that a reader, or a run
+killed half way, never leaves half a file.
+"""
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import dc_jax
+from dc_jax.base import SyntheticSet
+from dc_jax.data import Dataset
+from dc_jax.image_grid import draw_grid
+from dc_jax.npz import read_npz
+
+SET_NAME = "synthetic_set.npz"
+
+# The arrays of the file: their kind of dtype, and their axes.
+_ARRAYS = {
+    "images": ("float32", "CIHWD"),
+    "pixels": ("uint8", "CIHWD"),
+    "labels": ("int32", "CI"),
+    "class_names": ("text", "C"),
+    "mean": ("float32", "D"),
+    "std": ("float32", "D"),
+}
+
+
+def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
+    """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
+
+    Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
+    and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture.
+
+    Args:
+      path: file to write; its folder is made where needed.
+      synthetic_set: the set to save.
+
+    Raises:
+      ValueError: the set is not one that could be loaded again, for instance because
+        an image holds a NaN.
+    """
+    arrays = {
+        "images": np.asarray(synthetic_set.images),
+        "labels": np.asarray(synthetic_set.labels),
+        "class_names": np.array(synthetic_set.class_names, dtype=np.str_),
+        "mean": np.asarray(synthetic_set.mean),
+        "std": np.asarray(synthetic_set.std),
+    }
+    _check_arrays(arrays, f"cannot save {os.fspath(path)}")
+    arrays["pixels"] = to_pixels(arrays["images"], arrays["mean"], arrays["std"])
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: arrays[name] for name in _ARRAYS})
+    write_atomically(path, buffer.getvalue())
+
+
+def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
+    """Reads a set that `save_synthetic_set` wrote.
+
+    Args:
+      path: the `.npz`, or the folder of a run that holds `synthetic_set.npz`.
+
+    Returns:
+      The set, as NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged, or is not such a set.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        path = os.path.join(path, SET_NAME)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"no synthetic set at {path}: give the .npz of a run, or its folder."
+        )
+    arrays = read_npz(path, _ARRAYS)
+    _check_arrays(arrays, f"{path} is not a saved synthetic set")
+    names = tuple(arrays["class_names"].tolist())
+    fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
+    return SyntheticSet(class_names=names, **fields)
+
+
+def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Returns normalised images as a picture: de-normalised, clipped and rounded.
+
+    Args:
+      images: `[..., D]` float, normalised.
+      mean: `[D]`, of pixels in [0, 1].
+      std: `[D]`, of pixels in [0, 1].
+
+    Returns:
+      Pixels of the same shape, uint8.
+    """
+    unit = np.asarray(images) * np.asarray(std) + np.asarray(mean)
+    return np.rint(np.clip(unit, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def save_image_grid(
+    path: str | os.PathLike, synthetic_set: SyntheticSet, max_columns: int = 25
+) -> None:
+    """Writes a set as one PNG: a row a class, its name at the left.
+
+    Args:
+      path: file to write; its folder is made where needed.
+      synthetic_set: the set to draw.
+      max_columns: how many images to draw in a line, at most.
+    """
+    pixels = to_pixels(synthetic_set.images, synthetic_set.mean, synthetic_set.std)
+    picture = draw_grid(pixels, synthetic_set.class_names, max_columns)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_json(path: str | os.PathLike, value: Mapping) -> None:
+    """Writes a dict as indented JSON, in the order of the dict.
+
+    Raises:
+      ValueError: a value is NaN or infinite, or is nothing that JSON has.
+    """
+    plain = _to_plain(value, os.path.basename(os.fspath(path)))
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, (text + "\n").encode())
+
+
+def make_card(
+    *,
+    method: str,
+    config: Mapping,
+    seed: int,
+    dataset: Dataset,
+    protocol: Mapping,
+    accuracy: Mapping,
+    created: str,
+    files: Iterable[str | os.PathLike],
+) -> dict:
+    """Returns the card of a run: what it takes to judge its set, and to make it again.
+
+    Args:
+      method: name of the method.
+      config: every field of the configuration, nested.
+      seed: the one seed of the run.
+      dataset: what was condensed.
+      protocol: how `accuracy` was measured.
+      accuracy: the accuracy of exactly the images in `files`.
+      created: UTC time in ISO 8601; the caller reads the clock.
+      files: what else the run wrote; the card has the size and checksum of each.
+
+    Returns:
+      A dict for `write_json`.
+    """
+    return {
+        "method": method,
+        "created": created,
+        "seed": seed,
+        "accuracy": dict(accuracy),
+        "protocol": dict(protocol),
+        "dataset": {
+            "name": dataset.name,
+            "source": dataset.source,
+            "checksum": dataset.checksum(),
+            "num_train": len(dataset.train_images),
+            "num_test": len(dataset.test_images),
+            "image_shape": list(dataset.image_shape),
+            "num_classes": dataset.num_classes,
+        },
+        "config": dict(config),
+        "versions": _versions(),
+        "files": {os.path.basename(os.fspath(file)): _stat(file) for file in files},
+    }
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file so that nobody ever sees a part of it; makes its folder."""
+    path = os.path.abspath(path)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    # Not `tempfile`, whose files nobody else may read.
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Raises a `ValueError` unless the arrays make a `SyntheticSet`."""
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        kind, axes = _ARRAYS[name]
+        if not _has_kind(array, kind):
+            raise ValueError(f"{prefix}: {name} is {array.dtype}, expected {kind}.")
+        # The first array that has an axis says how long it is.
+        for axis, size in zip(axes, array.shape, strict=False):
+            sizes.setdefault(axis, size)
+        expected = tuple(sizes.get(axis) for axis in axes)
+        if array.ndim != len(axes) or array.shape != expected or 0 in array.shape:
+            raise ValueError(
+                f"{prefix}: {name} has shape {array.shape}, expected "
+                f"[{', '.join(axes)}] with the sizes of images and none of them 0."
+            )
+        if kind == "float32" and not np.isfinite(array).all():
+            bad = int(np.sum(~np.isfinite(array)))
+            raise ValueError(f"{prefix}: {bad} values of {name} are NaN or infinite.")
+    labels, std = arrays["labels"], arrays["std"]
+    if labels.min() < 0 or labels.max() >= sizes["C"]:
+        raise ValueError(
+            f"{prefix}: labels go from {labels.min()} to {labels.max()}, "
+            f"expected 0 to {sizes['C'] - 1}."
+        )
+    if std.min() <= 0:
+        raise ValueError(f"{prefix}: std is {std.tolist()}, expected above 0.")
+
+
+def _has_kind(array: np.ndarray, kind: str) -> bool:
+    if kind != "text":
+        return array.dtype == kind
+    if array.dtype.type is not np.str_ or not array.dtype.isnative:
+        return False
+    # NumPy does not look at the code points; Python dies on those beyond Unicode.
+    codes = np.frombuffer(array.tobytes(), np.uint32)
+    return not np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)))
+
+
+def _to_plain(value: Any, where: str) -> Any:
+    """Returns `value` as JSON types; `where` names it in errors, as in "a.json/b"."""
+    if isinstance(value, Mapping):
+        return {str(k): _to_plain(v, f"{where}/{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(v, f"{where}/{i}") for i, v in enumerate(value)]
+    if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} is {value}, expected a finite number.")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise ValueError(
+            f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
+        )
+    return value
+
+
+def _versions() -> dict:
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return {
+        "dc_jax": dc_jax.__version__,
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in packages},
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+    }
+
+
+def _stat(path: str | os.PathLike) -> dict:
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": os.path.getsize(path), "sha256": checksum}

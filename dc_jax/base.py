@@ -1,0 +1,77 @@
+"""Types that every other module shares.
+
+Axis glossary, used in every docstring of this package:
+
+  M    networks at once
+  C    classes
+  I    synthetic images a class (images per class, "ipc")
+  N    real images a class in a batch
+  H W  pixels, rows and columns
+  D    colour channels
+  O    output units of a layer
+  T    outer steps of the algorithm
+  n    images in all
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import numpy as np
+import optax
+
+from dc_jax.data.store import ClassStore
+
+Array = jax.Array | np.ndarray
+
+
+@flax.struct.dataclass
+class SyntheticSet:
+    """A condensed dataset together with what is needed to use it.
+
+    Images are kept class-major and normalised, exactly as they were condensed; pixels
+    in [0, 1] are `images * std + mean`.
+
+    Attributes:
+      images: `[C, I, H, W, D]` float32, normalised.
+      labels: `[C, I]` int32, the class index of each image.
+      mean: `[D]` float32, the mean that was subtracted, of pixels in [0, 1].
+      std: `[D]` float32, the standard deviation that was divided by.
+      class_names: the C names, in the order of the labels.
+    """
+
+    images: Array  # [C, I, H, W, D]
+    labels: Array  # [C, I]
+    mean: Array  # [D]
+    std: Array  # [D]
+    class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass
+class CondenseState:
+    """What a gradient-based method carries from one iteration to the next.
+
+    Attributes:
+      images: `[C, I, H, W, D]` the synthetic images, normalised.
+      opt_state: of the optimiser of the images.
+    """
+
+    images: jax.Array  # [C, I, H, W, D]
+    opt_state: optax.OptState  # leaves [C, I, H, W, D]
+
+
+class Method(NamedTuple):
+    """A condensation method, a pair of pure functions for one experiment.
+
+    Attributes:
+      init: `(store, key) -> state`, the synthetic images to begin with.
+      step: `(state, store, key) -> (state, metrics)`, one iteration. The metrics are
+        scalars by name; `loss` is always there.
+    """
+
+    init: Callable[[ClassStore, jax.Array], CondenseState]
+    step: Callable[
+        [CondenseState, ClassStore, jax.Array],
+        tuple[CondenseState, dict[str, jax.Array]],
+    ]

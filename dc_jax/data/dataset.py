@@ -1,0 +1,162 @@
+"""A labelled image dataset in memory: its arrays, their checks and their statistics."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+# Images that are held as float64 at once while statistics are computed.
+_CHUNK = 1024
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images with labels, checked when it is made.
+
+    Attributes:
+      name: canonical name, e.g. "svhn_cropped".
+      source: where it came from, in words, for the log and the card.
+      train_images: `[n, H, W, D]` uint8, or float32 in [0, 1].
+      train_labels: `[n]` int32 in [0, C).
+      test_images: as `train_images`, same H, W, D and dtype.
+      test_labels: as `train_labels`.
+      class_names: the C names, in the order of the labels.
+      mean: `[D]` float32, of pixels in [0, 1].
+      std: `[D]` float32, of pixels in [0, 1], above zero.
+
+    Raises:
+      ValueError: a field does not keep to the above, or a class has no training image.
+    """
+
+    name: str
+    source: str
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+    class_names: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __post_init__(self):
+        for split in ("train", "test"):
+            self._check_images(split)
+            self._check_labels(split)
+        train, test = self.train_images, self.test_images
+        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+            self._refuse(
+                f"test_images are {test.dtype} {test.shape[1:]}, must be "
+                f"{train.dtype} {train.shape[1:]} as train_images are"
+            )
+        counts = np.bincount(self.train_labels, minlength=self.num_classes)
+        if not counts.all():
+            empty = int(np.argmin(counts))
+            self._refuse(
+                f"class {empty} ({self.class_names[empty]}) has no training image"
+            )
+        self._check_statistics()
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, D)."""
+        return self.train_images.shape[1:]
+
+    def checksum(self) -> str:
+        """Returns the SHA-256, in hex, of the images and labels of both splits."""
+        digest = hashlib.sha256()
+        for array in (
+            self.train_images,
+            self.train_labels,
+            self.test_images,
+            self.test_labels,
+        ):
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def _check_images(self, split: str) -> None:
+        images = getattr(self, f"{split}_images")
+        if images.ndim != 4 or 0 in images.shape:
+            self._refuse(
+                f"{split}_images must have shape [n, H, W, D] without a zero, got "
+                f"{list(images.shape)}"
+            )
+        if images.dtype not in (np.uint8, np.float32):
+            self._refuse(f"{split}_images must be uint8 or float32, got {images.dtype}")
+        if images.dtype == np.float32:
+            low, high = images.min(), images.max()
+            # Not `low < 0 or high > 1`: a NaN must fail too.
+            if not (low >= 0 and high <= 1):
+                self._refuse(
+                    f"{split}_images must be in [0, 1] where they are float, got "
+                    f"values from {low} to {high}"
+                )
+
+    def _check_labels(self, split: str) -> None:
+        labels = getattr(self, f"{split}_labels")
+        expected = getattr(self, f"{split}_images").shape[:1]
+        if labels.shape != expected:
+            self._refuse(
+                f"{split}_labels must have shape {list(expected)}, one label an image, "
+                f"got {list(labels.shape)}"
+            )
+        if labels.dtype != np.int32:
+            self._refuse(f"{split}_labels must be int32, got {labels.dtype}")
+        low, high = labels.min(), labels.max()
+        if low < 0 or high >= self.num_classes:
+            self._refuse(
+                f"{split}_labels must be in [0, {self.num_classes}), one value a class "
+                f"name, got values from {low} to {high}"
+            )
+
+    def _check_statistics(self) -> None:
+        for field in ("mean", "std"):
+            value = getattr(self, field)
+            expected = self.train_images.shape[3:]
+            if value.shape != expected or value.dtype != np.float32:
+                self._refuse(
+                    f"{field} must be float32 of shape {list(expected)}, got "
+                    f"{value.dtype} of shape {list(value.shape)}"
+                )
+            if not np.isfinite(value).all():
+                self._refuse(f"{field} must be finite, got {value.tolist()}")
+        if not (self.std > 0).all():
+            self._refuse(f"std must be above zero, got {self.std.tolist()}")
+
+    def _refuse(self, problem: str) -> None:
+        raise ValueError(f"dataset '{self.name}' ({self.source}): {problem}.")
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Computes mean and standard deviation of each channel, for pixels in [0, 1].
+
+    A channel that is the same everywhere gets the standard deviation 1, so that it can
+    be divided by.
+
+    Args:
+      images: `[n, H, W, D]` uint8, or float32 in [0, 1].
+
+    Returns:
+      Mean and standard deviation (of the population). Shapes `[D]`, float32; computed
+      in float64.
+    """
+    scale = 255.0 if images.dtype == np.uint8 else 1.0
+    num_pixels = images[..., 0].size
+    total = np.zeros(images.shape[-1])
+    for start in range(0, len(images), _CHUNK):
+        total += images[start : start + _CHUNK].sum(axis=(0, 1, 2), dtype=np.float64)
+    mean = total / num_pixels
+    squares = np.zeros_like(total)
+    for start in range(0, len(images), _CHUNK):
+        deviation = images[start : start + _CHUNK].astype(np.float64) - mean
+        squares += np.square(deviation).sum(axis=(0, 1, 2))
+    std = np.sqrt(squares / num_pixels)
+    # By value: rounding leaves the deviation of a constant channel just above zero.
+    is_constant = images.min(axis=(0, 1, 2)) == images.max(axis=(0, 1, 2))
+    std = np.where(is_constant, scale, std)
+    return (mean / scale).astype(np.float32), (std / scale).astype(np.float32)

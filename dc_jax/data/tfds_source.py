@@ -1,0 +1,207 @@
+"""Reads datasets of TensorFlow Datasets (TFDS), without TensorFlow once prepared.
+
+TFDS needs TensorFlow to turn the raw files into its own format, which is done once. The
+`array_record` format can then be read at random without it. Both are imported here on
+demand only.
+"""
+
+import difflib
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from absl import logging
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+_FILE_FORMAT = "array_record"
+# Examples that are decoded at a time.
+_CHUNK = 4096
+_ADVICE = (
+    "give --config.dataset.path=DIR with IDX files, or a TFDS folder in which it is "
+    "prepared as array_record"
+)
+
+
+def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
+    """Finds a dataset by its TFDS name, without reading or downloading it.
+
+    Args:
+      name: as for `tfds.builder`: `name`, `name/config` or `name:version`.
+      data_dir: folder of prepared datasets; None for the default of TFDS.
+
+    Returns:
+      The builder, whose features include `image`, of one shape for all, and `label`.
+
+    Raises:
+      ValueError: TFDS is missing, does not know the name, or the dataset is not one of
+        labelled uint8 images of one size.
+    """
+    try:
+        import tensorflow_datasets as tfds
+
+        builder = tfds.builder(name, data_dir=data_dir, file_format=_FILE_FORMAT)
+    except ImportError as error:
+        raise ValueError(
+            f"dataset '{name}' needs a package that is missing: {_one_line(error)}."
+        ) from error
+    except tfds.core.registered.DatasetNotFoundError as error:
+        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        close = difflib.get_close_matches(name.lower(), known)
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        raise ValueError(
+            f"dataset name '{name}' is unknown{hint}: must be 'digits', a TFDS name, "
+            "or anything with a path to IDX files."
+        ) from error
+    # The code of TFDS raises a type of its own for each of a malformed name, an unknown
+    # version, an unknown option, a folder in another format and a damaged folder.
+    except Exception as error:
+        raise ValueError(
+            f"TFDS cannot open '{name}' in {data_dir or 'its default folder'}: "
+            f"{_one_line(error)}; {_ADVICE}."
+        ) from error
+    _check_features(name, builder)
+    return builder
+
+
+def prepare(builder: "tfds.core.DatasetBuilder") -> None:
+    """Downloads the raw files of a dataset and writes them in the format read here.
+
+    Raises:
+      ConnectionError: a download failed.
+      ValueError: a package is missing, or TFDS could not prepare the dataset.
+    """
+    name, folder = _label(builder), builder.data_path
+    logging.info("Preparing TFDS %s in %s: its raw files are downloaded.", name, folder)
+    # Before TensorFlow is imported: it greets with a page of warnings otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import importlib_resources  # noqa: F401 (TFDS needs and does not declare it)
+        import requests
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"preparing TFDS {name} needs a package that is missing: "
+            f"{_one_line(error)}; {_ADVICE}."
+        ) from error
+    _hide_accelerators(tf)
+    try:
+        builder.download_and_prepare(download_config=_download_config())
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        raise ConnectionError(
+            f"the download of TFDS {name} failed: {_ADVICE} ({_one_line(error)})."
+        ) from error
+    # Any type can come out of the code of a dataset.
+    except Exception as error:
+        raise ValueError(
+            f"TFDS {name} could not be prepared in {folder}: {_ADVICE} "
+            f"({type(error).__name__}: {_one_line(error)})."
+        ) from error
+
+
+def read_prepared(
+    builder: "tfds.core.DatasetBuilder",
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
+    """Reads both splits of a prepared dataset into memory.
+
+    The test split is `test`, or `validation` where there is no `test`. The order is
+    that of TFDS, which shuffles once while preparing.
+
+    Returns:
+      The arrays `train_images`, `test_images` of shape `[n, H, W, D]` uint8 and
+      `train_labels`, `test_labels` of shape `[n]` int32; the names of the classes; and
+      the name of the dataset with its version.
+
+    Raises:
+      ValueError: a split is missing, or the dataset was prepared in a format that
+        cannot be read at random.
+    """
+    available = list(builder.info.splits)
+    test = "test" if "test" in available else "validation"
+    arrays = {}
+    for split, tfds_split in (("train", "train"), ("test", test)):
+        if tfds_split not in available:
+            raise ValueError(
+                f"TFDS {_label(builder)} has the splits {available}, must have 'train' "
+                "and 'test' or 'validation'."
+            )
+        images, labels = _read_split(builder, tfds_split)
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
+    return arrays, tuple(builder.info.features["label"].names), _label(builder)
+
+
+def _read_split(
+    builder: "tfds.core.DatasetBuilder", split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images `[n, H, W, D]` uint8 and labels `[n]` int32 of one split."""
+    images, labels = [], []
+    try:
+        source = builder.as_data_source(split=split)
+        for start in range(0, len(source), _CHUNK):
+            chunk = range(start, min(start + _CHUNK, len(source)))
+            examples = source.__getitems__(chunk)
+            images.append(np.stack([example["image"] for example in examples]))
+            labels.append(
+                np.array([example["label"] for example in examples], np.int32)
+            )
+    # A missing package, a format without random access, a damaged file.
+    except (ImportError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(
+            f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
+            f"be read: {_one_line(error)}."
+        ) from error
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _download_config() -> "tfds.download.DownloadConfig":
+    """How raw files are fetched; tests put files in a folder instead of the network."""
+    import tensorflow_datasets as tfds
+
+    # Google's bucket holds some datasets ready made, in a format not read here.
+    return tfds.download.DownloadConfig(try_download_gcs=False)
+
+
+def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
+    """Raises before anything is downloaded for a dataset that could not be used."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    keys = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
+    if not {"image", "label"} <= set(keys):
+        raise ValueError(
+            f"TFDS {name} has the features {keys}, must have 'image' and 'label'."
+        )
+    image, label = features["image"], features["label"]
+    is_usable = (
+        isinstance(image, tfds.features.Image)
+        and None not in image.shape
+        and image.np_dtype == np.uint8
+        and isinstance(label, tfds.features.ClassLabel)
+    )
+    if not is_usable:
+        raise ValueError(
+            f"TFDS {name} has image = {_one_line(image)}, label = {_one_line(label)}, "
+            "must be an Image of uint8 with one known size for all, and a ClassLabel."
+        )
+
+
+def _hide_accelerators(tf) -> None:
+    """Keeps TensorFlow, which only copies files here, from taking all GPU memory."""
+    try:
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        logging.info("TensorFlow is in use already and keeps the GPUs it has.")
+
+
+def _label(builder: "tfds.core.DatasetBuilder") -> str:
+    """Returns the full name, as `mnist:3.0.1`."""
+    name, _, version = builder.info.full_name.rpartition("/")
+    return f"{name}:{version}"
+
+
+def _one_line(thing: object) -> str:
+    """Returns the text of something of TFDS, which can have pages, cut to one line."""
+    text = " ".join(str(thing).split()).rstrip(".")
+    return text if len(text) <= 400 else f"{text[:397]}..."

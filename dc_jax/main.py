@@ -1,0 +1,65 @@
+"""Condenses a dataset, or evaluates a condensed one.
+
+  python -m dc_jax.main --config=configs/digits.py --workdir=runs/digits
+  python -m dc_jax.main --config=configs/svhn.py --workdir=runs/svhn --config.ipc=10
+  python -m dc_jax.main --config=configs/digits.py --mode=evaluate \
+      --set=runs/digits/synthetic_set.npz
+
+The same command again continues a run that was stopped. `configs/base.py` explains
+every `--config.FIELD`. In the workdir: synthetic_set.npz and images.png (the condensed
+images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints.
+"""
+
+import logging as std_logging
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The run, a file of configs/.", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, condensed images."
+)
+_MODE = flags.DEFINE_enum(
+    "mode", "condense", ["condense", "evaluate"], "Condense, or evaluate a saved set."
+)
+_SET = flags.DEFINE_string(
+    "set", None, "With --mode=evaluate: a synthetic_set.npz, or a folder with one."
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    if _MODE.value == "condense" and not _WORKDIR.value:
+        raise app.UsageError("--workdir=FOLDER is needed: the results are saved there.")
+    if (_MODE.value == "evaluate") != bool(_SET.value):
+        raise app.UsageError("--mode=evaluate and --set=PATH go together.")
+    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
+    logging.get_absl_handler().setFormatter(None)
+    # JAX tells at this level which accelerators it did not find.
+    std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+
+    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    from dc_jax import runner
+    from dc_jax.config import Config
+
+    try:
+        config = Config.create(_CONFIG.value.to_dict())
+        if _MODE.value == "condense":
+            runner.condense(config, _WORKDIR.value)
+        else:
+            runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
+    except (ValueError, OSError, FloatingPointError) as error:
+        logging.debug("The error in full:", exc_info=True)
+        sys.exit(f"error: {error}")
+    except runner.Stopped as stopped:
+        logging.info("%s", stopped)
+        sys.exit(stopped.exit_code)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

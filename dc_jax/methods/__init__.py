@@ -1,0 +1,27 @@
+"""Condensation methods by name. A new method is one file and one line here."""
+
+from collections.abc import Callable
+
+import flax.linen as nn
+
+from dc_jax.base import Method
+from dc_jax.config import Config
+from dc_jax.execution import Execution
+from dc_jax.methods import gradient_matching
+
+METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
+    "dc": gradient_matching.make,
+}
+
+
+def make_method(config: Config, network: nn.Module, execution: Execution) -> Method:
+    """Returns the method of `config.method`.
+
+    Raises:
+      ValueError: there is no such method.
+    """
+    if config.method not in METHODS:
+        raise ValueError(
+            f"config.method must be one of {', '.join(METHODS)}, got {config.method!r}."
+        )
+    return METHODS[config.method](config, network, execution)

@@ -1,0 +1,274 @@
+"""Dataset condensation with gradient matching: the paper's algorithm 1.
+
+Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021,
+https://openreview.net/forum?id=mSAKhLYLSsl. Follows the authors' code where it differs:
+one update of the images for each of the T outer steps, and no training of the networks
+after the last one.
+
+    for k in range(K):                                 # the runner
+        theta ~ P(theta_0)                             # `step` from here on
+        for t in range(T):
+            for every class c:                         # `match_class`
+                g_real = gradient of the loss on N real images of c
+                g_syn  = gradient of the loss on the I synthetic images of c
+                S_c   <- S_c - sgd(gradient of D(g_syn, g_real))
+            theta <- sgd on all synthetic images, `inner_loop` epochs
+
+With M > 1 networks the matching loss is the mean over them, which is this project's
+generalisation; M = 1 is the paper.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from dc_jax.base import CondenseState, Method
+from dc_jax.config import Config
+from dc_jax.data.store import ClassStore, sample_class
+from dc_jax.execution import Execution
+from dc_jax.matching import match_loss
+from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
+
+# Real images a class that set the statistics of batch norm, as in the authors' code.
+_BATCH_NORM_IMAGES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+    """What one outer step needs besides arrays.
+
+    Attributes:
+      recipe: how the networks are trained between outer steps.
+      distance: between gradients, see `matching`.
+      batch_real: N.
+      optimiser: of the images.
+      network_loop: `vmap` or `map`, how the axis M is run.
+    """
+
+    recipe: Recipe
+    distance: str
+    batch_real: int
+    optimiser: optax.GradientTransformation
+    network_loop: str
+
+
+def make(config: Config, network: nn.Module, execution: Execution) -> Method:
+    """Returns gradient matching as a method.
+
+    Args:
+      config: the run.
+      network: the module to match gradients of.
+      execution: how to run it on this backend.
+    """
+    outer_loop, inner_loop = config.loops()
+    matching = Matching(
+        recipe=Recipe(
+            network=network,
+            optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
+            batch_size=config.batch_train,
+            slice_size=execution.slice_size,
+        ),
+        distance=config.distance,
+        batch_real=config.batch_real,
+        optimiser=optax.sgd(config.lr_img, config.momentum_img or None),
+        network_loop=execution.network_loop,
+    )
+
+    def init(store: ClassStore, key: jax.Array) -> CondenseState:
+        images = init_images(store, key, ipc=config.ipc, kind=config.init)
+        return CondenseState(images, matching.optimiser.init(images))
+
+    def step(
+        state: CondenseState, store: ClassStore, key: jax.Array
+    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+        init_key, loop_key = jax.random.split(key)
+        networks = init_networks(
+            matching.recipe,
+            state.images,
+            jax.random.split(init_key, config.num_networks),
+        )
+
+        def outer_step(carry, t):
+            state, networks = carry
+            train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
+            if outer_loop > 1:  # Trained before every outer step but the first.
+                networks = train_networks(
+                    matching,
+                    networks,
+                    state.images,
+                    epochs=jnp.where(t > 0, inner_loop, 0),
+                    key=train_key,
+                )
+            state, networks, loss = match_step(
+                matching, state, networks, store, match_key
+            )
+            return (state, networks), loss
+
+        (state, _), losses = jax.lax.scan(
+            outer_step, (state, networks), jnp.arange(outer_loop)
+        )
+        # Reported as the authors' code does: a class, an outer step.
+        return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
+
+    return Method(init, step)
+
+
+def init_images(store: ClassStore, key: jax.Array, *, ipc: int, kind: str) -> jax.Array:
+    """Returns the images to begin with.
+
+    Args:
+      store: the real images.
+      key: consumed.
+      ipc: I.
+      kind: `noise` (standard normal, as in the paper) or `real` images.
+
+    Returns:
+      Shape `[C, I, H, W, D]`.
+    """
+    num_classes = store.counts.shape[0]
+    if kind == "noise":
+        return jax.random.normal(key, (num_classes, ipc, *store.images.shape[1:]))
+    keys = jax.random.split(key, num_classes)
+    return jax.vmap(lambda key, label: sample_class(store, key, label, ipc))(
+        keys, jnp.arange(num_classes)
+    )
+
+
+def init_networks(recipe: Recipe, images: jax.Array, keys: jax.Array) -> TrainState:
+    """Returns fresh networks. Keys `[M]`; every leaf has a leading axis M."""
+
+    def init(key: jax.Array) -> TrainState:
+        return init_state(recipe, recipe.network.init(key, images[0, :1]))
+
+    return jax.vmap(init)(keys)
+
+
+def train_networks(
+    matching: Matching,
+    networks: TrainState,
+    images: jax.Array,
+    *,
+    epochs: jax.Array,
+    key: jax.Array,
+) -> TrainState:
+    """Trains the M networks on the synthetic images `[C, I, H, W, D]`."""
+    num_classes, ipc = images.shape[:2]
+    labels = jnp.repeat(jnp.arange(num_classes), ipc)
+    flat = images.reshape(num_classes * ipc, *images.shape[2:])
+
+    def train_one(state: TrainState, key: jax.Array) -> TrainState:
+        return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
+
+    keys = jax.random.split(key, networks.step.shape[0])
+    return batched(train_one, matching.network_loop)(networks, keys)
+
+
+def match_step(
+    matching: Matching,
+    state: CondenseState,
+    networks: TrainState,
+    store: ClassStore,
+    key: jax.Array,
+) -> tuple[CondenseState, TrainState, jax.Array]:
+    """One update of the images, equation 8 with the distance of equation 9.
+
+    Args:
+      matching: how.
+      state: the images `[C, I, H, W, D]` and their optimiser.
+      networks: leaves `[M, ...]`.
+      store: the real images.
+      key: consumed.
+
+    Returns:
+      The new state, the networks (batch norm has new statistics), and the matching
+      loss, summed over classes and averaged over networks. Shape `[]`.
+    """
+    num_classes = state.images.shape[0]
+
+    def match_network(network: TrainState, key: jax.Array):
+        statistics_key, real_key = jax.random.split(key)
+        variables = set_batch_norm(matching, network.variables, store, statistics_key)
+
+        def match_one(images: jax.Array, label: jax.Array, key: jax.Array):
+            real = sample_class(store, key, label, matching.batch_real)
+            return match_class(matching, variables, images, real, label)
+
+        # One class after another: only one class's second-order graph in memory.
+        losses, grads = batched(match_one, "map")(
+            state.images,
+            jnp.arange(num_classes),
+            jax.random.split(real_key, num_classes),
+        )
+        return jnp.sum(losses), grads, network._replace(variables=variables)
+
+    keys = jax.random.split(key, networks.step.shape[0])
+    losses, grads, networks = batched(match_network, matching.network_loop)(
+        networks, keys
+    )
+    grads = jnp.mean(grads, axis=0)
+    updates, opt_state = matching.optimiser.update(grads, state.opt_state, state.images)
+    images = optax.apply_updates(state.images, updates)
+    return CondenseState(images, opt_state), networks, jnp.mean(losses)
+
+
+def match_class(
+    matching: Matching,
+    variables: dict[str, Any],
+    images: jax.Array,
+    real: jax.Array,
+    label: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Matches the gradients of one class and one network.
+
+    Args:
+      matching: how.
+      variables: of the network.
+      images: synthetic images of the class. Shape `[I, H, W, D]`.
+      real: real images of the class. Shape `[N, H, W, D]`.
+      label: the class. Shape `[]`.
+
+    Returns:
+      The matching loss, `[]`, and its gradient with respect to `images`.
+    """
+    network, slice_size = matching.recipe.network, matching.recipe.slice_size
+
+    def gradient(images: jax.Array, slice_size: int) -> Any:
+        labels = jnp.broadcast_to(label, images.shape[:1])
+        return mean_gradient(network, variables, images, labels, slice_size=slice_size)
+
+    grads_real = gradient(real, slice_size)
+
+    def loss(images: jax.Array) -> jax.Array:
+        # The cosine is not additive over images: all synthetic images at once.
+        grads_syn = gradient(images, images.shape[0])
+        return match_loss(grads_syn, grads_real, matching.distance)
+
+    return jax.value_and_grad(loss)(images)
+
+
+def set_batch_norm(
+    matching: Matching, variables: dict[str, Any], store: ClassStore, key: jax.Array
+) -> dict[str, Any]:
+    """Freezes batch norm for matching, as the authors' code does.
+
+    One pass over real images of all classes in training mode moves the running
+    statistics; matching then uses them as constants. Networks without batch norm are
+    returned as they are.
+    """
+    if "batch_stats" not in variables:
+        return variables
+    num_classes = store.counts.shape[0]
+    real = jax.vmap(
+        lambda key, label: sample_class(store, key, label, _BATCH_NORM_IMAGES)
+    )(jax.random.split(key, num_classes), jnp.arange(num_classes))
+    _, updated = matching.recipe.network.apply(
+        variables,
+        real.reshape(-1, *real.shape[2:]),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    return {**variables, **updated}

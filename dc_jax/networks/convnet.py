@@ -1,0 +1,112 @@
+"""The ConvNet of the paper, and its family of variants by name.
+
+A block is a 3x3 convolution, a normalisation, an activation and a 2x2 pooling. The
+default is three blocks of 128 channels with instance norm, ReLU and average pooling.
+"""
+
+import dataclasses
+import re
+
+import flax.linen as nn
+import jax
+
+from dc_jax.convolution import ConvFn
+from dc_jax.networks import layers
+
+NAME_RULE = (
+    "ConvNet followed by at most one each of D<depth>, W<width>, AS|AL|AR|ASwish, "
+    "NN|BN|LN|IN|GN, NP|MP|AP"
+)
+
+_ACTIVATIONS = {"AS": "sigmoid", "AL": "leaky_relu", "AR": "relu", "ASwish": "swish"}
+_NORMS = {
+    "NN": "none",
+    "BN": "batch",
+    "LN": "layer",
+    "IN": "instance",
+    "GN": "group",
+}
+_POOLINGS = {"NP": "none", "MP": "max", "AP": "average"}
+# ASwish before AS, which begins it.
+_SUFFIX = re.compile(
+    r"D(?P<depth>[1-9])|W(?P<width>[1-9]\d{0,4})|(?P<activation>ASwish|AS|AL|AR)"
+    r"|(?P<norm>NN|BN|LN|IN|GN)|(?P<pooling>NP|MP|AP)"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNetSpec:
+    """What the name of a ConvNet says.
+
+    Attributes:
+      depth: number of blocks; None leaves it to `convnet_depth`.
+      width: channels of every block.
+      activation: one of `layers.ACTIVATIONS`.
+      norm: one of `layers.NORMS`.
+      pooling: one of `layers.POOLINGS`.
+    """
+
+    depth: int | None = None
+    width: int = 128
+    activation: str = "relu"
+    norm: str = "instance"
+    pooling: str = "average"
+
+
+def parse_convnet_name(name: str) -> ConvNetSpec | None:
+    """Returns what a name such as `ConvNetD2W64BN` says, None if it is no such name."""
+    if not name.startswith("ConvNet"):
+        return None
+    fields = {}
+    position = len("ConvNet")
+    while position < len(name):
+        match = _SUFFIX.match(name, position)
+        if match is None or match.lastgroup in fields:
+            return None
+        fields[match.lastgroup] = match.group()
+        position = match.end()
+    meanings = {"activation": _ACTIVATIONS, "norm": _NORMS, "pooling": _POOLINGS}
+    return ConvNetSpec(
+        **{
+            kind: meanings[kind][suffix] if kind in meanings else int(suffix[1:])
+            for kind, suffix in fields.items()
+        }
+    )
+
+
+def convnet_depth(image_shape: tuple[int, ...]) -> int:
+    """The number of blocks of a ConvNet whose name gives none.
+
+    Three, the paper's; two where the smaller side is below 16 pixels and one where it
+    is below 4. The third block of an 8x8 image would normalise each channel over a map
+    of 2x2 pixels, which leaves next to nothing to learn from.
+
+    Args:
+      image_shape: `(H, W, ...)`.
+    """
+    side = min(image_shape[:2])
+    return 3 if side >= 16 else 2 if side >= 4 else 1
+
+
+class ConvNet(nn.Module):
+    """Everything before the classifier. `[n, H, W, D]` -> `[n, H', W', width]`.
+
+    Attributes:
+      depth: number of blocks; each halves H and W if there is pooling.
+      spec: the rest.
+      conv_fn: called in place of `jax.lax.conv_general_dilated`.
+    """
+
+    depth: int
+    spec: ConvNetSpec
+    conv_fn: ConvFn
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        spec = self.spec
+        for i in range(self.depth):
+            padding = layers.first_padding(x, 1) if i == 0 else 1
+            x = layers.conv(x, spec.width, 3, padding=padding, conv_fn=self.conv_fn)
+            x = layers.norm(x, spec.norm, train=train)
+            x = layers.pool(layers.activate(x, spec.activation), spec.pooling)
+        return x

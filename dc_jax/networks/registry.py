@@ -1,0 +1,146 @@
+"""From the name of a network to the network."""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+from dc_jax.convolution import ConvFn
+from dc_jax.networks import alexnet, layers, lenet, resnet, vgg
+from dc_jax.networks.convnet import (
+    NAME_RULE,
+    ConvNet,
+    ConvNetSpec,
+    convnet_depth,
+    parse_convnet_name,
+)
+from dc_jax.networks.mlp import MLP
+from dc_jax.networks.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A network that is known by one name.
+
+    Attributes:
+      make: from a `conv_fn` to the features.
+      min_side: the fewest rows and columns of which a pixel is left at the end.
+      has_batch_norm: whether it has running statistics.
+    """
+
+    make: Callable[[ConvFn], nn.Module]
+    min_side: int
+    has_batch_norm: bool = False
+
+
+def _resnet(norm: str, is_pooled: bool) -> _Entry:
+    return _Entry(
+        lambda conv_fn: resnet.ResNet18(conv_fn, norm, is_pooled),
+        resnet.MIN_SIDE_AP if is_pooled else resnet.MIN_SIDE,
+        has_batch_norm=norm == "batch",
+    )
+
+
+_ENTRIES = {
+    "MLP": _Entry(lambda conv_fn: MLP(), 1),
+    "LeNet": _Entry(lenet.LeNet, lenet.MIN_SIDE),
+    "AlexNet": _Entry(alexnet.AlexNet, alexnet.MIN_SIDE),
+    "AlexNetBN": _Entry(
+        lambda conv_fn: alexnet.AlexNet(conv_fn, "batch"), alexnet.MIN_SIDE, True
+    ),
+    "VGG11": _Entry(vgg.VGG11, vgg.MIN_SIDE),
+    "VGG11BN": _Entry(lambda conv_fn: vgg.VGG11(conv_fn, "batch"), vgg.MIN_SIDE, True),
+    "ResNet18": _resnet("instance", False),
+    "ResNet18_AP": _resnet("instance", True),
+    "ResNet18BN": _resnet("batch", False),
+    "ResNet18BN_AP": _resnet("batch", True),
+}
+# The variants that the authors' code has; `make_network` takes every combination.
+_CONVNET_SUFFIXES = (
+    *("", "D1", "D2", "D3", "D4", "W32", "W64", "W128", "W256"),
+    *("AS", "AL", "AR", "ASwish", "ASwishBN"),
+    *("NN", "BN", "LN", "IN", "GN", "NP", "MP", "AP"),
+)
+
+
+def network_names() -> tuple[str, ...]:
+    """The names of the authors' code. Other ConvNet combinations are allowed too."""
+    return (*_ENTRIES, *(f"ConvNet{suffix}" for suffix in _CONVNET_SUFFIXES))
+
+
+def has_batch_norm(name: str) -> bool:
+    """Whether the network keeps running statistics (`batch_stats`).
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    if name in _ENTRIES:
+        return _ENTRIES[name].has_batch_norm
+    return _convnet_spec(name).norm == "batch"
+
+
+def make_network(
+    name: str,
+    num_classes: int,
+    image_shape: Sequence[int],
+    conv_fn: ConvFn = jax.lax.conv_general_dilated,
+) -> nn.Module:
+    """Makes the network of a name for one kind of images.
+
+    The result has `init(key, images) -> variables`, `apply(variables, images, train) ->
+    logits` and `apply(variables, images, method="embed") -> [n, F]`, the classifier's
+    input. `variables` holds `params`, and `batch_stats` where there is batch norm.
+
+    Images of 28x28 pixels are padded to 32x32 in the first convolution (but not in
+    `ResNet18*` and `MLP`), as the authors do with theirs.
+
+    Args:
+      name: one of `network_names()`, or any combination of ConvNet suffixes.
+      num_classes: C.
+      image_shape: `(H, W, D)`.
+      conv_fn: called in place of `jax.lax.conv_general_dilated`.
+
+    Raises:
+      ValueError: the name is unknown, or the images too small for the network.
+    """
+    image_shape = tuple(operator.index(size) for size in image_shape)
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(
+            f"image_shape must be three positive numbers (H, W, D), got {image_shape}."
+        )
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+    if name in _ENTRIES:
+        entry = _ENTRIES[name]
+        _check_size(name, image_shape, entry.min_side)
+        return Network(entry.make(conv_fn), num_classes)
+    spec = _convnet_spec(name)
+    depth = spec.depth or convnet_depth(image_shape)
+    _check_size(name, image_shape, 1 if spec.pooling == "none" else 2**depth)
+    return Network(ConvNet(depth, spec, conv_fn), num_classes)
+
+
+def _convnet_spec(name: str) -> ConvNetSpec:
+    spec = parse_convnet_name(name)
+    if spec is None:
+        raise ValueError(
+            f"network must be one of {', '.join(_ENTRIES)}, or {NAME_RULE}; got "
+            f"{name!r}."
+        )
+    if spec.norm == "group" and spec.width % layers.GROUPS:
+        raise ValueError(
+            f"network {name} has group norm, so its width must be a multiple of "
+            f"{layers.GROUPS}, got {spec.width}."
+        )
+    return spec
+
+
+def _check_size(name: str, image_shape: tuple[int, ...], min_side: int) -> None:
+    if min(layers.padded_shape(image_shape)) < min_side:
+        height, width = image_shape[:2]
+        raise ValueError(
+            f"network {name} needs images of at least {min_side}x{min_side} pixels, "
+            f"got {height}x{width}."
+        )

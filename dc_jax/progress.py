@@ -1,0 +1,138 @@
+"""What a run tells while it runs, and how it is told to stop."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+import tqdm.contrib.logging
+from absl import logging
+
+
+class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
+    """A signal asked the run to stop, and its state is saved.
+
+    Attributes:
+      exit_code: for the shell, 128 + the signal's number.
+    """
+
+    def __init__(self, number: int, iteration: int):
+        name = signal.Signals(number).name
+        super().__init__(
+            f"Stopped by {name}; iteration {iteration} is saved. The same command "
+            "continues from there."
+        )
+        self.exit_code = 128 + number
+
+
+class StopSignals:
+    """Notices SIGTERM and Ctrl-C instead of dying of them, while it is entered."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        self.number = number
+
+    def wait(self, values: Any) -> bool:
+        """Waits for arrays; returns False, without waiting on, once told to stop.
+
+        A blocked wait would not notice a signal before an iteration ends, which can
+        take minutes.
+        """
+        pause = 1e-4
+        while self.number is None:
+            if all(leaf.is_ready() for leaf in jax.tree.leaves(values)):
+                return True
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return False
+
+
+class Metrics:
+    """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar."""
+
+    def __init__(self, folder: Path, *, first: int, total: int):
+        """Opens the file, dropping lines of iterations after `first`.
+
+        Those were written after the checkpoint that a run continues from.
+        """
+        path = folder / "metrics.jsonl"
+        if path.exists():
+            lines = [_parse(line) for line in path.read_text("utf-8").splitlines()]
+            kept = [line for line in lines if line and line["iteration"] <= first]
+            draft = path.with_suffix(".tmp")
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+            os.replace(draft, path)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        self._began = time.monotonic()
+        self._bar = tqdm.tqdm(
+            total=total,
+            initial=first,
+            unit="it",
+            desc="Condensing",
+            dynamic_ncols=True,
+            # A log file should not get a line every tenth of a second.
+            mininterval=0.1 if sys.stderr.isatty() else 30,
+        )
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        self._file.close()
+
+    def loss(self, iteration: int, losses: np.ndarray) -> None:
+        """Records the matching losses `[E]` after an iteration."""
+        self._write(iteration, loss=float(losses.mean()), losses=losses.tolist())
+        self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
+        self._bar.update()
+
+    def accuracy(self, iteration: int, accuracies: np.ndarray) -> None:
+        """Records and logs the accuracies `[E, N]` after an iteration."""
+        mean, std = accuracies.mean(), accuracies.std()
+        self._write(iteration, accuracy_mean=float(mean), accuracy_std=float(std))
+        with tqdm.contrib.logging.logging_redirect_tqdm():
+            logging.info(
+                "Iteration %d: accuracy %.2f%% ± %.2f.",
+                iteration,
+                100 * mean,
+                100 * std,
+            )
+
+    def _write(self, iteration: int, **values: Any) -> None:
+        line = {
+            "iteration": iteration,
+            "seconds": round(time.monotonic() - self._began, 3),
+            **values,
+        }
+        self._file.write(json.dumps(line) + "\n")
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    """Returns a line's values, None for the torn last line of a killed run."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None

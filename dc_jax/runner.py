@@ -1,0 +1,352 @@
+"""The host's side of a run: compile, loop, checkpoint, evaluate.
+
+The only module with `jax.jit`; all of it is plain Python around two pure functions, the
+step of a method and the evaluation of a set.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from dc_jax import artefact, workdir
+from dc_jax.base import CondenseState, Method, SyntheticSet
+from dc_jax.checkpoint import Checkpointer
+from dc_jax.config import Config
+from dc_jax.convolution import make_conv_fn
+from dc_jax.data import ClassStore, Dataset, load_dataset, make_store, normalise
+from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
+from dc_jax.execution import Execution, make_execution
+from dc_jax.methods import make_method
+from dc_jax.networks import make_network
+from dc_jax.progress import Metrics, Stopped, StopSignals
+from dc_jax.train import batched
+
+
+def condense(config: Config, folder: str) -> dict[str, Any]:
+    """Condenses a dataset and evaluates the result, or continues where a run stopped.
+
+    Args:
+      config: the run.
+      folder: for all that it writes; created where needed.
+
+    Returns:
+      What is in `result.json`.
+
+    Raises:
+      ValueError: the config or the dataset is unusable, or `folder` holds another run.
+      FloatingPointError: the loss or the images stopped being finite.
+      Stopped: by a signal; the state is saved.
+    """
+    folder = Path(folder)
+    result = workdir.finished_result(config, folder)
+    if result is not None:
+        logging.info("%s holds the finished run already.", folder)
+        workdir.log_result(result)
+        return result
+    dataset = _load(config)
+    network, execution = _make_network(config, dataset, config.network.name)
+    method = make_method(config, network, execution)
+    evaluator = make_evaluator(config, dataset)
+    workdir.claim(config, folder)
+    checkpointer = Checkpointer(folder / "checkpoints")
+    try:
+        loop = Loop(config, folder, checkpointer, dataset)
+        state, seconds = loop.run(method, execution, evaluator)
+    finally:
+        checkpointer.close()
+
+    began = time.monotonic()
+    sets = [make_set(images, dataset) for images in state.images]
+    result = {
+        **workdir.summarise(evaluate_sets(config, evaluator, sets)),
+        "iterations": config.iterations,
+        "seconds": round(seconds + time.monotonic() - began, 3),
+        "seconds_condense": round(seconds, 3),
+    }
+    workdir.save_run(
+        config, folder, dataset, protocol=evaluator.protocol, sets=sets, result=result
+    )
+    workdir.log_result(result)
+    return result
+
+
+def evaluate(
+    config: Config, set_path: str, *, folder: str | None = None
+) -> dict[str, Any]:
+    """Evaluates a saved set on the test split of the config's dataset.
+
+    Args:
+      config: its dataset, network and evaluation.
+      set_path: a `synthetic_set.npz`, or the folder of a run.
+      folder: where given, a line is added to `evaluations.jsonl` there.
+
+    Returns:
+      The accuracies.
+
+    Raises:
+      ValueError: the set or the config is unusable, or they do not fit.
+    """
+    synthetic = artefact.load_synthetic_set(set_path)
+    dataset = _load(config)
+    _check_fit(synthetic, dataset, set_path)
+    evaluator = make_evaluator(config, dataset)
+    began = time.monotonic()
+    result = {
+        **workdir.summarise(evaluate_sets(config, evaluator, [synthetic])),
+        "seconds": round(time.monotonic() - began, 3),
+        "set": str(set_path),
+        "protocol": dataclasses.asdict(evaluator.protocol),
+    }
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with open(Path(folder) / "evaluations.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(result) + "\n")
+    workdir.log_result(result)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Trains networks on a set and tests them, in one program that is compiled once.
+
+    Attributes:
+      dataset: whose test split is used.
+      protocol: how the networks are trained.
+      train_and_test: see `make_evaluate`; jitted.
+    """
+
+    dataset: Dataset
+    protocol: Protocol
+    train_and_test: Callable[..., jax.Array]
+
+    def __call__(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
+        """Returns the test accuracy for each key, a fraction. Keys `[N]` -> `[N]`."""
+        images = jnp.asarray(synthetic.images)
+        accuracies = self.train_and_test(
+            images.reshape(-1, *images.shape[2:]),
+            jnp.asarray(synthetic.labels).reshape(-1),
+            normalise(self.dataset.test_images, synthetic.mean, synthetic.std),
+            jnp.asarray(self.dataset.test_labels),
+            keys,
+        )
+        return np.asarray(accuracies, np.float64)
+
+
+def make_evaluator(config: Config, dataset: Dataset) -> Evaluator:
+    """Returns the evaluation of a run.
+
+    Raises:
+      ValueError: the network or the augmentation is unknown.
+    """
+    protocol = make_protocol(
+        config.evaluation, dataset_name=dataset.name, network_name=config.network.name
+    )
+    network, execution = _make_network(config, dataset, protocol.network)
+    return Evaluator(
+        dataset, protocol, jax.jit(make_evaluate(protocol, network, execution))
+    )
+
+
+def evaluate_sets(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> np.ndarray:
+    """Returns the accuracies of fresh networks trained on each set, `[E, N]`."""
+    logging.info(
+        "Evaluating %d set(s) with %d networks each: %s.",
+        len(sets),
+        config.num_evaluations,
+        evaluator.protocol,
+    )
+    keys = [
+        jax.random.split(experiment_keys(config, experiment)[2], config.num_evaluations)
+        for experiment in range(len(sets))
+    ]
+    return np.stack([evaluator(s, k) for s, k in zip(sets, keys, strict=True)])
+
+
+def make_set(images: jax.Array, dataset: Dataset) -> SyntheticSet:
+    """Returns the images `[C, I, H, W, D]` with what is needed to use them."""
+    num_classes, ipc = images.shape[:2]
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32)[:, None], ipc, axis=1)
+    return SyntheticSet(
+        images=np.asarray(images, np.float32),
+        labels=labels,
+        mean=dataset.mean,
+        std=dataset.std,
+        class_names=dataset.class_names,
+    )
+
+
+def compile_method(
+    method: Method, experiment_loop: str
+) -> tuple[Callable[..., CondenseState], Callable[..., Any]]:
+    """Returns a method's functions over the axis E of experiments, jitted.
+
+    They are `init(store, keys)` and `step(state, store, keys, iteration)` with keys
+    `[E]`. A step does not donate its input: that is the state to save when the step
+    turns out bad, or is not waited for, and it is no larger than the images.
+
+    Args:
+      method: for one experiment.
+      experiment_loop: `vmap` or `map`.
+    """
+
+    def init(store: ClassStore, keys: jax.Array) -> CondenseState:
+        return jax.vmap(lambda key: method.init(store, key))(keys)
+
+    def step(
+        state: CondenseState, store: ClassStore, keys: jax.Array, iteration: jax.Array
+    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+        def one(state: CondenseState, key: jax.Array):
+            key = jax.random.fold_in(key, iteration)
+            state, metrics = method.step(state, store, key)
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(state.images).all()
+            return state, {**metrics, "is_finite": finite}
+
+        return batched(one, experiment_loop)(state, keys)
+
+    return jax.jit(init), jax.jit(step)
+
+
+def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
+    """Returns an experiment's keys for its beginning, its steps, its evaluation."""
+    key = jax.random.fold_in(jax.random.key(config.seed), experiment)
+    return jax.random.split(key, 3)
+
+
+@dataclasses.dataclass
+class Loop:
+    """The iterations of a run, from its last checkpoint to the end."""
+
+    config: Config
+    folder: Path
+    checkpointer: Checkpointer
+    dataset: Dataset
+
+    def run(
+        self, method: Method, execution: Execution, evaluator: Evaluator
+    ) -> tuple[CondenseState, float]:
+        """Returns the last state, leaves `[E, ...]`, and the seconds it took."""
+        store = make_store(self.dataset)
+        init, step = compile_method(method, execution.network_loop)
+        init_keys, step_keys, _ = jax.vmap(
+            lambda experiment: experiment_keys(self.config, experiment)
+        )(jnp.arange(self.config.num_experiments)).T
+        first, state, before = self._restore(init(store, init_keys))
+        clock = _Clock(before)
+        with (
+            Metrics(self.folder, first=first, total=self.config.iterations) as metrics,
+            StopSignals() as signals,
+        ):
+            for iteration in range(first, self.config.iterations):
+                good = state
+                state, out = step(good, store, step_keys, jnp.int32(iteration))
+                if not signals.wait(out):
+                    self._save(iteration, good, clock)
+                    raise Stopped(signals.number, iteration)
+                if not out["is_finite"].all():
+                    self._save(iteration, good, clock)
+                    raise FloatingPointError(self._not_finite(iteration))
+                metrics.loss(iteration + 1, np.asarray(out["loss"]))
+                if clock.since_save() >= 60 * self.config.checkpoint_minutes:
+                    self._save(iteration + 1, state, clock)
+                if self._is_evaluated(iteration + 1):
+                    sets = [make_set(images, self.dataset) for images in state.images]
+                    accuracies = evaluate_sets(self.config, evaluator, sets)
+                    metrics.accuracy(iteration + 1, accuracies)
+        if first < self.config.iterations:
+            self._save(self.config.iterations, state, clock)
+        return state, clock.seconds()
+
+    def _restore(self, state: CondenseState) -> tuple[int, CondenseState, float]:
+        """Returns iteration, state and seconds of the last checkpoint, or of none."""
+        restored = self.checkpointer.restore(state)
+        if restored is None:
+            return 0, state, 0.0
+        if restored.step > self.config.iterations:
+            raise ValueError(
+                f"config.iterations must be at least {restored.step}, which "
+                f"--workdir={self.folder} has reached, got {self.config.iterations}."
+            )
+        logging.info("Continuing after iteration %d.", restored.step)
+        return restored.step, restored.state, restored.meta["seconds"]
+
+    def _save(self, iteration: int, state: CondenseState, clock: "_Clock") -> None:
+        self.checkpointer.save(iteration, state, {"seconds": clock.seconds()})
+        clock.saved()
+
+    def _is_evaluated(self, iteration: int) -> bool:
+        every = self.config.eval_every
+        return (
+            bool(every) and iteration % every == 0 < self.config.iterations - iteration
+        )
+
+    def _not_finite(self, iteration: int) -> str:
+        return (
+            f"the matching loss or the images became NaN or infinite in iteration "
+            f"{iteration + 1}; the state before it is saved in {self.folder}. Try a "
+            f"smaller config.lr_img than {self.config.lr_img:g}, in another folder."
+        )
+
+
+class _Clock:
+    """Seconds of a run over all its sessions, and since its last checkpoint."""
+
+    def __init__(self, before: float):
+        self._began = time.monotonic() - before
+        self._saved = time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def since_save(self) -> float:
+        return time.monotonic() - self._saved
+
+    def saved(self) -> None:
+        self._saved = time.monotonic()
+
+
+def _load(config: Config) -> Dataset:
+    dataset = load_dataset(config.dataset.name, config.dataset.path)
+    height, width, channels = dataset.image_shape
+    logging.info(
+        "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
+        dataset.name,
+        dataset.source,
+        len(dataset.train_labels),
+        len(dataset.test_labels),
+        *(height, width, channels, dataset.num_classes),
+    )
+    return dataset
+
+
+def _make_network(config: Config, dataset: Dataset, name: str) -> Any:
+    """Returns the network of a name and how to run it on this backend."""
+    network = make_network(
+        name,
+        dataset.num_classes,
+        dataset.image_shape,
+        make_conv_fn(config.execution.convolution),
+    )
+    return network, make_execution(config.execution, network, dataset.image_shape)
+
+
+def _check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
+    if synthetic.images.shape[2:] != dataset.image_shape:
+        raise ValueError(
+            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
+            f"{dataset.name} are {dataset.image_shape}."
+        )
+    if synthetic.class_names != dataset.class_names:
+        raise ValueError(
+            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
+            f"{dataset.name} has {', '.join(dataset.class_names)}."
+        )

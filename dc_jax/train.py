@@ -1,0 +1,257 @@
+"""Training networks on a set of images, as one scan.
+
+Shared by the inner loop of condensation and by evaluation. Everything is written for
+one network; `batched` runs it over many.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from dc_jax import augment
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+      network: the module.
+      optimiser: of its parameters.
+      batch_size: images a step; the last batch of an epoch may be smaller.
+      slice_size: images whose gradient is computed at once; the gradient of a batch is
+        accumulated over slices. Changes memory and speed only.
+      augmentation: strategy of `augment`, drawn anew for every image and step.
+    """
+
+    network: nn.Module
+    optimiser: optax.GradientTransformation
+    batch_size: int
+    slice_size: int
+    augmentation: str = "none"
+
+
+class TrainState(NamedTuple):
+    """A network in training.
+
+    Attributes:
+      variables: `params`, and `batch_stats` where there is batch norm.
+      opt_state: of the optimiser.
+      step: updates so far. Shape `[]`.
+    """
+
+    variables: dict[str, Any]
+    opt_state: optax.OptState
+    step: jax.Array
+
+
+def init_state(recipe: Recipe, variables: dict[str, Any]) -> TrainState:
+    """Returns the state before the first update."""
+    opt_state = recipe.optimiser.init(variables["params"])
+    return TrainState(variables, opt_state, jnp.zeros((), jnp.int32))
+
+
+def train(
+    recipe: Recipe,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    epochs: int | jax.Array,
+    key: jax.Array,
+) -> TrainState:
+    """Trains a network for some epochs, each in a new random order.
+
+    Args:
+      recipe: how.
+      state: the network to begin with.
+      images: normalised. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      epochs: passes over the images; may be traced.
+      key: consumed.
+
+    Returns:
+      The trained network.
+    """
+
+    def epoch(index: jax.Array, state: TrainState) -> TrainState:
+        order_key, augment_key = jax.random.split(jax.random.fold_in(key, index))
+        order = jax.random.permutation(order_key, labels.shape[0])
+        return train_epoch(recipe, state, images, labels, order=order, key=augment_key)
+
+    return jax.lax.fori_loop(0, epochs, epoch, state)
+
+
+def train_epoch(
+    recipe: Recipe,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    order: jax.Array,
+    key: jax.Array,
+) -> TrainState:
+    """Trains a network for one epoch.
+
+    Args:
+      recipe: how.
+      state: the network to begin with.
+      images: normalised. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      order: the images in the order of this epoch. Shape `[n]`.
+      key: of the augmentation; consumed.
+
+    Returns:
+      The trained network.
+    """
+
+    def update(state: TrainState, batch: jax.Array) -> TrainState:
+        batch_images = augment.augment(
+            jax.random.fold_in(key, state.step), images[batch], recipe.augmentation
+        )
+        grads, variables = _train_gradient(
+            recipe, state.variables, batch_images, labels[batch]
+        )
+        params = variables["params"]
+        updates, opt_state = recipe.optimiser.update(grads, state.opt_state, params)
+        variables = {**variables, "params": optax.apply_updates(params, updates)}
+        return TrainState(variables, opt_state, state.step + 1)
+
+    return fold_slices(update, state, order, recipe.batch_size)
+
+
+def mean_gradient(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    slice_size: int,
+) -> dict[str, Any]:
+    """Returns the gradient of the mean cross-entropy with respect to the parameters.
+
+    Batch norm, where there is any, uses its running statistics.
+
+    Args:
+      network: the module.
+      variables: of the network.
+      images: normalised. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      slice_size: images at once. Changes memory and speed only.
+
+    Returns:
+      A tree like `variables["params"]`.
+    """
+
+    def sum_of_losses(params, images, labels):
+        logits = network.apply({**variables, "params": params}, images)
+        return jnp.sum(cross_entropy(logits, labels))
+
+    def add(total, batch):
+        return jax.tree.map(
+            jnp.add, total, jax.grad(sum_of_losses)(variables["params"], *batch)
+        )
+
+    zeros = jax.tree.map(jnp.zeros_like, variables["params"])
+    total = fold_slices(add, zeros, (images, labels), slice_size)
+    return jax.tree.map(lambda leaf: leaf / labels.shape[0], total)
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the cross-entropy of every image. `[n, C]`, `[n]` -> `[n]`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def accuracy(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    slice_size: int,
+) -> jax.Array:
+    """Returns the fraction of images classified rightly.
+
+    Args:
+      network: the module.
+      variables: of the network.
+      images: normalised. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      slice_size: images at once. Changes memory and speed only.
+
+    Returns:
+      A fraction. Shape `[]`.
+    """
+
+    def count(total, batch):
+        images, labels = batch
+        predictions = jnp.argmax(network.apply(variables, images), axis=-1)
+        return total + jnp.sum(predictions == labels)
+
+    right = fold_slices(count, jnp.zeros((), jnp.int32), (images, labels), slice_size)
+    return right / labels.shape[0]
+
+
+def fold_slices(
+    function: Callable[[Any, Any], Any], carry: Any, xs: Any, size: int
+) -> Any:
+    """Folds `carry = function(carry, slice)` over consecutive slices of `xs`.
+
+    Args:
+      function: takes the carry and a slice of `xs`.
+      carry: to begin with.
+      xs: arrays of one length n along axis 0.
+      size: of a slice; the last one is smaller where n is no multiple of it.
+
+    Returns:
+      The last carry.
+    """
+    n = jax.tree.leaves(xs)[0].shape[0]
+    full, rest = divmod(n, size)
+    if full > 1:
+        slices = jax.tree.map(
+            lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs
+        )
+        carry, _ = jax.lax.scan(lambda c, x: (function(c, x), None), carry, slices)
+    elif full == 1:
+        carry = function(carry, jax.tree.map(lambda x: x[:size], xs))
+    if rest:
+        carry = function(carry, jax.tree.map(lambda x: x[full * size :], xs))
+    return carry
+
+
+def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
+    """Runs a function over the leading axis of its arguments.
+
+    Args:
+      function: of one element of each argument.
+      loop: `vmap`, or `map` for one after another, which is the faster on a CPU: there
+        vmapped networks make grouped convolutions.
+    """
+    if loop == "vmap":
+        return jax.vmap(function)
+    return lambda *args: jax.lax.map(lambda element: function(*element), args)
+
+
+def _train_gradient(recipe, variables, images, labels):
+    """Returns the gradient of a batch, and the variables with new batch statistics."""
+    network = recipe.network
+    if "batch_stats" not in variables:
+        grads = mean_gradient(
+            network, variables, images, labels, slice_size=recipe.slice_size
+        )
+        return grads, variables
+
+    def loss(params):  # Batch statistics are of the whole batch: no slices.
+        logits, updated = network.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return jnp.mean(cross_entropy(logits, labels)), updated
+
+    grads, updated = jax.grad(loss, has_aux=True)(variables["params"])
+    return grads, {**variables, **updated}

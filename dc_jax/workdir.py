@@ -1,0 +1,114 @@
+"""The folder of a run: whose it is, and what it holds in the end."""
+
+import dataclasses
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from dc_jax import artefact
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data import Dataset
+from dc_jax.evaluate import Protocol
+
+# A stopped run may be continued with other values of these: they do not change the
+# images after a given iteration.
+_FREE_FIELDS = {
+    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    *("evaluation", "execution"),
+}
+
+
+def claim(config: Config, folder: Path) -> None:
+    """Makes the folder this run's, or checks that it is.
+
+    Raises:
+      ValueError: another run's files are in it.
+    """
+    path = folder / "config.json"
+    ours = dataclasses.asdict(config)
+    theirs = _read(path)
+    for name in ours if theirs else ():
+        if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
+            raise ValueError(
+                f"--workdir={folder} holds a run with config.{name} = "
+                f"{theirs.get(name)!r}, not {ours[name]!r}: choose another folder."
+            )
+    artefact.write_json(path, ours)
+
+
+def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:
+    """Returns the result of this very run if the folder holds it already."""
+    if _read(folder / "config.json") != dataclasses.asdict(config):
+        return None
+    return _read(folder / "result.json")
+
+
+def save_run(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    *,
+    protocol: Protocol,
+    sets: list[SyntheticSet],
+    result: dict[str, Any],
+) -> None:
+    """Writes the sets, their pictures and card, and last the result.
+
+    The first experiment's set is `synthetic_set.npz`, the others' have a number.
+    """
+    files = []
+    for experiment, synthetic in enumerate(sets):
+        suffix = f"_{experiment}" if experiment else ""
+        files.append(folder / f"synthetic_set{suffix}.npz")
+        artefact.save_synthetic_set(files[-1], synthetic)
+        artefact.save_image_grid(folder / f"images{suffix}.png", synthetic)
+    card = artefact.make_card(
+        method=config.method,
+        config=dataclasses.asdict(config),
+        seed=config.seed,
+        dataset=dataset,
+        protocol=dataclasses.asdict(protocol),
+        accuracy=result,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        files=files,
+    )
+    artefact.write_json(folder / "card.json", card)
+    artefact.write_json(folder / "result.json", result)
+
+
+def summarise(accuracies: np.ndarray) -> dict[str, Any]:
+    """Returns mean and spread of accuracies `[E, N]`, fractions, over all networks."""
+    return {
+        "accuracy_mean": float(accuracies.mean()),
+        "accuracy_std": float(accuracies.std()),
+        "num_experiments": accuracies.shape[0],
+        "num_evaluations": accuracies.shape[1],
+        "accuracies": accuracies.tolist(),
+    }
+
+
+def log_result(result: dict[str, Any]) -> None:
+    """Logs the accuracy in a line."""
+    count = result["num_experiments"] * result["num_evaluations"]
+    logging.info(
+        "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks).",
+        100 * result["accuracy_mean"],
+        100 * result["accuracy_std"],
+        count,
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it, or choose another folder."
+        ) from error

@@ -1,0 +1,83 @@
+"""Tests of load_dataset: the digits, and what is made of names and paths."""
+
+import numpy as np
+import pytest
+from data_helpers import run_python, write_idx
+
+from dc_jax.data import load_dataset
+
+
+def test_digits_are_exact_and_split_by_class():
+    digits = load_dataset("digits")
+    assert digits.name == "digits"
+    assert digits.source == "scikit-learn digits"
+    assert digits.image_shape == (8, 8, 1)
+    assert digits.class_names == tuple("0123456789")
+    assert (len(digits.train_images), len(digits.test_images)) == (1437, 360)
+    assert digits.train_images.dtype == np.float32
+    levels = digits.train_images * 16
+    np.testing.assert_array_equal(levels, np.rint(levels))
+    assert (levels.min(), levels.max()) == (0, 16)
+    fractions = np.bincount(digits.test_labels) / (
+        np.bincount(digits.train_labels) + np.bincount(digits.test_labels)
+    )
+    np.testing.assert_allclose(fractions, 0.2, atol=0.004)
+
+
+def test_digits_statistics_are_those_of_the_training_split():
+    digits = load_dataset("digits")
+    pixels = digits.train_images.astype(np.float64)
+    np.testing.assert_allclose(digits.mean, [pixels.mean()], rtol=1e-6)
+    np.testing.assert_allclose(digits.std, [pixels.std()], rtol=1e-6)
+
+
+def test_digits_are_always_the_same():
+    """Pinned: another split would make every recorded number incomparable."""
+    expected = "0a36e20954b35770762bc17298d0b7251852505a179db8135e7b21f753ae2f82"
+    assert load_dataset("digits").checksum() == expected
+
+
+def test_digits_load_neither_tensorflow_nor_tfds():
+    run_python(
+        "import sys\n"
+        "from dc_jax.data import load_dataset\n"
+        "load_dataset('digits')\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "assert 'tensorflow_datasets' not in sys.modules\n"
+    )
+
+
+def test_path_must_be_a_folder(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for path in (str(file), ""):
+        with pytest.raises(ValueError, match="path must be a folder or None, got"):
+            load_dataset("mnist", path)
+
+
+def test_path_may_start_with_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_idx(tmp_path)
+    assert load_dataset("mnist", "~").source == f"IDX files in {tmp_path}"
+
+
+def test_digits_take_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="path must be None for 'digits'"):
+        load_dataset("digits", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cifar11", "'cifar11' is unknown .did you mean .*cifar10.*: must be"),
+        ("qqqq", "'qqqq' is unknown: must be 'digits', a TFDS name"),
+        ("a b", "TFDS cannot open 'a b'"),
+        ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
+        ("glue", "has the features .*, must have 'image' and 'label'"),
+        ("cats_vs_dogs", r"image = Image\(shape=\(None, None, 3\).*one known size"),
+    ],
+)
+def test_impossible_names_are_refused_in_one_line(tmp_path, name, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load_dataset(name, str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,68 @@
+"""Tests of the picture of a set."""
+
+import numpy as np
+import pytest
+
+from dc_jax import image_grid
+
+
+def _draw(pixels, names, **kwargs):
+    return np.asarray(image_grid.draw_grid(pixels, names, **kwargs))
+
+
+def test_images_are_drawn_in_order():
+    pixels = np.zeros((2, 3, 32, 32, 1), np.uint8)
+    pixels += np.arange(10, 70, 10, dtype=np.uint8).reshape(2, 3, 1, 1, 1)
+    drawn = _draw(pixels, ("", ""), max_columns=2)
+    corners = {}
+    for value in np.unique(pixels):
+        places = np.argwhere((drawn == value).all(axis=-1))
+        assert len(places) == 64 * 64  # Twice as large, in grey.
+        corners[int(value)] = places[0]
+    # Class 0 is 10 20 / 30 and class 1 is 40 50 / 60; gaps are two pixels.
+    np.testing.assert_array_equal(corners[20] - corners[10], [0, 66])
+    np.testing.assert_array_equal(corners[30] - corners[10], [66, 0])
+    np.testing.assert_array_equal(corners[50] - corners[40], [0, 66])
+    np.testing.assert_array_equal(corners[60] - corners[40], [66, 0])
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"), [(1, (9, 9, 9)), (2, (9, 9, 9)), (4, (9, 19, 29))]
+)
+def test_channels(channels, expected):
+    pixels = np.zeros((1, 1, 8, 8, channels), np.uint8)
+    pixels += np.arange(9, 9 + 10 * channels, 10, dtype=np.uint8)[
+        None, None, None, None
+    ]
+    drawn = _draw(pixels, ("name",))
+    assert np.sum((drawn == expected).all(axis=-1)) == 64 * 64
+
+
+def test_class_name_is_left_of_its_images():
+    pixels = np.full((2, 1, 64, 64, 1), 100, np.uint8)
+    named = _draw(pixels, ("cat", "cat"))
+    blank = _draw(pixels, ("   ", "cat"))
+    assert named.shape == blank.shape
+    rows, columns = np.nonzero((named != blank).any(axis=-1))
+    assert len(rows) > 50
+    images = np.argwhere((named == 100).all(axis=-1))
+    assert columns.max() < images[0][1]
+    assert images[0][0] < rows.min() <= rows.max() < images[0][0] + 64
+
+
+def test_any_class_name():
+    names = ("", "long " * 50, "two\nlines", "Größe ж 猫", "\t")
+    assert _draw(np.zeros((5, 1, 8, 8, 1), np.uint8), names).shape[1] < 800
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "block", "pitch", "rows"),
+    [
+        (10, 700, 66, 10),  # Ten wide rows: one block.
+        (10, 100, 66, 5),  # Ten short ones: two blocks, none of them ragged.
+        (100, 230, 66, 17),
+        (1, 100, 66, 1),
+    ],
+)
+def test_blocks(num_classes, block, pitch, rows):
+    assert image_grid._choose_rows(num_classes, block, pitch) == rows

@@ -1,0 +1,254 @@
+"""Tests of TFDS: the real builders over tiny raw files, and what can go wrong."""
+
+import io
+import shutil
+import sys
+import tarfile
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+import tensorflow_datasets as tfds
+from data_helpers import (
+    NUM_TEST,
+    NUM_TRAIN,
+    cycling_labels,
+    random_pixels,
+    run_python,
+    write_idx,
+)
+
+from dc_jax.data import load_dataset, tfds_source
+from dc_jax.data.dataset import channel_statistics
+
+
+def _raw_mnist(folder: Path) -> dict:
+    write_idx(folder, height=28, gzipped=True)
+    return {
+        split: (random_pixels(num, num, 28, 28)[..., None], cycling_labels(num))
+        for split, num in (("train", NUM_TRAIN), ("test", NUM_TEST))
+    }
+
+
+def _raw_svhn(folder: Path) -> dict:
+    import scipy.io
+
+    written = {}
+    for split, num in (("train", NUM_TRAIN), ("test", NUM_TEST), ("extra", 2)):
+        images, labels = random_pixels(num, num, 32, 32, 3), cycling_labels(num)
+        # The files count from 1 and call the zero 10.
+        ones_based = np.where(labels == 0, 10, labels)[:, None]
+        scipy.io.savemat(
+            folder / f"{split}_32x32.mat",
+            {"X": images.transpose(1, 2, 3, 0), "y": ones_based},
+        )
+        written[split] = images, labels
+    return written
+
+
+def _raw_cifar10(folder: Path) -> dict:
+    images, labels = random_pixels(3, NUM_TRAIN, 32, 32, 3), cycling_labels(NUM_TRAIN)
+    test_images = random_pixels(4, NUM_TEST, 32, 32, 3)
+    test_labels = cycling_labels(NUM_TEST)
+
+    def encode(images, labels):
+        planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+        return np.concatenate([labels[:, None], planes], axis=1).tobytes()
+
+    # Five files of four images each.
+    files = {
+        f"data_batch_{i + 1}.bin": encode(images[i::5], labels[i::5]) for i in range(5)
+    }
+    files["test_batch.bin"] = encode(test_images, test_labels)
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    files["batches.meta.txt"] = names.replace(" ", "\n").encode()
+    with tarfile.open(folder / "cifar-10-binary.tar.gz", "w:gz") as archive:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return {"train": (images, labels), "test": (test_images, test_labels)}
+
+
+RAW = {"mnist": _raw_mnist, "svhn_cropped": _raw_svhn, "cifar10": _raw_cifar10}
+
+
+def _as_pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]:
+    """TFDS shuffles, so that only the sets of pairs can be compared."""
+    pairs = zip(images, labels, strict=True)
+    return sorted((image.tobytes(), int(label)) for image, label in pairs)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder of TFDS, prepared by load_dataset through the real builders.
+
+    Only the download is replaced, by tiny raw files in the formats of the real ones.
+
+    Returns:
+      The folder, what was written by name and split, and what load_dataset returned.
+    """
+    from tensorflow_datasets.image_classification import mnist
+
+    data_dir = tmp_path_factory.mktemp("tfds")
+    written, loaded = {}, {}
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        # Those of TensorFlow, which we cannot mend.
+        warnings.simplefilter("ignore")
+        patch.setattr(mnist, "_TRAIN_EXAMPLES", NUM_TRAIN)
+        patch.setattr(mnist, "_TEST_EXAMPLES", NUM_TEST)
+        patch.setattr(
+            tfds.download.DownloadManager,
+            "_register_or_validate_checksums",
+            lambda self, url, url_info, path: None,
+        )
+        for name, write in RAW.items():
+            folder = tmp_path_factory.mktemp(name)
+            written[name] = write(folder)
+            config = tfds.download.DownloadConfig(
+                manual_dir=folder, try_download_gcs=False
+            )
+            patch.setattr(tfds_source, "_download_config", lambda config=config: config)
+            loaded[name] = load_dataset(name, str(data_dir))
+    return data_dir, written, loaded
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_tfds_images_come_back_exactly(prepared, name):
+    data_dir, written, loaded = prepared
+    again = load_dataset(name, str(data_dir))
+    assert again.checksum() == loaded[name].checksum()
+    for split in ("train", "test"):
+        images = getattr(again, f"{split}_images")
+        labels = getattr(again, f"{split}_labels")
+        assert images.dtype == np.uint8
+        assert _as_pairs(images, labels) == _as_pairs(*written[name][split])
+
+
+def test_tfds_names_and_statistics(prepared):
+    loaded = prepared[2]
+    assert loaded["mnist"].source == "TFDS mnist:3.0.1"
+    assert loaded["mnist"].class_names == tuple("0123456789")
+    assert loaded["cifar10"].class_names[:2] == ("airplane", "automobile")
+    expected = np.array([0.4377, 0.4438, 0.4728], np.float32)
+    np.testing.assert_array_equal(loaded["svhn_cropped"].mean, expected)
+    expected = np.array([0.2023, 0.1994, 0.2010], np.float32)
+    np.testing.assert_array_equal(loaded["cifar10"].std, expected)
+    assert load_dataset("svhn", str(prepared[0])).name == "svhn_cropped"
+
+
+def _store_own_dataset(data_dir: Path, file_format: str) -> dict:
+    """Prepares a dataset that TFDS has no code for, with `validation` but no `test`."""
+    written = {
+        split: (random_pixels(num, num, 4, 6, 3), cycling_labels(num, 3))
+        for split, num in (("train", NUM_TRAIN), ("validation", NUM_TEST))
+    }
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="own",
+        version="1.0.0",
+        data_dir=data_dir,
+        file_format=file_format,
+        features=tfds.features.FeaturesDict(
+            {
+                "image": tfds.features.Image(shape=(4, 6, 3)),
+                "label": tfds.features.ClassLabel(names=["ant", "bee", "cat"]),
+            }
+        ),
+        split_datasets={
+            split: [
+                (i, {"image": image, "label": int(label)})
+                for i, (image, label) in enumerate(zip(images, labels, strict=True))
+            ]
+            for split, (images, labels) in written.items()
+        },
+    )
+    return written
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_own_dataset_is_read_in_chunks_and_tested_on_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "_CHUNK", 6)
+    written = _store_own_dataset(tmp_path, "array_record")
+    own = load_dataset("own", str(tmp_path))
+    assert own.source == "TFDS own:1.0.0"
+    assert own.class_names == ("ant", "bee", "cat")
+    assert own.image_shape == (4, 6, 3)
+    train = _as_pairs(own.train_images, own.train_labels)
+    assert train == _as_pairs(*written["train"])
+    test = _as_pairs(own.test_images, own.test_labels)
+    assert test == _as_pairs(*written["validation"])
+    assert own.mean.tolist() == channel_statistics(own.train_images)[0].tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_other_tfds_formats_are_refused(tmp_path):
+    _store_own_dataset(tmp_path, "tfrecord")
+    with pytest.raises(ValueError, match="cannot open 'own' .*tfrecord.*array_record"):
+        load_dataset("own", str(tmp_path))
+
+
+def test_reading_tfds_needs_no_tensorflow(prepared):
+    """Nor a path, where the dataset is in the default folder of TFDS."""
+    run_python(
+        "import os, sys\n"
+        f"os.environ['TFDS_DATA_DIR'] = {str(prepared[0])!r}\n"
+        "from dc_jax.data import load_dataset\n"
+        "for name in ('mnist', 'svhn', 'cifar10'):\n"
+        f"    assert len(load_dataset(name).train_images) == {NUM_TRAIN}\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+
+
+def test_debian_files_stand_in_where_tfds_has_no_fashion_mnist(tmp_path):
+    write_idx(tmp_path)
+    run_python(
+        "import os, pathlib, sys\n"
+        f"os.environ['TFDS_DATA_DIR'] = {str(tmp_path / 'tfds')!r}\n"
+        "from dc_jax.data import load_dataset, sources\n"
+        f"sources._DEBIAN_FASHION_MNIST = pathlib.Path({str(tmp_path)!r})\n"
+        "assert load_dataset('fashion_mnist').source.startswith('IDX files in')\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+
+
+def test_damaged_tfds_file_is_named(prepared, tmp_path):
+    shutil.copytree(prepared[0] / "mnist", tmp_path / "mnist")
+    (file,) = tmp_path.glob("mnist/*/mnist-train.array_record*")
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="'train' of TFDS mnist:3.0.1 in .* cannot be"):
+        load_dataset("mnist", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected", "message"),
+    [
+        (requests.ConnectionError("no\nroute"), ConnectionError, "failed: .*no route"),
+        (tfds.download.DownloadError("404"), ConnectionError, "mnist:3.0.1 failed"),
+        (OSError("disk full"), ValueError, "could not be prepared in .*disk full"),
+        (ModuleNotFoundError("no x"), ValueError, "ModuleNotFoundError: no x"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_failed_preparation_says_what_to_do(
+    tmp_path, monkeypatch, error, expected, message
+):
+    def fail(*args, **kwargs):
+        raise error
+
+    logged = []
+    monkeypatch.setattr(tfds_source.logging, "info", lambda *args: logged.append(args))
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(expected, match=message) as caught:
+        load_dataset("mnist", str(tmp_path))
+    assert "--config.dataset.path=DIR" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [args[1] for args in logged] == ["mnist:3.0.1"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ValueError, match="needs a package that is missing: .*tensorfl"):
+        load_dataset("mnist", str(tmp_path))
