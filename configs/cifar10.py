@@ -1,4 +1,15 @@
-"""cifar10"""
+"""CIFAR-10: 50,000 coloured images of 32x32 pixels, 10 classes.
+
+  python -m dc_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
+
+TFDS downloads and prepares the data on first use.
+
+Expect (the paper's Table 1, test accuracy in percent): 28.3 at 1 image a class, 44.9
+at 10, 53.9 at 50.
+
+Override with --config.ipc=10. Five independent sets, as in the paper; one takes a fifth
+of the time: --config.num_experiments=1.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +17,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Returns the paper's experiment on cifar10."""
+    """Returns the paper's experiment on CIFAR-10."""
     config = base.get_config()
     config.dataset.name = "cifar10"
     return config

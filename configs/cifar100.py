@@ -1,4 +1,15 @@
-"""cifar100"""
+"""CIFAR-100: 50,000 coloured images of 32x32 pixels, 100 classes.
+
+  python -m dc_jax.main --config=configs/cifar100.py --workdir=runs/cifar100
+
+TFDS downloads and prepares the data on first use.
+
+Expect (published for the paper's method, test accuracy in percent): 12.8 at 1 image a
+class, 25.2 at 10.
+
+Override with --config.ipc=10. Five independent sets, as in the paper; one takes a fifth
+of the time: --config.num_experiments=1.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +17,7 @@ from configs import base
 
 
 def get_config() -> ConfigDict:
-    """Returns the paper's experiment on cifar100."""
+    """Returns the paper's experiment on CIFAR-100."""
     config = base.get_config()
     config.dataset.name = "cifar100"
     return config

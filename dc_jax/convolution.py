@@ -60,9 +60,8 @@ def _conv_general_dilated(
 ) -> jax.Array:
     """The part of `lax.conv_general_dilated` that this project's networks use."""
     del dimension_numbers, precision  # always NHWC/HWIO; jax_default_matmul_precision
-    if feature_group_count != 1 or set(lhs_dilation or ()) | set(rhs_dilation or ()) > {
-        1
-    }:
+    dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
+    if feature_group_count != 1 or dilations - {1}:
         raise ValueError("The trilinear convolution has no groups and no dilation.")
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(

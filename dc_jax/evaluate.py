@@ -71,7 +71,8 @@ def make_protocol(
         augmentation = "crop_scale_rotate" if dataset_name == "mnist" else "none"
         if network == "ConvNetBN":
             augmentation = "crop_noise"
-    epochs = config.epochs or (1000 if parse_strategy(augmentation) else 300)
+    is_augmented = bool(parse_strategy(augmentation))
+    epochs = config.epochs or (1000 if is_augmented else 300)
     return Protocol(
         network=network,
         epochs=epochs,

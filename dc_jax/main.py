@@ -54,12 +54,30 @@ def main(argv: list[str]) -> None:
             runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_one_line(error)}")
     except runner.Stopped as stopped:
         logging.info("%s", stopped)
         sys.exit(stopped.exit_code)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, and returns what is left of it."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        sys.exit(f"error: no such field of the config: {_one_line(error)}")
+    except OSError as error:
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(text).split())
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

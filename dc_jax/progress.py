@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 import tqdm
-import tqdm.contrib.logging
 from absl import logging
 
 
@@ -113,13 +112,11 @@ class Metrics:
         """Records and logs the accuracies `[E, N]` after an iteration."""
         mean, std = accuracies.mean(), accuracies.std()
         self._write(iteration, accuracy_mean=float(mean), accuracy_std=float(std))
-        with tqdm.contrib.logging.logging_redirect_tqdm():
-            logging.info(
-                "Iteration %d: accuracy %.2f%% ± %.2f.",
-                iteration,
-                100 * mean,
-                100 * std,
-            )
+        self._bar.clear()
+        logging.info(
+            "Iteration %d: accuracy %.2f%% ± %.2f.", iteration, 100 * mean, 100 * std
+        )
+        self._bar.refresh()
 
     def _write(self, iteration: int, **values: Any) -> None:
         line = {

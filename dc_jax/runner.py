@@ -25,7 +25,7 @@ from dc_jax.data import ClassStore, Dataset, load_dataset, make_store, normalise
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
 from dc_jax.execution import Execution, make_execution
 from dc_jax.methods import make_method
-from dc_jax.networks import make_network
+from dc_jax.networks import default_depth, make_network
 from dc_jax.progress import Metrics, Stopped, StopSignals
 from dc_jax.train import batched
 
@@ -55,6 +55,7 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     network, execution = _make_network(config, dataset, config.network.name)
     method = make_method(config, network, execution)
     evaluator = make_evaluator(config, dataset)
+    _log_choices(config, dataset)
     workdir.claim(config, folder)
     checkpointer = Checkpointer(folder / "checkpoints")
     try:
@@ -328,8 +329,34 @@ def _load(config: Config) -> Dataset:
     return dataset
 
 
+def _log_choices(config: Config, dataset: Dataset) -> None:
+    """Logs what was chosen by a rule or by necessity."""
+    outer_loop, inner_loop = config.loops()
+    logging.info(
+        "Condensing to %d image(s) a class: %d iterations of %d outer step(s), with %d "
+        "inner epoch(s) between them, %d network(s) at once, %d experiment(s).",
+        *(config.ipc, config.iterations, outer_loop, inner_loop),
+        *(config.num_networks, config.num_experiments),
+    )
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+    small = [
+        name
+        for name, count in zip(dataset.class_names, counts, strict=True)
+        if count < config.batch_real
+    ]
+    if small:
+        logging.info(
+            "Fewer than config.batch_real = %d training images, which are drawn with "
+            "replacement, in %d of %d classes: %s.",
+            *(config.batch_real, len(small), dataset.num_classes, ", ".join(small)),
+        )
+
+
 def _make_network(config: Config, dataset: Dataset, name: str) -> Any:
     """Returns the network of a name and how to run it on this backend."""
+    depth = default_depth(name, dataset.image_shape)
+    if depth is not None:
+        logging.info("%s has depth %d for images of this size.", name, depth)
     network = make_network(
         name,
         dataset.num_classes,

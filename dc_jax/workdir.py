@@ -43,9 +43,11 @@ def claim(config: Config, folder: Path) -> None:
 
 def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:
     """Returns the result of this very run if the folder holds it already."""
-    if _read(folder / "config.json") != dataclasses.asdict(config):
+    # The card and not config.json: that one may be of a longer run, since stopped.
+    card = _read(folder / "card.json")
+    if card is None or card["config"] != dataclasses.asdict(config):
         return None
-    return _read(folder / "result.json")
+    return card["accuracy"]
 
 
 def save_run(
@@ -57,9 +59,10 @@ def save_run(
     sets: list[SyntheticSet],
     result: dict[str, Any],
 ) -> None:
-    """Writes the sets, their pictures and card, and last the result.
+    """Writes the sets, their pictures, the result, and last the card.
 
-    The first experiment's set is `synthetic_set.npz`, the others' have a number.
+    The first experiment's set is `synthetic_set.npz`, the others' have a number. The
+    card repeats config and result: a run is finished once it is there.
     """
     files = []
     for experiment, synthetic in enumerate(sets):
@@ -77,8 +80,8 @@ def save_run(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         files=files,
     )
-    artefact.write_json(folder / "card.json", card)
     artefact.write_json(folder / "result.json", result)
+    artefact.write_json(folder / "card.json", card)
 
 
 def summarise(accuracies: np.ndarray) -> dict[str, Any]:

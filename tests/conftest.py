@@ -1,5 +1,9 @@
 """Options and strict settings of the tests."""
 
+import functools
+import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -16,6 +20,11 @@ def pytest_addoption(parser):
     )
 
 
-def pytest_configure():
+def pytest_configure(config):
     # An implicit broadcast between ranks is how a missing axis goes unnoticed.
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # The same small run is made many times, here and in processes that tests start.
+    folder = tempfile.mkdtemp(prefix="dc_jax_compiled_")
+    config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)

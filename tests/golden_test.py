@@ -5,6 +5,9 @@ it is used: entries that are zero up to rounding have no relative error of their
 """
 
 import dataclasses
+import functools
+import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ from dc_jax.convolution import make_conv_fn
 
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # The one lowering is pinned in float64, the other in float32.
-CONVOLUTIONS = {"float64": "trilinear", "float32": "trilinear"}
+CONVOLUTIONS = {"float64": "trilinear", "float32": "native"}
 
 
 def pytest_generate_tests(metafunc):
@@ -101,41 +104,48 @@ def _running_statistics(
     return update(variables, images)
 
 
-def compute(case: Case, dtype: str) -> dict[str, np.ndarray]:
-    """What the golden file of a network holds, as we compute it.
+def _programs(case: Case, options: dict[str, Any]):
+    """Compiled functions of the images and the label of one class.
 
-    The gradient of a distance with respect to the images is pulled back through the
-    gradient of the loss, so that one compiled program serves the three distances. It is
-    returned whole, where the file has every 97th entry.
+    Returns:
+      grad_fn: `(images, label) -> gradients, (loss, logits)`.
+      pull_back_fn: `(images, label, cotangent) -> gradients, the gradient of their
+        product with the cotangent with respect to the images, loss`. One program for
+        the three distances, of which each has its cotangent.
     """
     statistics = {k: v for k, v in case.variables.items() if k != "params"}
-    params = case.variables["params"]
 
     def loss_fn(params, images, label):
         logits = case.module.apply({"params": params, **statistics}, images)
-        return -jnp.mean(jax.nn.log_softmax(logits)[:, label]), logits
+        loss = -jnp.mean(jax.nn.log_softmax(logits)[:, label])
+        return loss, (loss, logits)
 
     def grad_fn(params, images, label):
-        aux, grads = jax.value_and_grad(loss_fn, has_aux=True)(params, images, label)
-        return grads, aux
+        return jax.grad(loss_fn, has_aux=True)(params, images, label)
 
-    def pull_back(params, images, label, cotangent):
+    def pull_back_fn(params, images, label, cotangent):
         grads, vjp_fn, (loss, _) = jax.vjp(
             lambda images: grad_fn(params, images, label), images, has_aux=True
         )
         return grads, vjp_fn(cotangent)[0], loss
 
-    # Compiling is what takes the time here. Native convolutions need it to be thorough.
-    options = {"xla_backend_optimization_level": 0}
-    jit_grad = jax.jit(grad_fn, compiler_options=options)
-    jit_pull_back = jax.jit(pull_back, compiler_options=options)
+    return tuple(
+        functools.partial(
+            jax.jit(function, compiler_options=options), case.variables["params"]
+        )
+        for function in (grad_fn, pull_back_fn)
+    )
 
+
+def compute(case: Case, options: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What the golden file of a network holds, but all entries of `grad_syn_*`."""
+    grad_fn, pull_back_fn = _programs(case, options)
+    zeros = jax.tree.map(np.zeros_like, case.variables["params"])
     results = {}
-    zeros = jax.tree.map(np.zeros_like, params)
-    rows = zip(case.real, case.syn, case.golden["classes"], strict=True)
-    for real, syn, label in rows:
-        grads_real, (loss_real, logits) = jit_grad(params, real, label)
-        grads_syn, _, loss_syn = jit_pull_back(params, syn, label, zeros)
+    classes = zip(case.real, case.syn, case.golden["classes"], strict=True)
+    for real, syn, label in classes:
+        grads_real, (loss_real, logits) = grad_fn(real, label)
+        grads_syn, _, loss_syn = pull_back_fn(syn, label, zeros)
         leaves = [
             np.asarray(leaf, np.float64)
             for leaf in golden_inputs.leaves_in_order(grads_real, case.paths)
@@ -151,9 +161,8 @@ def compute(case: Case, dtype: str) -> dict[str, np.ndarray]:
                 grads_syn, grads_real, distance
             )
             row[f"match_{distance}"] = value
-            row[f"grad_syn_{distance}"] = np.moveaxis(
-                jit_pull_back(params, syn, label, cotangent)[1], -1, -3
-            )
+            _, grad, _ = pull_back_fn(syn, label, cotangent)
+            row[f"grad_syn_{distance}"] = np.moveaxis(grad, -1, -3)
         for key, value in row.items():
             results.setdefault(key, []).append(np.asarray(value, np.float64))
     return {key: np.stack(rows) for key, rows in results.items()}
@@ -165,25 +174,28 @@ def relative_errors(
     """The largest error of each array, relative to a scale of its own.
 
     - `losses`, `match_*`, `grad_syn_*_norm`: to the value itself.
-    - `real_logits`, `grad_syn_*`: to the largest entry of the array.
+    - `real_logits`: to the largest of them.
     - `real_grad_norms`: to the norm itself, but at least to 1e-4 of the largest norm of
       the class: the gradient of a bias before instance norm is zero up to rounding.
-    - `real_grad_sums`: to the norm of the same gradient, with the same floor: a sum of
-      entries of both signs has no scale of its own.
+    - `real_grad_sums`: to the same times the square root of the number of entries, the
+      largest sum that there can be at this norm.
+    - `grad_syn_*`: the norm of the error to the norm. In float32 single entries differ
+      more: the odd ReLU close to zero or tie in a maximum falls on the other side.
     """
     errors = {}
 
     def compare(key, value, scale):
         errors[key] = float(np.max(np.abs(value - golden[key]) / scale))
 
+    sizes = [math.prod(json.loads(shape)) for shape in golden["param_shapes"].tolist()]
     norms = golden["real_grad_norms"]
-    floor = np.maximum(norms, 1e-4 * np.max(norms, axis=1, keepdims=True))
+    norms = np.maximum(norms, 1e-4 * np.max(norms, axis=1, keepdims=True))
     compare(
         "real_logits", results["real_logits"], np.max(np.abs(golden["real_logits"]))
     )
     compare("losses", results["losses"], np.abs(golden["losses"]))
-    compare("real_grad_norms", results["real_grad_norms"], floor)
-    compare("real_grad_sums", results["real_grad_sums"], floor)
+    compare("real_grad_norms", results["real_grad_norms"], norms)
+    compare("real_grad_sums", results["real_grad_sums"], norms * np.sqrt(sizes))
     for distance in matching.DISTANCES:
         key = f"match_{distance}"
         compare(key, np.sum(results[key]), np.abs(golden[key]))
@@ -192,18 +204,26 @@ def relative_errors(
         compare(f"{key}_norm", np.linalg.norm(value), golden[f"{key}_norm"])
         if expected.ndim == 1:
             value = value.reshape(-1)[::97]
-        compare(key, value, np.max(np.abs(expected)))
+        errors[key] = float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
     return errors
 
 
-@pytest.mark.parametrize("dtype", list(TOLERANCES))
-def test_network_matches_the_authors_code(network_file, dtype):
-    with (
-        jax.enable_x64(dtype == "float64"),
-        jax.default_matmul_precision("highest"),
-    ):
-        case = load_case(network_file, dtype)
-        errors = relative_errors(compute(case, dtype), case.golden)
+def check_network(path: Path, dtype: str, options: dict[str, Any]) -> None:
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        case = load_case(path, dtype)
+        errors = relative_errors(compute(case, options), case.golden)
     print(errors)  # all of them, to be seen with `pytest -rA`
     too_large = {k: e for k, e in errors.items() if not e <= TOLERANCES[dtype]}
     assert not too_large
+
+
+def test_network_in_float64(network_file):
+    # Compiling takes most of the time, and half as long without optimisation. Only the
+    # strides of ResNet are then slow to run.
+    is_strided = re.match(r"ResNet18(BN)?_\dch", network_file.stem)
+    options = {} if is_strided else {"xla_backend_optimization_level": 0}
+    check_network(network_file, "float64", options)
+
+
+def test_network_in_float32(network_file):
+    check_network(network_file, "float32", {})

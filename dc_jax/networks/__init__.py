@@ -1,6 +1,12 @@
 """The paper's networks, by the names of the authors' code."""
 
-from dc_jax.networks.convnet import convnet_depth
+from dc_jax.networks.convnet import convnet_depth, default_depth
 from dc_jax.networks.registry import has_batch_norm, make_network, network_names
 
-__all__ = ["convnet_depth", "has_batch_norm", "make_network", "network_names"]
+__all__ = [
+    "convnet_depth",
+    "default_depth",
+    "has_batch_norm",
+    "make_network",
+    "network_names",
+]

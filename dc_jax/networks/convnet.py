@@ -88,6 +88,12 @@ def convnet_depth(image_shape: tuple[int, ...]) -> int:
     return 3 if side >= 16 else 2 if side >= 4 else 1
 
 
+def default_depth(name: str, image_shape: tuple[int, ...]) -> int | None:
+    """The depth that was chosen by the resolution; None for any other network."""
+    spec = parse_convnet_name(name)
+    return convnet_depth(image_shape) if spec and spec.depth is None else None
+
+
 class ConvNet(nn.Module):
     """Everything before the classifier. `[n, H, W, D]` -> `[n, H', W', width]`.
 

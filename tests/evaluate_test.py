@@ -1,0 +1,206 @@
+"""The evaluation protocol: its defaults, its schedule against a plain loop."""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dc_jax.config import EvaluationConfig
+from dc_jax.evaluate import Protocol, make_evaluate, make_protocol, sgd
+from dc_jax.execution import Execution
+from dc_jax.networks import make_network
+
+# Compiling is what takes the time here.
+_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+PROTOCOL = Protocol(
+    network="MLP",
+    epochs=3,
+    augmentation="none",
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch_size=256,
+)
+OPEN = EvaluationConfig(
+    network=None,
+    epochs=None,
+    augmentation=None,
+    lr=0.01,
+    momentum=0.9,
+    weight_decay=5e-4,
+    batch_size=256,
+)
+
+
+class Threshold(nn.Module):
+    """Tells pixels above a learned threshold (class 0) from those below it (class 1).
+
+    Its accuracy on a fine grid of pixels, all of class 0, gives the threshold away.
+    """
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        threshold = self.param("threshold", nn.initializers.zeros, ())
+        x = x.reshape(-1)
+        return jnp.stack([x, jnp.broadcast_to(threshold, x.shape)], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("dataset_name", "network_name", "augmentation", "epochs"),
+    [
+        ("svhn", "ConvNet", "none", 300),
+        ("mnist", "ConvNet", "crop_scale_rotate", 1000),
+        ("mnist", "MLP", "crop_scale_rotate", 1000),
+        ("cifar10", "ConvNetBN", "crop_noise", 1000),
+        ("mnist", "ConvNetBN", "crop_noise", 1000),
+        ("fashion_mnist", "ResNet18BN", "none", 300),
+    ],
+)
+def test_defaults_are_the_authors(dataset_name, network_name, augmentation, epochs):
+    protocol = make_protocol(OPEN, dataset_name=dataset_name, network_name=network_name)
+    expected = {
+        **dataclasses.asdict(OPEN),
+        "network": network_name,
+        "augmentation": augmentation,
+        "epochs": epochs,
+    }
+    assert dataclasses.asdict(protocol) == expected
+
+
+def test_config_overrides_the_defaults():
+    def make(**fields):
+        config = dataclasses.replace(OPEN, **fields)
+        return make_protocol(config, dataset_name="mnist", network_name="ConvNet")
+
+    # The network that is evaluated decides, not the one that condensed.
+    protocol = make(network="ConvNetBN")
+    assert (protocol.network, protocol.augmentation) == ("ConvNetBN", "crop_noise")
+    protocol = make(augmentation="none")
+    assert (protocol.augmentation, protocol.epochs) == ("none", 300)
+    protocol = make(augmentation="noise")
+    assert (protocol.augmentation, protocol.epochs) == ("noise", 1000)
+    assert make(epochs=5).epochs == 5
+    protocol = make(lr=0.1, momentum=0.0, weight_decay=0.0, batch_size=8)
+    assert (protocol.lr, protocol.momentum) == (0.1, 0.0)
+    assert (protocol.weight_decay, protocol.batch_size) == (0.0, 8)
+    with pytest.raises(ValueError, match="'flip'"):
+        make(augmentation="flip")
+
+
+def test_protocol_in_words():
+    assert str(dataclasses.replace(PROTOCOL, epochs=300)) == (
+        "MLP, 300 + 1 epochs of SGD (lr 0.01 dropped to a tenth after epoch 151, "
+        "momentum 0.9, weight decay 0.0005, batch 256), augmentation none"
+    )
+
+
+def test_sgd_is_pytorchs():
+    """torch.optim.SGD(lr=0.1, momentum=0.5, weight_decay=0.1) by hand.
+
+    With w = 1 and the gradients 1, 2, -1: d = g + 0.1 w is 1.1, 2.089, -0.93739, and
+    v <- 0.5 v + d is 1.1, 2.639, 0.38211; w <- w - 0.1 v.
+    """
+    optimiser = sgd(0.1, 0.5, 0.1)
+    w = jnp.float32(1)
+    state = optimiser.init(w)
+    for grad, expected in ((1, 0.89), (2, 0.6261), (-1, 0.587889)):
+        updates, state = optimiser.update(jnp.float32(grad), state, w)
+        w = optax.apply_updates(w, updates)
+        np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def test_sgd_without_momentum():
+    optimiser = sgd(0.1, 0.0, 0.1)
+    w = jnp.float32(1)
+    state = optimiser.init(w)
+    for grad, expected in ((1, 0.89), (2, 0.6811)):
+        updates, state = optimiser.update(jnp.float32(grad), state, w)
+        w = optax.apply_updates(w, updates)
+        np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def _threshold_by_a_loop(protocol, pixels, labels):
+    """The authors' loop: `epochs` + 1 epochs, a drop and a new optimiser in one."""
+    threshold, velocity, lr = 0.0, 0.0, protocol.lr
+    for epoch in range(protocol.epochs + 1):
+        probability = 1 / (1 + np.exp(pixels - threshold))  # of class 1
+        grad = np.mean(probability - labels) + protocol.weight_decay * threshold
+        velocity = protocol.momentum * velocity + grad
+        threshold -= lr * velocity
+        if epoch == protocol.epochs // 2 + 1:
+            velocity, lr = 0.0, lr * 0.1
+    return threshold
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 9])
+def test_schedule_is_that_of_a_plain_loop(epochs):
+    protocol = dataclasses.replace(
+        PROTOCOL, epochs=epochs, lr=0.5, momentum=0.9, weight_decay=0.2
+    )
+    pixels, labels = np.array([-1.0, -0.5, 0.4, 1.0, 2.0]), np.array([1, 1, 1, 1, 0])
+    expected = _threshold_by_a_loop(protocol, pixels, labels)
+    assert 0.1 < expected < 4
+
+    low, high, num = 0, 5, 10**5
+    grid = np.linspace(low, high, num, dtype=np.float32).reshape(-1, 1, 1, 1)
+    evaluate = _jit(make_evaluate(protocol, Threshold(), Execution("map", num)))
+    (accuracy,) = evaluate(
+        jnp.asarray(pixels, jnp.float32).reshape(-1, 1, 1, 1),
+        jnp.asarray(labels),
+        jnp.asarray(grid),
+        jnp.zeros(num, jnp.int32),
+        jax.random.split(jax.random.key(0), 1),
+    )
+    np.testing.assert_allclose(high - accuracy * (high - low), expected, atol=2e-4)
+
+
+def _clusters(num, seed):
+    """Three classes far from each other."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(num) % 3
+    centres = np.random.default_rng(7).normal(size=(3, 4, 4, 1)) * 3
+    images = centres[labels] + 0.1 * rng.normal(size=(num, 4, 4, 1))
+    return jnp.asarray(images, jnp.float32), jnp.asarray(labels)
+
+
+def test_separable_classes_are_learned():
+    protocol = dataclasses.replace(PROTOCOL, epochs=20, batch_size=3)
+    network = make_network("MLP", 3, (4, 4, 1))
+    evaluate = make_evaluate(protocol, network, Execution("map", slice_size=50))
+    keys = jax.random.split(jax.random.key(0), 2)
+    data = (*_clusters(9, seed=0), *_clusters(50, seed=1))
+    np.testing.assert_array_equal(_jit(evaluate)(*data, keys), [1, 1])
+
+
+def test_accuracy_is_a_function_of_the_key():
+    # Random labels and a short training: no two networks have the same accuracy.
+    network = make_network("MLP", 3, (4, 4, 1))
+    images, labels = _clusters(6, seed=0)
+    rng = np.random.default_rng(0)
+    test_images = jnp.asarray(rng.normal(size=(1000, 4, 4, 1)), jnp.float32)
+    data = (images, labels, test_images, jnp.arange(1000) % 3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    by_map, by_vmap = (
+        _jit(
+            make_evaluate(
+                dataclasses.replace(PROTOCOL, epochs=1, augmentation="noise"),
+                network,
+                Execution(loop, 300),
+            )
+        )
+        for loop in ("map", "vmap")
+    )
+    accuracies = by_map(*data, keys)
+    assert accuracies.shape == (3,)
+    assert len(set(accuracies.tolist())) == 3
+    np.testing.assert_array_equal(by_map(*data, keys), accuracies)
+    np.testing.assert_array_equal(by_map(*data, keys[::-1]), accuracies[::-1])
+    # An image on the boundary may fall to either side.
+    np.testing.assert_allclose(by_vmap(*data, keys), accuracies, atol=2e-3)

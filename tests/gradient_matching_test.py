@@ -1,0 +1,423 @@
+"""The method against the algorithm written out in Python loops, on toy images.
+
+Every draw of real images takes all of a class here, so that the randomness left is that
+of the networks and of the images to begin with.
+"""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import base
+from dc_jax.base import CondenseState, Method
+from dc_jax.config import Config
+from dc_jax.data import ClassStore, make_store, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.execution import Execution
+from dc_jax.methods import gradient_matching, make_method
+from dc_jax.methods.gradient_matching import (
+    Matching,
+    init_images,
+    init_networks,
+    match_step,
+    set_batch_norm,
+    train_networks,
+)
+from dc_jax.networks import layers
+from dc_jax.runner import compile_method
+from dc_jax.train import Recipe
+
+CLASSES, IPC, SHAPE = 2, 2, (4, 4, 1)
+# As many as set the statistics of batch norm.
+PER_CLASS = 16
+# Compiling is what takes the time here.
+_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+class Tiny(nn.Module):
+    """Four hidden units."""
+
+    has_batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
+        if self.has_batch_norm:
+            x = layers.BatchNorm()(x, train)
+        return nn.Dense(CLASSES)(nn.sigmoid(x))
+
+
+PLAIN, BATCH_NORM = Tiny(), Tiny(has_batch_norm=True)
+
+
+def _make_store() -> ClassStore:
+    rng = np.random.default_rng(0)
+    labels = np.arange(CLASSES * PER_CLASS, dtype=np.int32) % CLASSES
+    centres = rng.integers(0, 200, (CLASSES, *SHAPE))
+    noise = rng.integers(0, 56, (len(labels), *SHAPE))
+    images = (centres[labels] + noise).astype(np.uint8)
+    return make_store(
+        Dataset(
+            name="toy",
+            source="random numbers",
+            train_images=images,
+            train_labels=labels,
+            test_images=images[:2],
+            test_labels=labels[:2],
+            class_names=("a", "b"),
+            mean=np.array([0.4], np.float32),
+            std=np.array([0.3], np.float32),
+        )
+    )
+
+
+STORE = _make_store()
+
+
+def _real(label):
+    """All images of a class, `[PER_CLASS, H, W, D]`."""
+    images = STORE.images.reshape(CLASSES, PER_CLASS, *SHAPE)[label]
+    return normalise(images, STORE.mean, STORE.std)
+
+
+def _config(**fields) -> Config:
+    values = base.get_config().to_dict()
+    values |= {
+        "ipc": IPC,
+        "outer_loop": 1,
+        "inner_loop": 1,
+        "batch_real": PER_CLASS,
+        "momentum_img": 0.5,
+    }
+    return Config.create(values | fields)
+
+
+def _make_method(network=PLAIN, loop="map", **fields) -> Method:
+    return make_method(_config(**fields), network, Execution(loop, slice_size=8))
+
+
+def _make_matching(network=PLAIN, lr_net=0.01, momentum=0.0) -> Matching:
+    return Matching(
+        recipe=Recipe(
+            network=network,
+            optimiser=optax.sgd(lr_net),
+            batch_size=256,
+            slice_size=8,
+        ),
+        distance="ours",
+        batch_real=PER_CLASS,
+        optimiser=optax.sgd(0.1, momentum or None),
+        network_loop="map",
+    )
+
+
+def _take(tree, index):
+    """One of the elements along the leading axis of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+def _draw_images(seed=0):
+    shape = (CLASSES, IPC, *SHAPE)
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def _make_networks(matching, num):
+    keys = jax.random.split(jax.random.key(3), num)
+    return _jit(functools.partial(init_networks, matching.recipe))(_draw_images(), keys)
+
+
+def _distance(syn, real):
+    """Equations 9 and 10, an output unit at a time."""
+    total = 0
+    for a, b in zip(jax.tree.leaves(syn), jax.tree.leaves(real), strict=True):
+        for unit in range(a.shape[-1] if a.ndim > 1 else 0):
+            x, y = a[..., unit].ravel(), b[..., unit].ravel()
+            norms = jnp.sqrt(jnp.sum(x**2)) * jnp.sqrt(jnp.sum(y**2))
+            total += 1 - jnp.sum(x * y) / (norms + 1e-6)
+    return total
+
+
+@functools.cache
+def _make_reference(network):
+    """The loss of one network, summed over classes, and its gradient.
+
+    It takes the variables of the network, with the statistics to be matched with, and
+    the images.
+    """
+
+    def gradient(variables, images, label):
+        def loss(params):
+            logits = network.apply({**variables, "params": params}, images)
+            return -jnp.mean(jax.nn.log_softmax(logits)[:, label])
+
+        return jax.grad(loss)(variables["params"])
+
+    def loss(images, variables):
+        total = 0
+        for label in range(CLASSES):
+            syn = gradient(variables, images[label], label)
+            total += _distance(syn, gradient(variables, _real(label), label))
+        return total
+
+    return _jit(jax.value_and_grad(loss))
+
+
+def _moved_statistics(network, variables):
+    """One pass in training mode over all real images, with batch norm only."""
+    if "batch_stats" not in variables:
+        return variables
+    real = jnp.concatenate([_real(label) for label in range(CLASSES)])
+    apply = functools.partial(network.apply, train=True, mutable=["batch_stats"])
+    return {**variables, **_jit(apply)(variables, real)[1]}
+
+
+@pytest.mark.parametrize("network", [PLAIN, BATCH_NORM], ids=["plain", "batch_norm"])
+@pytest.mark.parametrize("num_networks", [1, 2])
+def test_match_step_equals_the_algorithm_written_out(network, num_networks):
+    """The loss, the first update and, with momentum, the second, for M networks."""
+    matching = _make_matching(network, momentum=0.5)
+    networks = _make_networks(matching, num_networks)
+    images = _draw_images()
+
+    def reference(images):
+        """The mean over networks, each by itself."""
+        results = []
+        for m in range(num_networks):
+            variables = _take(networks.variables, m)
+            variables = _moved_statistics(network, variables)
+            results.append(_make_reference(network)(images, variables))
+        losses, grads = zip(*results, strict=True)
+        return sum(losses) / num_networks, sum(grads) / num_networks
+
+    step = _jit(functools.partial(match_step, matching))
+    state = CondenseState(images, matching.optimiser.init(images))
+    velocity = 0
+    for i in range(2):
+        expected_loss, grad = reference(images)
+        velocity = 0.5 * velocity + grad
+        images = images - 0.1 * velocity
+        state, _, loss = step(state, networks, STORE, jax.random.key(i))
+        np.testing.assert_allclose(loss, expected_loss, rtol=1e-4)
+        # The first update is some 1e-2.
+        np.testing.assert_allclose(state.images, images, rtol=1e-4, atol=1e-5)
+    assert np.abs(images - _draw_images()).max() > 1e-2
+
+
+def test_batch_norm_is_set_by_one_pass_and_then_frozen():
+    matching = _make_matching(BATCH_NORM)
+    networks = _make_networks(matching, 2)
+    images = _draw_images()
+    state = CondenseState(images, matching.optimiser.init(images))
+    _, after, _ = _jit(functools.partial(match_step, matching))(
+        state, networks, STORE, jax.random.key(0)
+    )
+    for m in range(2):
+        before = _take(networks.variables, m)
+        expected = _moved_statistics(BATCH_NORM, before)
+        variables = _jit(functools.partial(set_batch_norm, matching))(
+            before, STORE, jax.random.key(1)
+        )
+        chex.assert_trees_all_close(variables, expected, rtol=1e-5, atol=1e-6)
+        # Neither the images nor the matching have moved them any further.
+        result = _take(after.variables, m)
+        chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
+        statistics = jax.tree.leaves(expected["batch_stats"])
+        old = jax.tree.leaves(before["batch_stats"])
+        assert all(np.all(a != b) for a, b in zip(statistics, old, strict=True))
+
+
+def test_networks_without_batch_norm_are_left_alone():
+    matching = _make_matching()
+    variables = {"params": {"kernel": jnp.ones(3)}}
+    assert set_batch_norm(matching, variables, STORE, jax.random.key(0)) is variables
+
+
+def test_networks_are_trained_between_two_matches_only():
+    """A step with T = 2 against its parts: match, train, match."""
+    matching = _make_matching(lr_net=1.0)
+    images, key = _draw_images(), jax.random.key(0)
+
+    @_jit
+    def by_parts(images, epochs):
+        init_key, other_key = jax.random.split(key)
+        networks = init_networks(matching.recipe, images, jax.random.split(init_key, 1))
+        state = CondenseState(images, matching.optimiser.init(images))
+        state, networks, first = match_step(matching, state, networks, STORE, other_key)
+        networks = train_networks(
+            matching, networks, state.images, epochs=epochs, key=other_key
+        )
+        state, _, second = match_step(matching, state, networks, STORE, other_key)
+        return state, (first + second) / 2 / CLASSES
+
+    expected, expected_loss = by_parts(images, 3)
+    method = _make_method(outer_loop=2, inner_loop=3, momentum_img=0.0, lr_net=1.0)
+    state = CondenseState(images, optax.sgd(0.1).init(images))
+    state, metrics = _jit(method.step)(state, STORE, key)
+    chex.assert_trees_all_close(state, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics["loss"], expected_loss, rtol=1e-4)
+    untrained, _ = by_parts(images, 0)
+    assert np.abs(state.images - untrained.images).max() > 1e-3
+
+
+def test_one_outer_step_trains_no_network():
+    """Its program does not know of the inner loop; that of two outer steps does."""
+    key = jax.random.key(0)
+
+    def lower(**fields):
+        method = _make_method(**fields)
+        state = jax.eval_shape(method.init, STORE, key)
+        return jax.jit(method.step).lower(state, STORE, key).as_text()
+
+    one = lower(outer_loop=1, inner_loop=1)
+    assert lower(outer_loop=1, inner_loop=7, lr_net=1.0) == one
+    two = lower(outer_loop=2, inner_loop=1)
+    assert lower(outer_loop=2, inner_loop=7) != two
+    assert lower(outer_loop=2, inner_loop=1, lr_net=1.0) != two
+
+
+def test_train_networks_trains_each_network_on_the_synthetic_images():
+    matching = _make_matching()
+    networks = _make_networks(matching, 2)
+    images = _draw_images()
+    trained = _jit(functools.partial(train_networks, matching, epochs=1))(
+        networks, images, key=jax.random.key(0)
+    )
+    network = matching.recipe.network
+    flat, labels = images.reshape(-1, *SHAPE), jnp.array([0, 0, 1, 1])
+
+    def loss(params):
+        log_probabilities = jax.nn.log_softmax(network.apply({"params": params}, flat))
+        return -jnp.mean(log_probabilities[jnp.arange(4), labels])
+
+    for m in range(2):
+        params = _take(networks.variables["params"], m)
+        grads = _jit(jax.grad(loss))(params)
+        chex.assert_trees_all_close(
+            _take(trained.variables["params"], m),
+            jax.tree.map(lambda p, g: p - 0.01 * g, params, grads),
+            rtol=1e-5,
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize("network", [PLAIN, BATCH_NORM], ids=["plain", "batch_norm"])
+def test_vmap_of_networks_equals_map(network):
+    key = jax.random.key(0)
+    results = []
+    for loop in ("map", "vmap"):
+        method = _make_method(network, loop, outer_loop=2, num_networks=3)
+        state = _jit(method.init)(STORE, key)
+        results.append(_jit(method.step)(state, STORE, key))
+    chex.assert_trees_all_close(*results, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("network", [PLAIN, BATCH_NORM], ids=["plain", "batch_norm"])
+def test_a_step_keeps_structure_shapes_and_dtypes(network, momentum):
+    method = _make_method(network, outer_loop=2, momentum_img=momentum, num_networks=2)
+    keys = jax.random.split(jax.random.key(0), 2)
+    init, step = compile_method(method, "map")
+    before = jax.eval_shape(init, STORE, keys)
+    after, metrics = jax.eval_shape(step, before, STORE, keys, jnp.int32(0))
+    chex.assert_trees_all_equal_structs(before, after)
+    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+        # A weak type would compile the step a second time.
+        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
+    assert before.images.shape == (2, CLASSES, IPC, *SHAPE)
+    assert before.images.dtype == jnp.float32
+    assert {name: leaf.shape for name, leaf in metrics.items()} == {
+        "loss": (2,),
+        "is_finite": (2,),
+    }
+
+
+def test_experiments_by_themselves_and_together_compile_once_and_learn():
+    """Two experiments at once equal each alone; one program; the loss falls."""
+    chex.clear_trace_counter()
+    method = _make_method()
+    traced_once = chex.assert_max_traces(method.step, n=1)
+    init, step = compile_method(Method(method.init, traced_once), "map")
+    keys = jax.random.split(jax.random.key(0), 2)
+    state = init(STORE, keys)
+    first, losses = state, []
+    for iteration in range(30):
+        state, metrics = step(state, STORE, keys, jnp.int32(iteration))
+        losses.append(metrics["loss"])
+        assert metrics["is_finite"].all()
+    losses = np.stack(losses)
+    assert losses.shape == (30, 2)
+    assert np.all(losses[-5:].mean(0) < 0.7 * losses[:5].mean(0))
+
+    # Each by itself, without the axis E.
+    alone = _jit(method.step)
+    for e in range(2):
+        images = []
+        single = _take(first, e)
+        for iteration in range(2):
+            key = jax.random.fold_in(keys[e], iteration)
+            single, metrics = alone(single, STORE, key)
+            np.testing.assert_allclose(metrics["loss"], losses[iteration, e], rtol=1e-4)
+            images.append(single.images)
+    both = first
+    for iteration in range(2):
+        both, _ = step(both, STORE, keys, jnp.int32(iteration))
+    np.testing.assert_allclose(both.images[1], images[1], rtol=1e-4, atol=1e-5)
+
+    # Another iteration draws other networks; the same one repeats itself.
+    again, _ = step(first, STORE, keys, jnp.int32(0))
+    other, _ = step(first, STORE, keys, jnp.int32(1))
+    repeated, _ = step(first, STORE, keys, jnp.int32(0))
+    chex.assert_trees_all_equal(again, repeated)
+    assert np.abs(again.images - other.images).max() > 1e-4
+
+    # Each experiment says for itself whether it is still finite.
+    broken = first.replace(images=first.images.at[1, 0, 0, 0, 0, 0].set(jnp.nan))
+    _, metrics = step(broken, STORE, keys, jnp.int32(0))
+    assert metrics["is_finite"].tolist() == [True, False]
+
+
+def test_init_noise_is_standard_normal():
+    images = init_images(STORE, jax.random.key(0), ipc=200, kind="noise")
+    assert images.shape == (CLASSES, 200, *SHAPE)
+    assert images.dtype == jnp.float32
+    assert abs(images.mean()) < 0.05
+    assert abs(images.std() - 1) < 0.05
+    other = init_images(STORE, jax.random.key(1), ipc=200, kind="noise")
+    assert not np.any(images == other)
+
+
+def test_init_real_takes_distinct_images_of_the_class():
+    init = _jit(functools.partial(init_images, STORE, ipc=5, kind="real"))
+    images = init(jax.random.key(0))
+    assert images.shape == (CLASSES, 5, *SHAPE)
+    for label in range(CLASSES):
+        real = np.asarray(_real(label))
+        differences = np.abs(np.asarray(images)[label][:, None] - real[None])
+        distances = differences.max((2, 3, 4))
+        np.testing.assert_allclose(distances.min(1), 0, atol=1e-6)
+        assert len(set(distances.argmin(1).tolist())) == 5
+    other = init(jax.random.key(1))
+    assert np.any(images != other)
+
+
+def test_unknown_method():
+    with pytest.raises(ValueError, match="config.method must be one of dc, got 'dd'"):
+        _make_method(method="dd")
+
+
+def test_method_is_the_one_of_the_config(monkeypatch):
+    made = []
+    monkeypatch.setitem(
+        make_method.__globals__["METHODS"], "mine", lambda *args: made.append(args)
+    )
+    _make_method(method="mine")
+    assert len(made) == 1
+    assert gradient_matching.make is make_method.__globals__["METHODS"]["dc"]

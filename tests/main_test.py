@@ -1,0 +1,116 @@
+"""Tests of the command line: what it says of mistakes."""
+
+import pytest
+import run_helpers
+from data_helpers import run_python
+
+_CONFIG = "--config=configs/digits.py"
+
+
+def _fail(*arguments):
+    """Runs a command that must fail, and returns what it printed."""
+    code, output = run_helpers.run(*arguments)
+    assert code == 1, output
+    assert "Traceback" not in output
+    return output
+
+
+def test_help_names_the_flags_and_what_is_saved():
+    code, output = run_helpers.run("--help")
+    # As every program of absl.
+    assert code in (0, 1)
+    for text in ("--config", "--workdir", "--mode", "--set", "synthetic_set.npz"):
+        assert text in output
+    assert "Traceback" not in output
+
+
+def test_command_line_is_read_without_jax():
+    run_python(
+        "import sys\n"
+        "import dc_jax.main\n"
+        "heavy = {'jax', 'flax', 'tensorflow', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+
+def test_a_config_is_needed(tmp_path):
+    output = _fail(f"--workdir={tmp_path / 'run'}")
+    assert "--config" in output
+    assert len(output.splitlines()) == 2
+
+
+def test_a_workdir_is_needed():
+    assert _fail(_CONFIG).splitlines()[-1].startswith("--workdir=FOLDER is needed")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--mode=evaluate"], ["--set=synthetic_set.npz", "--workdir=x"]]
+)
+def test_evaluation_and_its_set_go_together(arguments):
+    last = _fail(_CONFIG, *arguments).splitlines()[-1]
+    assert last == "--mode=evaluate and --set=PATH go together."
+
+
+def test_an_argument_that_is_no_flag(tmp_path):
+    last = _fail(_CONFIG, f"--workdir={tmp_path / 'run'}", "ipc=3").splitlines()[-1]
+    assert "'ipc=3'" in last
+
+
+def test_an_unknown_flag(tmp_path):
+    assert "'ipc'" in _fail(_CONFIG, f"--workdir={tmp_path / 'run'}", "--ipc=3")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--config.ipcc=3", "'ipcc' Did you mean \"ipc\""),
+        ("--config.dataset.nam=mnist", "'nam'"),
+        ("--config.data.name=mnist", "'data'"),
+        ("--config.ipc.name=mnist", "ipc.name"),
+        ("--config.ipc=abc", "--config.ipc=abc"),
+        ("--config.lr_img=fast", "--config.lr_img=fast"),
+        ("--config.outer_loop=2.5", "--config.outer_loop=2.5"),
+        # These are found by the program, not by the parser of the command line.
+        ("--config.ipc=0", "error: config.ipc must be at least 1, got 0."),
+        ("--config.evaluation.lr=-1", "config.evaluation.lr must be positive, got -1"),
+    ],
+)
+def test_a_field_or_value_that_is_wrong(tmp_path, argument, expected):
+    folder = tmp_path / "run"
+    lines = _fail(_CONFIG, f"--workdir={folder}", argument).splitlines()
+    # The parser of flags adds a line of its own on `--help`.
+    lines = [line for line in lines if "--helpshort" not in line]
+    assert len(lines) == 1
+    assert expected in lines[0]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--config.ipc=3"]])
+def test_a_config_file_that_is_not_there(tmp_path, more):
+    arguments = ["--config=configs/digit.py", f"--workdir={tmp_path / 'run'}", *more]
+    (line,) = _fail(*arguments).splitlines()
+    assert line.startswith("error: ")
+    assert "configs/digit.py" in line
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--config.dataset.name=digit", "'digit'"),
+        ("--config.network.name=ConvNetX", "got 'ConvNetX'"),
+        ("--config.method=dm", "config.method must be one of dc, got 'dm'"),
+    ],
+)
+def test_a_name_that_is_wrong(tmp_path, argument, expected):
+    folder = tmp_path / "run"
+    lines = _fail(_CONFIG, f"--workdir={folder}", argument).splitlines()
+    (error,) = (line for line in lines if line.startswith("error: "))
+    assert error == lines[-1]
+    assert expected in error
+    assert not folder.exists()
+
+
+def test_a_set_that_is_not_there(tmp_path):
+    path = tmp_path / "none.npz"
+    (line,) = _fail(_CONFIG, "--mode=evaluate", f"--set={path}").splitlines()
+    assert line.startswith(f"error: no synthetic set at {path}")

@@ -1,0 +1,425 @@
+"""The networks: their names, sizes, layers and behaviour under transformations."""
+
+from collections.abc import Callable
+
+import chex
+import flax.linen as nn
+import golden_inputs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dc_jax import networks
+from dc_jax.networks import layers
+from dc_jax.networks.convnet import ConvNetSpec, parse_convnet_name
+
+GREY = (28, 28, 1)
+COLOUR = (32, 32, 3)
+SMALL = (8, 8, 2)
+
+
+def _count(name, image_shape, num_classes=10):
+    module = networks.make_network(name, num_classes, image_shape)
+    shapes = golden_inputs.parameter_shapes(module, image_shape)
+    return sum(np.prod(shape) for shape in shapes.values())
+
+
+def _init(name, image_shape, num_classes=10, seed=0):
+    module = networks.make_network(name, num_classes, image_shape)
+    init = jax.jit(module.init)
+    return module, init(jax.random.key(seed), jnp.zeros((1, *image_shape)))
+
+
+def _images(num, image_shape, seed=1):
+    return jax.random.normal(jax.random.key(seed), (num, *image_shape))
+
+
+@pytest.mark.parametrize(
+    ("name", "grey", "colour"),
+    [
+        ("MLP", 118282, 411146),
+        ("ConvNet", 317706, 320010),
+        ("LeNet", 61706, 62006),
+        ("AlexNet", 1865802, 1872202),
+        ("AlexNetBN", 1867722, 1874122),
+        ("VGG11", 9229962, 9231114),
+        ("VGG11BN", 9229962, 9231114),
+        ("ResNet18", 11172810, 11173962),
+        ("ResNet18BN", 11172810, 11173962),
+        ("ResNet18_AP", 11213770, 11250762),
+        ("ResNet18BN_AP", 11213770, 11250762),
+    ],
+)
+def test_number_of_parameters_is_the_authors(name, grey, colour):
+    assert _count(name, GREY) == grey
+    assert _count(name, COLOUR) == colour
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ConvNetD1", 331530),
+        ("ConvNetD2", 233610),
+        ("ConvNetD3", 320010),
+        ("ConvNetD4", 452490),
+        ("ConvNetW32", 24714),
+        ("ConvNetW64", 86282),
+        ("ConvNetW128", 320010),
+        ("ConvNetW256", 1229834),
+        ("ConvNetNN", 319242),
+        ("ConvNetBN", 320010),
+        ("ConvNetIN", 320010),
+        ("ConvNetGN", 320010),
+        ("ConvNetLN", 663306),
+        ("ConvNetNP", 1610250),
+    ],
+)
+def test_number_of_parameters_of_convnets_is_the_authors(name, count):
+    assert _count(name, COLOUR) == count
+
+
+def test_number_of_parameters_for_other_datasets_is_the_authors():
+    assert _count("ConvNet", COLOUR, num_classes=100) == 504420
+    assert _count("ConvNetD4", (64, 64, 3), num_classes=200) == 857160
+
+
+@pytest.mark.parametrize("name", networks.network_names())
+def test_every_name_makes_a_network_with_logits_and_embedding(name):
+    module = networks.make_network(name, 7, COLOUR)
+    images = jnp.zeros((2, *COLOUR))
+    variables = jax.eval_shape(module.init, jax.random.key(0), images)
+    assert ("batch_stats" in variables) == networks.has_batch_norm(name)
+    logits = jax.eval_shape(module.apply, variables, images)
+    assert logits.shape == (2, 7)
+    embedding = jax.eval_shape(
+        lambda variables: module.apply(variables, images, method="embed"), variables
+    )
+    kernel = variables["params"]["classifier"]["kernel"]
+    assert embedding.shape == (2, kernel.shape[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape"),
+    [
+        ("MLP", (3, 5, 2)),
+        ("ConvNet", (8, 8, 1)),
+        ("ConvNet", (2, 3, 1)),
+        ("ConvNet", (17, 40, 4)),
+        ("ConvNetD4", (16, 31, 1)),
+        ("ConvNetD2NP", (1, 2, 1)),
+        ("LeNet", (16, 19, 2)),
+        ("AlexNet", (8, 9, 2)),
+        ("VGG11", (33, 32, 1)),
+        ("VGG11", (64, 96, 3)),
+        ("ResNet18", (8, 8, 1)),
+        ("ResNet18", (64, 48, 3)),
+        ("ResNet18BN_AP", (8, 15, 1)),
+    ],
+)
+def test_any_image_that_leaves_a_pixel_will_do(name, image_shape):
+    module = networks.make_network(name, 1, image_shape)
+    images = jnp.zeros((2, *image_shape))
+    logits, _ = jax.eval_shape(module.init_with_output, jax.random.key(0), images)
+    assert logits.shape == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape", "side"),
+    [
+        ("ConvNet", (1, 28, 1), 2),
+        ("ConvNetD4", (8, 8, 1), 16),
+        ("ConvNetD6", GREY, 64),
+        ("LeNet", (15, 16, 1), 16),
+        ("AlexNet", (7, 8, 1), 8),
+        ("VGG11", (31, 32, 3), 32),
+        ("ResNet18BN_AP", (7, 7, 1), 8),
+    ],
+)
+def test_too_small_images_are_refused(name, image_shape, side):
+    height, width, _ = image_shape
+    message = (
+        f"network {name} needs images of at least {side}x{side} pixels, "
+        f"got {height}x{width}."
+    )
+    with pytest.raises(ValueError, match=message):
+        networks.make_network(name, 10, image_shape)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "convnet",
+        "ConvNetXX",
+        "ConvNetD",
+        "ConvNetD0",
+        "ConvNetD2D3",
+        "ConvNetBNIN",
+        "ConvNetASwishAS",
+        "ResNet50",
+        "",
+    ],
+)
+def test_unknown_names_are_refused_with_what_is_allowed(name):
+    with pytest.raises(ValueError, match="network must be one of MLP, LeNet") as error:
+        networks.make_network(name, 10, COLOUR)
+    assert "\n" not in str(error.value)
+    assert repr(name) in str(error.value)
+    with pytest.raises(ValueError, match="network must be one of"):
+        networks.has_batch_norm(name)
+
+
+def test_impossible_arguments_are_refused():
+    with pytest.raises(ValueError, match=r"three positive numbers .* got \(28, 28\)"):
+        networks.make_network("ConvNet", 10, (28, 28))
+    with pytest.raises(ValueError, match="num_classes must be at least 1, got 0"):
+        networks.make_network("ConvNet", 0, COLOUR)
+    with pytest.raises(ValueError, match="width must be a multiple of 4, got 6"):
+        networks.make_network("ConvNetW6GN", 10, COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("ConvNet", ConvNetSpec()),
+        ("ConvNetASwishBN", ConvNetSpec(activation="swish", norm="batch")),
+        ("ConvNetBNASwish", ConvNetSpec(activation="swish", norm="batch")),
+        ("ConvNetASNN", ConvNetSpec(activation="sigmoid", norm="none")),
+        ("ConvNetARAP", ConvNetSpec(activation="relu", pooling="average")),
+        ("ConvNetW64D2ALGNMP", ConvNetSpec(2, 64, "leaky_relu", "group", "max")),
+        ("ConvNetD4W256LNNP", ConvNetSpec(4, 256, norm="layer", pooling="none")),
+    ],
+)
+def test_names_of_convnets_combine_suffixes(name, spec):
+    assert parse_convnet_name(name) == spec
+
+
+def test_depth_without_a_suffix_follows_the_resolution():
+    sides = (1, 3, 4, 8, 15, 16, 28, 32, 64)
+    depths = [networks.convnet_depth((side, 64)) for side in sides]
+    assert depths == [1, 1, 2, 2, 2, 3, 3, 3, 3]
+    assert networks.make_network("ConvNetW8", 10, (8, 8, 1)).features.depth == 2
+    assert networks.make_network("ConvNetW8D3", 10, (8, 8, 1)).features.depth == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("ConvNet", 4 * 4), ("VGG11", 1), ("AlexNet", 4 * 4)],
+)
+def test_only_images_of_28_pixels_are_padded(name, pixels):
+    for image_shape in (GREY, (28, 28, 3), (32, 32, 1), COLOUR):
+        module = networks.make_network(name, 10, image_shape)
+        shapes = golden_inputs.parameter_shapes(module, image_shape)
+        *_, channels, _ = [shape for shape in shapes.values() if len(shape) == 1]
+        assert shapes["classifier", "kernel"] == (pixels * channels[0], 10)
+
+
+def test_padding_puts_zeros_around_the_image():
+    module, variables = _init("ConvNetW8D1BN", GREY)
+    _, variables_32 = _init("ConvNetW8D1BN", (32, 32, 1))
+    chex.assert_trees_all_equal_shapes(variables, variables_32)
+    image = _images(2, GREY)
+    padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    chex.assert_trees_all_close(
+        module.apply(variables, image), module.apply(variables, padded), atol=1e-6
+    )
+
+
+def test_weights_and_biases_are_uniform_as_in_pytorch():
+    _, variables = _init("ConvNetW64D2", COLOUR, num_classes=100)
+    features = variables["params"]["features"]
+    for parameters, fan_in in (
+        (features["Conv_0"], 9 * 3),
+        (features["Conv_1"], 9 * 64),
+        (variables["params"]["classifier"], 64 * 8 * 8),
+    ):
+        bound = fan_in**-0.5
+        values = np.concatenate([np.ravel(leaf) for leaf in parameters.values()])
+        assert np.max(np.abs(values)) <= bound
+        assert np.max(np.abs(parameters["bias"])) > 0.9 * bound
+        assert np.std(values) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups", "axes"),
+    [("instance", 8, (1, 2)), ("group", 4, (1, 2, 4)), ("layer", 1, (1, 2, 3))],
+)
+def test_norms_divide_by_the_deviation_of_their_group(kind, groups, axes):
+    x = 3 + 0.1 * np.asarray(_images(2, (5, 4, 8)))
+    grouped = x.reshape(2, 5, 4, groups, -1) if kind == "group" else x
+    mean = np.mean(grouped, axes, keepdims=True)
+    variance = np.mean((grouped - mean) ** 2, axes, keepdims=True)
+    expected = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
+    module = _Layer(lambda x: layers.norm(x, kind, train=False))
+    got, variables = module.init_with_output(jax.random.key(0), x)
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+    affine_shape = x.shape[1:] if kind == "layer" else x.shape[3:]
+    for leaf in jax.tree.leaves(variables):
+        assert leaf.shape == affine_shape
+
+
+class _Layer(nn.Module):
+    """A function of `layers`, which wants to be called from a module."""
+
+    function: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x):
+        return self.function(x)
+
+
+def test_batch_norm_moves_its_statistics_a_tenth_of_the_way():
+    x = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(2, 2, 1, 1)  # mean 3, variance 3.5
+    module = layers.BatchNorm()
+    variables = module.init(jax.random.key(0), x, train=True)
+    chex.assert_trees_all_equal(
+        variables["batch_stats"], {"mean": jnp.zeros(1), "var": jnp.ones(1)}
+    )
+    y, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, (x - 3) / np.sqrt(3.5 + 1e-5), rtol=1e-6)
+    # The unbiased variance is 14 / 3.
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.3], rtol=1e-6)
+    np.testing.assert_allclose(
+        updated["batch_stats"]["var"], [0.9 + 1.4 / 3], rtol=1e-6
+    )
+    y = module.apply(variables | updated, x, train=False)
+    expected = (x - 0.3) / np.sqrt(0.9 + 1.4 / 3 + 1e-5)
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+def test_batch_norm_of_a_network_uses_running_statistics_unless_training():
+    module, variables = _init("ConvNetW8BN", SMALL)
+    images = _images(4, SMALL)
+    alone = module.apply(variables, images[:1])
+    np.testing.assert_allclose(module.apply(variables, images)[:1], alone, atol=1e-6)
+    trained, updated = module.apply(
+        variables, images, train=True, mutable=["batch_stats"]
+    )
+    assert np.max(np.abs(trained[:1] - alone)) > 1e-3
+    chex.assert_trees_all_equal_shapes_and_dtypes(
+        updated["batch_stats"], variables["batch_stats"]
+    )
+
+
+def test_activations():
+    x = jnp.array([-2.0, 0.0, 1.0])
+    expected = {
+        "relu": [0, 0, 1],
+        "leaky_relu": [-0.02, 0, 1],
+        "sigmoid": [1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-1))],
+        "swish": [-2 / (1 + np.exp(2)), 0, 1 / (1 + np.exp(-1))],
+    }
+    assert set(expected) == set(layers.ACTIVATIONS)
+    for kind, values in expected.items():
+        np.testing.assert_allclose(layers.activate(x, kind), values, rtol=1e-6)
+
+
+def test_pooling_leaves_out_an_odd_row_and_column():
+    x = jnp.arange(15.0).reshape(1, 3, 5, 1)
+    np.testing.assert_array_equal(layers.pool(x, "max")[0, :, :, 0], [[6, 8]])
+    np.testing.assert_array_equal(layers.pool(x, "average")[0, :, :, 0], [[3, 5]])
+    np.testing.assert_array_equal(layers.pool(x, "none"), x)
+
+
+def test_gradient_of_max_pooling_goes_to_the_first_of_equals():
+    x = jnp.array([[1.0, 1.0, 0.0, 2.0], [1.0, 1.0, 2.0, 2.0]]).reshape(1, 2, 4, 1)
+    grad = jax.grad(lambda x: jnp.sum(layers.pool(x, "max")))(x)
+    np.testing.assert_array_equal(grad[0, :, :, 0], [[1, 0, 0, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("function", [layers.activate, layers.pool])
+def test_unknown_layers_are_refused(function):
+    with pytest.raises(ValueError, match="must be one of none, |relu, .* got 'tanh'"):
+        function(jnp.zeros((1, 2, 2, 1)), "tanh")
+
+
+@pytest.mark.parametrize("name", ["MLP", "LeNet", "ConvNetW8BN"])
+def test_logits_are_linear_in_the_embedding(name):
+    image_shape = (16, 16, 2)
+    module, variables = _init(name, image_shape)
+    images = _images(3, image_shape)
+    classifier = variables["params"]["classifier"]
+    embedding = module.apply(variables, images, method="embed")
+    chex.assert_rank(embedding, 2)
+    np.testing.assert_allclose(
+        module.apply(variables, images),
+        embedding @ classifier["kernel"] + classifier["bias"][None],
+        atol=1e-6,
+    )
+
+
+def test_convolutions_go_through_conv_fn():
+    num_inputs = []
+
+    def conv_fn(images, kernel, *args, **kwargs):
+        num_inputs.append(images.shape[-1])
+        return jax.lax.conv_general_dilated(images, kernel, *args, **kwargs)
+
+    images = jnp.zeros((1, *COLOUR))
+    for name, expected in (
+        ("ConvNetW8", [3, 8, 8]),
+        ("LeNet", [3, 6]),
+        ("AlexNet", [3, 128, 192, 256, 192]),
+        ("VGG11", [3, 64, 128, 256, 256, 512, 512, 512]),
+    ):
+        num_inputs.clear()
+        module = networks.make_network(name, 10, COLOUR, conv_fn)
+        jax.eval_shape(module.init, jax.random.key(0), images)
+        assert num_inputs == expected
+    num_inputs.clear()
+    module = networks.make_network("ResNet18", 10, COLOUR, conv_fn)
+    jax.eval_shape(module.init, jax.random.key(0), images)
+    assert len(num_inputs) == 20
+
+
+@pytest.mark.parametrize("name", ["MLP", "ConvNetW8", "ConvNetW8BNMP", "ConvNetW8LN"])
+def test_networks_batch_under_vmap_and_map(name):
+    module = networks.make_network(name, 3, SMALL)
+    images = _images(4, SMALL)
+    keys = jax.random.split(jax.random.key(2), 2)
+    variables = jax.vmap(lambda key: module.init(key, images))(keys)
+
+    def images_grad(variables):
+        """The gradient of a gradient: what condensing takes."""
+
+        def loss_fn(params, images):
+            logits = module.apply(variables | {"params": params}, images)
+            return -jnp.mean(jax.nn.log_softmax(logits)[:, 0])
+
+        def norm_fn(images):
+            grads = jax.grad(loss_fn)(variables["params"], images)
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(grads))
+
+        return jax.grad(norm_fn)(images)
+
+    one_by_one = [
+        jax.jit(images_grad)(jax.tree.map(lambda leaf, i=i: leaf[i], variables))
+        for i in range(2)
+    ]
+    expected = jnp.stack(one_by_one)
+    assert np.all(np.isfinite(expected))
+    assert np.max(np.abs(expected)) > 0
+    tolerance = 1e-4 * float(np.max(np.abs(expected)))
+    batched = jax.jit(jax.vmap(images_grad))(variables)
+    mapped = jax.jit(lambda variables: jax.lax.map(images_grad, variables))(variables)
+    np.testing.assert_allclose(batched, expected, atol=tolerance)
+    np.testing.assert_allclose(mapped, expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("norm", ["NN", "BN", "LN", "IN", "GN"])
+@pytest.mark.parametrize("is_double", [False, True])
+def test_types_follow_jax(norm, is_double):
+    with jax.enable_x64(is_double):
+        dtype = np.float64 if is_double else np.float32
+        module = networks.make_network(f"ConvNetW8{norm}", 3, SMALL)
+        images = jnp.zeros((2, *SMALL))
+
+        def run(key):
+            variables = module.init(key, images)
+            logits, updated = module.apply(
+                variables, images, train=True, mutable=["batch_stats"]
+            )
+            return variables, updated, logits
+
+        for leaf in jax.tree.leaves(jax.eval_shape(run, jax.random.key(0))):
+            assert leaf.dtype == dtype

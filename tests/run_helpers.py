@@ -1,0 +1,70 @@
+"""What the tests of whole runs share: the smallest run, and its command."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from configs import digits
+from dc_jax.config import Config
+
+ROOT = Path(__file__).parent.parent
+
+# Two experiments and momentum, so that a state is more than one set of images.
+TINY = {
+    "iterations": 4,
+    "num_experiments": 2,
+    "num_evaluations": 2,
+    "momentum_img": 0.5,
+    "batch_real": 8,
+    "checkpoint_minutes": 0.0,
+    "network.name": "ConvNetD1W8",
+    "evaluation.epochs": 1,
+}
+
+
+def tiny_config(**changes) -> Config:
+    """The run, with other values of some top-level fields."""
+    config = digits.get_config()
+    config.update_from_flattened_dict(TINY | changes)
+    return Config.create(config.to_dict())
+
+
+def tiny_command(**changes) -> list[str]:
+    """The command line of the run, but for the workdir."""
+    fields = [f"--config.{name}={value}" for name, value in (TINY | changes).items()]
+    return ["--config=configs/digits.py", *fields]
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """Starts the program; its two streams are one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dc_jax.main", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"COLUMNS": "80"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    """Runs the program; returns its exit code and all that it printed."""
+    with start(*arguments) as process:
+        output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def load_images(folder: Path) -> list[np.ndarray]:
+    """The condensed images of every experiment in the folder of a run."""
+    paths = sorted(Path(folder).glob("synthetic_set*.npz"))
+    return [np.load(path, allow_pickle=False)["images"] for path in paths]
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """The lines of `metrics.jsonl`."""
+    text = (Path(folder) / "metrics.jsonl").read_text("utf-8")
+    return [json.loads(line) for line in text.splitlines()]

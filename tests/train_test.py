@@ -1,0 +1,350 @@
+"""Training against loops written out, slices against the whole, accuracy by hand."""
+
+import functools
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dc_jax.networks import make_network
+from dc_jax.train import (
+    Recipe,
+    accuracy,
+    batched,
+    cross_entropy,
+    fold_slices,
+    init_state,
+    mean_gradient,
+    train,
+    train_epoch,
+)
+
+NUM, CLASSES = 7, 3
+# Compiling is what takes the time here.
+_jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+
+class Linear(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(CLASSES)(x.reshape(x.shape[0], -1))
+
+
+class Logits(nn.Module):
+    """A network whose logits are the pixels."""
+
+    def __call__(self, x, train=False):
+        return x.reshape(x.shape[0], -1)
+
+
+def _draw_images(num=NUM, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(num, 4, 4, 1)).astype(np.float32)
+    return jnp.asarray(images), jnp.arange(num) % CLASSES
+
+
+def _init(network, seed=0):
+    return _jit(network.init)(jax.random.key(seed), jnp.zeros((1, 4, 4, 1)))
+
+
+def _recipe(network, optimiser, **options):
+    return Recipe(network, optimiser, **{"batch_size": 3, "slice_size": 2, **options})
+
+
+def _recorder(num_steps):
+    """An optimiser that changes nothing and remembers the gradients of the bias."""
+
+    def update(grads, state, params):
+        del params
+        record, step = state
+        grad = grads["Dense_0"]["bias"]
+        zeros = jax.tree.map(jnp.zeros_like, grads)
+        return zeros, (record.at[step].set(grad), step + 1)
+
+    return optax.GradientTransformation(
+        lambda params: (jnp.zeros((num_steps, CLASSES)), 0), update
+    )
+
+
+def _mean_loss(network, variables, images, labels):
+    """Written out, without the functions under test."""
+    logits = network.apply(variables, images)
+    log_probabilities = logits - jax.nn.logsumexp(logits, axis=1, keepdims=True)
+    return -jnp.mean(log_probabilities[jnp.arange(labels.shape[0]), labels])
+
+
+def test_cross_entropy_by_hand():
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])) + 5
+    result = cross_entropy(logits, jnp.array([0, 1]))
+    np.testing.assert_allclose(result, -np.log([0.5, 0.2]), rtol=1e-5)
+
+
+def test_mean_gradient_for_any_slice_size():
+    network = Linear()
+    variables = _init(network)
+    images, labels = _draw_images()
+    expected = _jit(
+        jax.grad(lambda params: _mean_loss(network, {"params": params}, images, labels))
+    )(variables["params"])
+    for slice_size in (1, 3, NUM, NUM + 5):
+        result = _jit(functools.partial(mean_gradient, network, slice_size=slice_size))(
+            variables, images, labels
+        )
+        chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("n", "size"), [(1, 2), (6, 3), (7, 1), (7, 3), (7, 4), (7, 7), (7, 9)]
+)
+def test_fold_slices_of_integers(n, size):
+    xs = {"a": jnp.arange(n) + 1, "b": jnp.arange(2 * n).reshape(n, 2)}
+    sizes = set()
+
+    def function(carry, piece):
+        sizes.add(piece["a"].shape[0])
+        assert piece["b"].shape == (piece["a"].shape[0], 2)
+        return 3 * carry + jnp.sum(piece["a"]) + jnp.sum(piece["b"])
+
+    expected = 1
+    for start in range(0, n, size):
+        a, b = (np.asarray(xs[k])[start : start + size] for k in "ab")
+        expected = 3 * expected + a.sum() + b.sum()
+    result = _jit(lambda xs: fold_slices(function, jnp.int32(1), xs, size))(xs)
+    assert result == expected
+    assert result.dtype == jnp.int32
+    assert sizes == {min(size, n - start) for start in range(0, n, size)}
+
+
+def test_train_epoch_equals_a_loop_written_out():
+    network = Linear()
+    recipe = _recipe(network, optax.sgd(0.5, 0.9))
+    images, labels = _draw_images()
+    variables = _init(network)
+    order = jnp.array([4, 0, 6, 2, 5, 1, 3])
+
+    params = variables["params"]
+    velocity = jax.tree.map(jnp.zeros_like, params)
+
+    @_jit
+    @jax.grad
+    def grad(params, images, labels):
+        return _mean_loss(network, {"params": params}, images, labels)
+
+    for batch in ([4, 0, 6], [2, 5, 1], [3]):
+        batch = jnp.array(batch)
+        grads = grad(params, images[batch], labels[batch])
+        velocity = jax.tree.map(lambda v, g: 0.9 * v + g, velocity, grads)
+        params = jax.tree.map(lambda p, v: p - 0.5 * v, params, velocity)
+
+    state = init_state(recipe, variables)
+    assert state.step == 0
+    state = _jit(functools.partial(train_epoch, recipe))(
+        state, images, labels, order=order, key=jax.random.key(0)
+    )
+    chex.assert_trees_all_close(state.variables["params"], params, rtol=1e-4)
+    assert state.step == 3
+
+
+def test_every_epoch_sees_every_image_once_in_a_new_order():
+    network, epochs = Linear(), 3
+    recipe = _recipe(network, _recorder(epochs * NUM), batch_size=1)
+    images, labels = _draw_images()
+    variables = _init(network)
+    state = _jit(functools.partial(train, recipe, epochs=epochs))(
+        init_state(recipe, variables), images, labels, key=jax.random.key(0)
+    )
+    assert state.step == epochs * NUM
+    # The gradient of the bias is p - onehot, by which an image is recognised.
+    known = jax.nn.softmax(network.apply(variables, images)) - jnp.eye(CLASSES)[labels]
+    record = np.asarray(state.opt_state[0])
+    distances = np.abs(record[:, None] - np.asarray(known)[None]).max(-1)
+    np.testing.assert_allclose(distances.min(1), 0, atol=1e-6)
+    orders = [tuple(order) for order in distances.argmin(1).reshape(epochs, NUM)]
+    assert all(sorted(order) == list(range(NUM)) for order in orders)
+    assert len(set(orders)) == epochs
+
+
+def test_epochs_may_be_traced_and_zero():
+    network = Linear()
+    recipe = _recipe(network, optax.sgd(0.5))
+    images, labels = _draw_images()
+    state = init_state(recipe, _init(network))
+
+    def run(epochs, key=0):
+        return traced(epochs, jax.random.key(key))
+
+    traced = _jit(
+        lambda epochs, key: train(recipe, state, images, labels, epochs=epochs, key=key)
+    )
+    chex.assert_trees_all_equal(run(0), state)
+    assert run(2).step == 6
+    chex.assert_trees_all_equal(run(2), run(2))
+    fixed = _jit(functools.partial(train, recipe, epochs=2))(
+        state, images, labels, key=jax.random.key(0)
+    )
+    chex.assert_trees_all_close(run(2), fixed, rtol=1e-6)
+    # Another key, another order.
+    with pytest.raises(AssertionError):
+        chex.assert_trees_all_close(run(2), run(2, key=1), rtol=1e-6)
+
+
+def test_accuracy_by_hand():
+    images = jnp.array([[3, 1, 0], [0, 2, 1], [5, 0, 4], [0, 0, 1], [0, 1, 0]])
+    images = images.astype(jnp.float32).reshape(5, 1, 3, 1)
+    labels = jnp.array([0, 2, 0, 2, 0])
+    for slice_size in (1, 2, 4, 5, 6):
+        result = _jit(functools.partial(accuracy, Logits(), slice_size=slice_size))(
+            {}, images, labels
+        )
+        np.testing.assert_allclose(result, 3 / 5, rtol=1e-6)
+
+
+def test_batch_statistics_are_of_the_whole_batch():
+    network = make_network("ConvNetD1W4BN", CLASSES, (4, 4, 1))
+    images, labels = _draw_images(4)
+    variables = _init(network)
+    _, moved = _jit(
+        functools.partial(network.apply, train=True, mutable=["batch_stats"])
+    )(variables, images)
+    states = []
+    for slice_size in (1, 100):
+        recipe = _recipe(network, optax.sgd(0.1), batch_size=4, slice_size=slice_size)
+        state = _jit(functools.partial(train_epoch, recipe))(
+            init_state(recipe, variables),
+            images,
+            labels,
+            order=jnp.arange(4),
+            key=jax.random.key(0),
+        )
+        chex.assert_trees_all_close(
+            state.variables["batch_stats"], moved["batch_stats"], rtol=1e-5
+        )
+        states.append(state)
+    chex.assert_trees_all_close(*states, rtol=1e-5)
+    means = [leaf["mean"] for leaf in _batch_norms(states[0].variables)]
+    assert means
+    assert all(np.all(mean != 0) for mean in means)
+
+
+def _batch_norms(variables):
+    return jax.tree.leaves(
+        variables["batch_stats"], is_leaf=lambda node: "mean" in node
+    )
+
+
+def test_gradient_of_batch_norm_is_in_training_mode():
+    """One step of SGD on a batch, against the loss written out."""
+    network = make_network("ConvNetD1W4BN", CLASSES, (4, 4, 1))
+    images, labels = _draw_images(4)
+    variables = _init(network)
+
+    def loss(params):
+        logits, _ = network.apply(
+            {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
+        )
+        return -jnp.mean(jax.nn.log_softmax(logits)[jnp.arange(4), labels])
+
+    params = variables["params"]
+    expected = jax.tree.map(
+        lambda p, g: p - 0.5 * g, params, _jit(jax.grad(loss))(params)
+    )
+    recipe = _recipe(network, optax.sgd(0.5), batch_size=4)
+    state = _jit(functools.partial(train_epoch, recipe))(
+        init_state(recipe, variables),
+        images,
+        labels,
+        order=jnp.arange(4),
+        key=jax.random.key(0),
+    )
+    chex.assert_trees_all_close(
+        state.variables["params"], expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_mean_gradient_of_batch_norm_uses_running_statistics():
+    network = make_network("ConvNetD1W4BN", CLASSES, (4, 4, 1))
+    images, labels = _draw_images(4)
+    variables = _init(network)
+    variables["batch_stats"] = jax.tree.map(
+        lambda leaf: leaf + 0.5, variables["batch_stats"]
+    )
+    expected = _jit(
+        jax.grad(
+            lambda params: _mean_loss(
+                network, {**variables, "params": params}, images, labels
+            )
+        )
+    )(variables["params"])
+    result = _jit(functools.partial(mean_gradient, network, slice_size=3))(
+        variables, images, labels
+    )
+    chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_augmentation_is_drawn_anew_in_every_step():
+    network = Linear()
+    images, labels = _draw_images(2)
+    variables = _init(network)
+
+    def recorder(augmentation):
+        recipe = _recipe(network, _recorder(3), batch_size=2, augmentation=augmentation)
+
+        @_jit
+        def record(seed):
+            state, key = init_state(recipe, variables), jax.random.key(seed)
+            state = train(recipe, state, images, labels, epochs=3, key=key)
+            return state.opt_state[0]
+
+        return lambda seed: np.asarray(record(seed))
+
+    plain = recorder("none")(0)
+    np.testing.assert_allclose(plain, np.repeat(plain[:1], 3, axis=0), rtol=1e-5)
+    record = recorder("noise")
+    noisy = record(0)
+    np.testing.assert_allclose(noisy, plain, atol=1e-2)
+    differences = [np.abs(noisy[i] - noisy[j]).max() for i, j in ((0, 1), (1, 2))]
+    assert min(differences) > 1e-5
+    np.testing.assert_array_equal(noisy, record(0))
+    assert np.abs(noisy - record(1)).max() > 1e-5
+
+
+def test_augmentation_goes_on_from_the_step_of_the_state():
+    network = Linear()
+    images, labels = _draw_images(2)
+    recipe = _recipe(network, _recorder(2), batch_size=2, augmentation="noise")
+    run = _jit(
+        lambda state: train_epoch(
+            recipe,
+            state,
+            images,
+            labels,
+            order=jnp.arange(2),
+            key=jax.random.key(0),
+        )
+    )
+    record = run(run(init_state(recipe, _init(network)))).opt_state[0]
+    assert np.abs(record[0] - record[1]).max() > 1e-5
+
+
+def test_vmap_equals_map():
+    network = Linear()
+    recipe = _recipe(network, optax.sgd(0.5))
+    images, labels = _draw_images()
+    keys = jax.random.split(jax.random.key(0), 3)
+
+    def run(loop):
+        def one(key):
+            state = init_state(recipe, network.init(key, images[:1]))
+            return train(recipe, state, images, labels, epochs=2, key=key)
+
+        return _jit(batched(one, loop))(keys)
+
+    results = run("vmap")
+    chex.assert_trees_all_close(results, run("map"), rtol=1e-5, atol=1e-6)
+    assert results.step.shape == (3,)

@@ -1,0 +1,146 @@
+"""Tests of whose a folder is, and when it holds a finished run."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import run_helpers
+
+from dc_jax import workdir
+from dc_jax.data import load_dataset
+from dc_jax.evaluate import make_protocol
+from dc_jax.runner import make_set
+
+_RESULT = {
+    "accuracy_mean": 0.5,
+    "accuracy_std": 0.25,
+    "num_experiments": 2,
+    "num_evaluations": 1,
+    "accuracies": [[0.25], [0.75]],
+}
+
+
+def _with_epochs(config, epochs):
+    evaluation = dataclasses.replace(config.evaluation, epochs=epochs)
+    return dataclasses.replace(config, evaluation=evaluation)
+
+
+def _save(config, folder, result):
+    dataset = load_dataset("digits")
+    protocol = make_protocol(
+        config.evaluation, dataset_name="digits", network_name=config.network.name
+    )
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 10, 1, 8, 8, 1)).astype(np.float32)
+    sets = [make_set(image, dataset) for image in images]
+    workdir.save_run(
+        config, folder, dataset, protocol=protocol, sets=sets, result=result
+    )
+
+
+def test_summarise_by_hand():
+    summary = workdir.summarise(np.array([[0.2, 0.4, 0.6], [0.2, 0.4, 0.6]]))
+    assert summary["accuracy_mean"] == pytest.approx(0.4)
+    # The variance is (0.04 + 0 + 0.04) / 3.
+    assert summary["accuracy_std"] == pytest.approx(0.1632993)
+    assert summary["num_experiments"] == 2
+    assert summary["num_evaluations"] == 3
+    assert summary["accuracies"] == [[0.2, 0.4, 0.6], [0.2, 0.4, 0.6]]
+
+
+def test_claim_writes_the_config(tmp_path):
+    config = run_helpers.tiny_config(seed=7)
+    workdir.claim(config, tmp_path / "new" / "folder")
+    written = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
+    assert written == dataclasses.asdict(config)
+    assert written["seed"] == 7
+    assert written["network"]["name"] == "ConvNetD1W8"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("seed", 1), ("lr_img", 0.2), ("outer_loop", 3), ("network.name", "MLP")],
+)
+def test_claim_refuses_another_runs_folder(tmp_path, field, value):
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=f"config.{field.split('.')[0]} = ") as error:
+        workdir.claim(run_helpers.tiny_config(**{field: value}), tmp_path)
+    assert "\n" not in str(error.value)
+    assert str(tmp_path) in str(error.value)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("iterations", 9),
+        ("num_evaluations", 5),
+        ("eval_every", 3),
+        ("checkpoint_minutes", 1.0),
+        ("evaluation.epochs", 2),
+        ("execution.network_loop", "vmap"),
+    ],
+)
+def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    changed = run_helpers.tiny_config(**{field: value})
+    workdir.claim(changed, tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert written == dataclasses.asdict(changed)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"\xff\xfe\x00"])
+def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json is damaged") as error:
+        workdir.claim(run_helpers.tiny_config(), tmp_path)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "config.json").read_bytes() == content
+
+
+def test_no_result_in_an_empty_folder(tmp_path):
+    assert workdir.finished_result(run_helpers.tiny_config(), tmp_path) is None
+
+
+def test_no_result_of_a_run_that_has_only_begun(tmp_path):
+    config = run_helpers.tiny_config()
+    workdir.claim(config, tmp_path)
+    assert workdir.finished_result(config, tmp_path) is None
+
+
+def test_result_is_that_of_the_very_run(tmp_path):
+    config = run_helpers.tiny_config()
+    workdir.claim(config, tmp_path)
+    _save(config, tmp_path, _RESULT)
+    assert workdir.finished_result(config, tmp_path) == _RESULT
+    assert json.loads((tmp_path / "result.json").read_text()) == _RESULT
+    for other in (
+        dataclasses.replace(config, iterations=9),
+        dataclasses.replace(config, seed=1),
+        _with_epochs(config, 2),
+    ):
+        assert workdir.finished_result(other, tmp_path) is None
+
+
+def test_result_is_not_taken_for_that_of_a_longer_run_that_was_stopped(tmp_path):
+    short = run_helpers.tiny_config(iterations=2)
+    workdir.claim(short, tmp_path)
+    _save(short, tmp_path, _RESULT)
+    longer = run_helpers.tiny_config(iterations=4)
+    workdir.claim(longer, tmp_path)  # And killed here.
+    assert workdir.finished_result(longer, tmp_path) is None
+
+
+def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
+    _save(run_helpers.tiny_config(), tmp_path, _RESULT)
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert set(card["files"]) == {"synthetic_set.npz", "synthetic_set_1.npz"}
+    assert card["accuracy"] == _RESULT
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
+        *("card.json", "result.json"),
+    }
+    first, second = run_helpers.load_images(tmp_path)
+    assert (first != second).any()
