@@ -112,7 +112,7 @@ class Config:
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "Config":
-        """Checks the values of a `ConfigDict` (or plain mapping) and freezes them.
+        """Checks plain values, as of `ConfigDict.to_dict()`, and freezes them.
 
         Raises:
           ValueError: a field is unknown, missing, of a wrong type or not allowed.

@@ -99,36 +99,21 @@ def make_evaluate(
       network: the module of `protocol.network`.
       execution: how to run it.
     """
-    before, after = (
-        Recipe(
-            network=network,
-            optimiser=sgd(lr, protocol.momentum, protocol.weight_decay),
-            batch_size=protocol.batch_size,
-            slice_size=execution.slice_size,
-            augmentation=protocol.augmentation,
-        )
-        for lr in (protocol.lr, protocol.lr * _DROP)
-    )
-    epochs_before = min(protocol.epochs // 2 + 2, protocol.epochs + 1)
+    parts = phases(protocol, network, execution)
 
     def evaluate(images, labels, test_images, test_labels, keys) -> jax.Array:
         def evaluate_one(key: jax.Array) -> jax.Array:
-            init_key, key_before, key_after = jax.random.split(key, 3)
-            state = init_state(before, network.init(init_key, images[:1]))
-            state = train(
-                before, state, images, labels, epochs=epochs_before, key=key_before
-            )
-            state = train(
-                after,
-                init_state(after, state.variables),
-                images,
-                labels,
-                epochs=protocol.epochs + 1 - epochs_before,
-                key=key_after,
-            )
+            init_key, *train_keys = jax.random.split(key, 1 + len(parts))
+            variables = network.init(init_key, images[:1])
+            for (recipe, epochs), train_key in zip(parts, train_keys, strict=True):
+                state = init_state(recipe, variables)
+                state = train(
+                    recipe, state, images, labels, epochs=epochs, key=train_key
+                )
+                variables = state.variables
             return accuracy(
                 network,
-                state.variables,
+                variables,
                 test_images,
                 test_labels,
                 slice_size=execution.slice_size,
@@ -137,6 +122,32 @@ def make_evaluate(
         return batched(evaluate_one, execution.network_loop)(keys)
 
     return evaluate
+
+
+def phases(
+    protocol: Protocol, network: nn.Module, execution: Execution
+) -> list[tuple[Recipe, int]]:
+    """Returns the two parts of training: how, and for how many epochs.
+
+    The optimiser is made anew for the second, as the authors' code does.
+    """
+    before = min(protocol.epochs // 2 + 2, protocol.epochs + 1)
+    return [
+        (
+            Recipe(
+                network=network,
+                optimiser=sgd(lr, protocol.momentum, protocol.weight_decay),
+                batch_size=protocol.batch_size,
+                slice_size=execution.slice_size,
+                augmentation=protocol.augmentation,
+            ),
+            epochs,
+        )
+        for lr, epochs in (
+            (protocol.lr, before),
+            (protocol.lr * _DROP, protocol.epochs + 1 - before),
+        )
+    ]
 
 
 def sgd(

@@ -1,11 +1,13 @@
 """What a run tells while it runs, and how it is told to stop."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -37,17 +39,14 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.number: int | None = None
-        self._previous: dict[int, Any] = {}
+        self._handlers = _handled_by(self._notice)
 
     def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._previous[number] = signal.signal(number, self._notice)
+        self._handlers.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+    def __exit__(self, *error: Any) -> None:
+        self._handlers.__exit__(*error)
 
     def _notice(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -68,18 +67,40 @@ class StopSignals:
         return False
 
 
+def signals_kill() -> contextlib.AbstractContextManager[None]:
+    """While entered, SIGTERM and Ctrl-C end the process at once.
+
+    For long work after all is saved: Python would not notice them before a compiled
+    program ends.
+    """
+    return _handled_by(signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Any) -> Iterator[None]:
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
 class Metrics:
     """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar."""
 
     def __init__(self, folder: Path, *, first: int, total: int):
-        """Opens the file, dropping lines of iterations after `first`.
+        """Opens the file, dropping what a run that continues after `first` redoes.
 
-        Those were written after the checkpoint that a run continues from.
+        Those are the losses after `first`, and the accuracy from `first` on.
         """
         path = folder / "metrics.jsonl"
         if path.exists():
             lines = [_parse(line) for line in path.read_text("utf-8").splitlines()]
-            kept = [line for line in lines if line and line["iteration"] <= first]
+            kept = [line for line in lines if line and _is_kept(line, first)]
             draft = path.with_suffix(".tmp")
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
             os.replace(draft, path)
@@ -125,6 +146,10 @@ class Metrics:
             **values,
         }
         self._file.write(json.dumps(line) + "\n")
+
+
+def _is_kept(line: dict[str, Any], first: int) -> bool:
+    return line["iteration"] < first + ("loss" in line)
 
 
 def _parse(line: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
 from dc_jax.execution import Execution, make_execution
 from dc_jax.methods import make_method
 from dc_jax.networks import default_depth, make_network
-from dc_jax.progress import Metrics, Stopped, StopSignals
+from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 from dc_jax.train import batched
 
 
@@ -66,8 +66,10 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
 
     began = time.monotonic()
     sets = [make_set(images, dataset) for images in state.images]
+    with signals_kill():
+        accuracies = evaluate_sets(config, evaluator, sets)
     result = {
-        **workdir.summarise(evaluate_sets(config, evaluator, sets)),
+        **workdir.summarise(accuracies),
         "iterations": config.iterations,
         "seconds": round(seconds + time.monotonic() - began, 3),
         "seconds_condense": round(seconds, 3),
@@ -248,6 +250,9 @@ class Loop:
             StopSignals() as signals,
         ):
             for iteration in range(first, self.config.iterations):
+                if self._is_evaluated(iteration):
+                    self._save(iteration, state, clock)
+                    metrics.accuracy(iteration, self._evaluate(state, evaluator))
                 good = state
                 state, out = step(good, store, step_keys, jnp.int32(iteration))
                 if not signals.wait(out):
@@ -259,10 +264,6 @@ class Loop:
                 metrics.loss(iteration + 1, np.asarray(out["loss"]))
                 if clock.since_save() >= 60 * self.config.checkpoint_minutes:
                     self._save(iteration + 1, state, clock)
-                if self._is_evaluated(iteration + 1):
-                    sets = [make_set(images, self.dataset) for images in state.images]
-                    accuracies = evaluate_sets(self.config, evaluator, sets)
-                    metrics.accuracy(iteration + 1, accuracies)
         if first < self.config.iterations:
             self._save(self.config.iterations, state, clock)
         return state, clock.seconds()
@@ -286,9 +287,14 @@ class Loop:
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every
-        return (
-            bool(every) and iteration % every == 0 < self.config.iterations - iteration
-        )
+        return bool(every) and iteration > 0 and iteration % every == 0
+
+    def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
+        """Returns the accuracies `[E, N]` of a state that is being saved."""
+        self.checkpointer.wait()
+        with signals_kill():
+            sets = [make_set(images, self.dataset) for images in state.images]
+            return evaluate_sets(self.config, evaluator, sets)
 
     def _not_finite(self, iteration: int) -> str:
         return (

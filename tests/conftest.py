@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import jax
+import pytest
 
 GOLDEN_DIR = Path(__file__).parent / "golden"
 
@@ -28,3 +29,11 @@ def pytest_configure(config):
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
+
+
+@pytest.fixture
+def quick_compile():
+    """Optimises programs little, where compiling them is what takes the time."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -16,10 +16,7 @@ from jax.test_util import check_grads
 from dc_jax.convolution import make_conv_fn, patches_conv, trilinear_conv
 from dc_jax.networks import make_network
 
-# Compiling is what takes the time here.
-_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
+pytestmark = pytest.mark.usefixtures("quick_compile")
 NHWC = ("NHWC", "HWIO", "NHWC")
 # Image, kernel, strides, padding. Some leave a last row or column of the image unread,
 # and those with more padding than kernel make negative padding in the gradient.
@@ -62,7 +59,7 @@ def _to_second_order(conv):
     def norm_of_gradients(x, w):
         return sum(jnp.sum(g**2) for g in jax.grad(loss, (0, 1))(x, w))
 
-    return _jit(
+    return jax.jit(
         lambda x, w: (
             conv(x, w),
             jax.grad(loss, (0, 1))(x, w),
@@ -109,7 +106,7 @@ def test_trilinear_equals_native_to_second_order(image, kernel, strides, padding
 
 
 # Plain slices and a product, whose gradients are JAX's: fewer cases will do.
-@pytest.mark.parametrize(("image", "kernel", "strides", "padding"), CASES[1::3])
+@pytest.mark.parametrize(("image", "kernel", "strides", "padding"), CASES[1:7:2])
 def test_patches_equal_native_to_second_order(image, kernel, strides, padding):
     _assert_equals_native(patches_conv, image, kernel, strides, padding)
 
@@ -138,21 +135,16 @@ def test_vmap_and_map_equal_a_python_loop(conv):
 
         return jax.value_and_grad(norm, (0, 1))
 
-    ours, native = second_order(conv), _jit(second_order(_native))
+    ours, native = second_order(conv), jax.jit(second_order(_native))
 
-    @_jit
+    @jax.jit
     def run(xs, ws):
         by_vmap = [
             jax.vmap(ours, (0, None))(xs, ws[0]),
             jax.vmap(ours, (None, 0))(xs[0], ws),
             jax.vmap(ours)(xs, ws),
         ]
-        by_map = [
-            lax.map(lambda x: ours(x, ws[0]), xs),
-            lax.map(lambda w: ours(xs[0], w), ws),
-            lax.map(lambda xw: ours(*xw), (xs, ws)),
-        ]
-        return by_vmap, by_map
+        return by_vmap, lax.map(lambda xw: ours(*xw), (xs, ws))
 
     by_vmap, by_map = run(xs, ws)
     expected = [
@@ -160,7 +152,7 @@ def test_vmap_and_map_equal_a_python_loop(conv):
         for pairs in ((xs, [ws[0]] * 3), ([xs[0]] * 3, ws), (xs, ws))
     ]
     chex.assert_trees_all_close(by_vmap, expected, rtol=1e-4, atol=1e-3)
-    chex.assert_trees_all_close(by_map, expected, rtol=1e-4, atol=1e-3)
+    chex.assert_trees_all_close(by_map, expected[-1], rtol=1e-4, atol=1e-3)
 
 
 def _gradient_of_gradient_norm(conv_fn, order):

@@ -1,7 +1,11 @@
 """Our numbers against those of the authors' PyTorch code (tests/golden/README.md).
 
-Float64 must agree to 1e-7 and float32 to 2e-3, relative to a scale that is stated where
-it is used: entries that are zero up to rounding have no relative error of their own.
+Float64 pins what is computed, to 1e-7. Float32 pins that single precision will do, to
+2e-3, but for gradients of networks with ReLU or max pooling. Those jump where an
+activation close to zero rounds to the other side: changing the weights of ResNet-18 by
+one part in a million changes them by a hundredth, in float64 too.
+
+Errors are relative to scales stated in `relative_errors`.
 """
 
 import dataclasses
@@ -17,25 +21,57 @@ import golden_inputs
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from dc_jax import matching, networks
+from dc_jax import evaluate, matching, networks, train
+from dc_jax.base import CondenseState
 from dc_jax.convolution import make_conv_fn
+from dc_jax.data import ClassStore
+from dc_jax.execution import Execution
+from dc_jax.methods import gradient_matching
 
-TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
-# The one lowering is pinned in float64, the other in float32.
+# One lowering is pinned in float64, the other in float32.
 CONVOLUTIONS = {"float64": "trilinear", "float32": "native"}
+# Float32 runs for these by default and for the others with `-m slow`.
+FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetAS", "ConvNetBN")
 
 
 def pytest_generate_tests(metafunc):
-    if "network_file" in metafunc.fixturenames:
-        folder = Path(metafunc.config.getoption("golden_dir"))
-        files = sorted(folder.glob("*_[13]ch.npz"))
-        if not files:
-            raise pytest.UsageError(
-                f"--golden-dir={folder} has no files <Network>_<1|3>ch.npz."
+    if "network_file" not in metafunc.fixturenames:
+        return
+    folder = Path(metafunc.config.getoption("golden_dir"))
+    files = sorted(folder.glob("*_[13]ch.npz"))
+    if not files:
+        raise pytest.UsageError(
+            f"--golden-dir={folder} has no files <Network>_<1|3>ch.npz."
+        )
+    is_single = metafunc.function is test_network_in_float32
+    metafunc.parametrize(
+        "network_file",
+        [
+            pytest.param(
+                file,
+                id=file.stem,
+                marks=[pytest.mark.slow]
+                if is_single and network_name(file) not in FAST_NETWORKS
+                else [],
             )
-        metafunc.parametrize("network_file", files, ids=[f.stem for f in files])
+            for file in files
+        ],
+    )
+
+
+def network_name(path: Path) -> str:
+    return re.sub(r"_[13]ch$", "", path.stem)
+
+
+def tolerance(key: str, dtype: str, name: str) -> float:
+    """The relative error that is allowed for one array of a golden file."""
+    if dtype == "float64":
+        return 1e-7
+    is_smooth = "AS" in name and "MP" not in name
+    return 2e-3 if is_smooth or "grad" not in key else 5e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +98,7 @@ class Case:
 def load_case(path: Path, dtype: str) -> Case:
     with np.load(path, allow_pickle=False) as file:
         golden = dict(file)
-    name = re.sub(r"_[13]ch$", "", path.stem)
+    name = network_name(path)
     num_classes = golden["real_logits"].shape[-1]
     num_rows, num_syn, channels, height, width = golden["grad_syn_ours"].shape
     image_shape = (height, width, channels)
@@ -213,17 +249,213 @@ def check_network(path: Path, dtype: str, options: dict[str, Any]) -> None:
         case = load_case(path, dtype)
         errors = relative_errors(compute(case, options), case.golden)
     print(errors)  # all of them, to be seen with `pytest -rA`
-    too_large = {k: e for k, e in errors.items() if not e <= TOLERANCES[dtype]}
+    too_large = {
+        key: error
+        for key, error in errors.items()
+        if not error <= tolerance(key, dtype, network_name(path))
+    }
     assert not too_large
 
 
 def test_network_in_float64(network_file):
     # Compiling takes most of the time, and half as long without optimisation. Only the
     # strides of ResNet are then slow to run.
-    is_strided = re.match(r"ResNet18(BN)?_\dch", network_file.stem)
+    is_strided = network_name(network_file) in ("ResNet18", "ResNet18BN")
     options = {} if is_strided else {"xla_backend_optimization_level": 0}
     check_network(network_file, "float64", options)
 
 
 def test_network_in_float32(network_file):
     check_network(network_file, "float32", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "image_shape"), [("ConvNet", (28, 28, 1)), ("ConvNetW32", (32, 32, 3))]
+)
+def test_embedding_and_its_gradient(request, name, image_shape):
+    height, width, channels = image_shape
+    path = Path(request.config.getoption("golden_dir")) / "distribution_matching.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    with np.load(path, allow_pickle=False) as file:
+        seed = int(file["seed"])
+        loss = file[f"{name}_{channels}ch_loss"]
+        grad = file[f"{name}_{channels}ch_grad_syn"]
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        module = networks.make_network(name, 10, image_shape)
+        params = golden_inputs.draw_parameters(module, image_shape, seed)
+        shapes = [(2, n, channels, height, width) for n in (4, 2)]
+        real, syn = golden_inputs.draw_images(seed, shapes)
+
+        @jax.jit
+        @jax.value_and_grad
+        def distance(syn, real):
+            means = [
+                jnp.mean(
+                    module.apply(
+                        {"params": params},
+                        images.reshape(-1, *image_shape),
+                        method="embed",
+                    ).reshape(*images.shape[:2], -1),
+                    axis=1,
+                )
+                for images in (syn, real)
+            ]
+            return jnp.sum((means[0] - means[1]) ** 2)
+
+        got_loss, got_grad = distance(syn, real)
+    np.testing.assert_allclose(got_loss, loss, rtol=1e-7)
+    error = np.linalg.norm(np.moveaxis(got_grad, -1, -3) - grad)
+    assert error <= 1e-7 * np.linalg.norm(grad)
+
+
+def load_or_skip(request, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the arrays and hyper-parameters of a golden file of whole algorithms."""
+    path = Path(request.config.getoption("golden_dir")) / name
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    with np.load(path, allow_pickle=False) as file:
+        golden = dict(file)
+    return golden, json.loads(str(golden["hyper"]))
+
+
+def small_network(golden: dict[str, np.ndarray], hyper: dict[str, Any], dtype: str):
+    """Returns a network of whole algorithms with its variables and paths."""
+    shape = (28, 28, 1)
+    module = networks.make_network(
+        hyper["model"], 10, shape, make_conv_fn(CONVOLUTIONS[dtype])
+    )
+    params = golden_inputs.draw_parameters(module, shape, int(golden["seed"]))
+    variables = {"params": jax.tree.map(lambda x: jnp.asarray(x, dtype), params)}
+    return module, variables, list(golden_inputs.parameter_shapes(module, shape))
+
+
+TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
+
+
+def assert_close(value: Any, expected: np.ndarray, dtype: str) -> None:
+    """The largest error, relative to the largest expected value."""
+    error = np.max(np.abs(np.asarray(value, np.float64) - expected))
+    assert error <= TOLERANCES[dtype] * np.max(np.abs(expected))
+
+
+def parameter_norms(variables: dict[str, Any], paths: list[tuple[str, ...]]):
+    leaves = golden_inputs.leaves_in_order(variables["params"], paths)
+    return [np.linalg.norm(np.asarray(leaf, np.float64)) for leaf in leaves]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_trajectory(request, dtype):
+    golden, hyper = load_or_skip(request, "trajectory.npz")
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        module, variables, paths = small_network(golden, hyper, dtype)
+        num_steps, num_real, ipc = (
+            hyper["outer_loop"],
+            hyper["batch_real"],
+            hyper["ipc"],
+        )
+        images, real = golden_inputs.draw_images(
+            int(golden["seed"]),
+            [(10, ipc, 1, 28, 28), (num_steps, 10, num_real, 1, 28, 28)],
+        )
+        matching_config = gradient_matching.Matching(
+            # A slice of 3 images divides neither the batch of 8 nor is it one class.
+            recipe=train.Recipe(
+                module, optax.sgd(hyper["lr_net"]), hyper["batch_train"], slice_size=3
+            ),
+            distance="ours",
+            batch_real=num_real,
+            optimiser=optax.sgd(hyper["lr_img"], hyper["momentum_img"]),
+            network_loop="map",
+        )
+        images = jnp.asarray(images, dtype)
+        state = CondenseState(images, matching_config.optimiser.init(images))
+        network = train.init_state(matching_config.recipe, variables)
+        labels = jnp.repeat(jnp.arange(10), ipc)
+
+        @jax.jit
+        def match(state, network, store):
+            networks = jax.tree.map(lambda x: x[None], network)
+            state, networks, loss = gradient_matching.match_step(
+                matching_config, state, networks, store, jax.random.key(0)
+            )
+            return state, jax.tree.map(lambda x: x[0], networks), loss
+
+        @jax.jit
+        def train_epoch(network, images, order):
+            flat = images.reshape(-1, *images.shape[2:])
+            return train.train_epoch(
+                matching_config.recipe,
+                network,
+                flat,
+                labels,
+                order=order,
+                key=jax.random.key(0),
+            )
+
+        for t in range(num_steps):
+            # A class has as many images as are drawn, so that all of them are.
+            store = ClassStore(
+                images=jnp.asarray(real[t].reshape(-1, 28, 28, 1), dtype),
+                starts=jnp.arange(10) * num_real,
+                counts=jnp.full(10, num_real),
+                mean=jnp.zeros(1),
+                std=jnp.ones(1),
+                max_count=num_real,
+            )
+            state, network, loss = match(state, network, store)
+            assert_close(loss, golden["losses"][t], dtype)
+            expected = np.moveaxis(golden["images_after"][t], -3, -1)
+            assert_close(state.images, expected, dtype)
+            for order in golden["perms"][t] if t < num_steps - 1 else ():
+                network = train_epoch(network, state.images, jnp.asarray(order))
+        norms = parameter_norms(network.variables, paths)
+        assert_close(norms, golden["final_param_norms"], dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_evaluation_training(request, dtype):
+    golden, hyper = load_or_skip(request, "evaluation_training.npz")
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        module, variables, paths = small_network(golden, hyper, dtype)
+        images, test_images = (
+            jnp.asarray(x, dtype)
+            for x in golden_inputs.draw_images(
+                int(golden["seed"]), [(20, 1, 28, 28), (5, 1, 28, 28)]
+            )
+        )
+        labels = jnp.repeat(jnp.arange(10), 2)
+        protocol = evaluate.Protocol(
+            network=hyper["model"],
+            epochs=hyper["epochs"],
+            augmentation="none",
+            lr=hyper["lr"],
+            momentum=hyper["momentum"],
+            weight_decay=hyper["weight_decay"],
+            batch_size=hyper["batch_train"],
+        )
+        orders, losses = list(golden["perms"]), []
+        for recipe, epochs in evaluate.phases(protocol, module, Execution("map", 3)):
+            network = train.init_state(recipe, variables)
+            step = jax.jit(functools.partial(_loss_and_step, recipe))
+            for order in (orders.pop(0) for _ in range(epochs)):
+                for first in range(0, len(order), protocol.batch_size):
+                    batch = jnp.asarray(order[first : first + protocol.batch_size])
+                    loss, network = step(network, images, labels, batch)
+                    losses.append(loss)
+            variables = network.variables
+        assert not orders
+        assert_close(losses, golden["losses"], dtype)
+        logits = module.apply(variables, test_images)
+        assert_close(logits, golden["test_logits"], dtype)
+        assert_close(parameter_norms(variables, paths), golden["param_norms"], dtype)
+
+
+def _loss_and_step(recipe, network, images, labels, batch):
+    """Returns the loss of a batch, and the network after one step on it."""
+    logits = recipe.network.apply(network.variables, images[batch])
+    loss = jnp.mean(train.cross_entropy(logits, labels[batch]))
+    key = jax.random.key(0)
+    return loss, train.train_epoch(
+        recipe, network, images, labels, order=batch, key=key
+    )

@@ -1,6 +1,5 @@
 """Distances between gradients against values by hand, and where they are singular."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +11,10 @@ from dc_jax import matching
 from dc_jax.matching import DISTANCES
 
 EPSILON = 1e-6
-# Compiling is what takes the time here.
-_jit = functools.partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
-)
-match_loss = _jit(matching.match_loss, static_argnums=2)
-layer_distance = _jit(matching.layer_distance)
-value_and_grad = _jit(jax.value_and_grad(matching.layer_distance))
+pytestmark = pytest.mark.usefixtures("quick_compile")
+match_loss = jax.jit(matching.match_loss, static_argnums=2)
+layer_distance = jax.jit(matching.layer_distance)
+value_and_grad = jax.jit(jax.value_and_grad(matching.layer_distance))
 
 
 def _draw(seed, *shape):
@@ -59,7 +55,7 @@ def test_vectors_count_only_in_mse_and_cos():
     np.testing.assert_allclose(match_loss(syn, real, "mse"), 16, rtol=1e-6)
     # 9 / (5 * 3) = 0.6
     np.testing.assert_allclose(match_loss(syn, real, "cos"), 0.4, rtol=1e-6)
-    grad = _jit(jax.grad(matching.match_loss), static_argnums=2)(syn, real, "ours")
+    grad = jax.jit(jax.grad(matching.match_loss), static_argnums=2)(syn, real, "ours")
     assert grad["bias"] == 0
 
 
@@ -121,7 +117,7 @@ def test_images_of_a_dead_unit_have_a_finite_gradient(distance):
         return matching.match_loss(weight_gradient(x), real, distance)
 
     with jax.debug_nans(True):
-        grad = _jit(jax.grad(loss))(jnp.array([[1.0, 1.0]]))
+        grad = jax.jit(jax.grad(loss))(jnp.array([[1.0, 1.0]]))
     assert np.isfinite(grad).all()
     assert np.any(grad != 0)
 
@@ -149,9 +145,9 @@ def test_vmap_equals_a_python_loop(distance):
     def function(syn, real):
         return jax.value_and_grad(matching.match_loss)(syn, real, distance)
 
-    expected = [_jit(function)(*pair) for pair in trees]
+    expected = [jax.jit(function)(*pair) for pair in trees]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-    values, grads = _jit(jax.vmap(function))(*stacked)
+    values, grads = jax.jit(jax.vmap(function))(*stacked)
     for i, (value, grad) in enumerate(expected):
         np.testing.assert_allclose(values[i], value, rtol=1e-5)
         for name in grad:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dc_jax.progress import Metrics, Stopped, StopSignals
+from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 
 
 class _NeverReady:
@@ -64,17 +64,14 @@ def test_continues_after_the_checkpoint(tmp_path):
     assert _read(tmp_path)[:2] == kept
 
 
-def test_accuracy_of_the_checkpointed_iteration_is_kept(tmp_path):
+def test_accuracy_of_the_checkpointed_iteration_is_measured_again(tmp_path):
     with Metrics(tmp_path, first=0, total=9) as metrics:
-        metrics.loss(1, np.array([1.0]))
-        metrics.accuracy(1, np.array([[0.5]]))
-        metrics.accuracy(2, np.array([[0.5]]))
-    _write(tmp_path, 2, first=1)
-    assert [sorted(line) for line in _read(tmp_path)] == [
-        ["iteration", "loss", "losses", "seconds"],
-        ["accuracy_mean", "accuracy_std", "iteration", "seconds"],
-        ["iteration", "loss", "losses", "seconds"],
-    ]
+        for iteration in (1, 2):
+            metrics.loss(iteration, np.array([1.0]))
+            metrics.accuracy(iteration, np.array([[0.5]]))
+    _write(tmp_path, 3, first=2)
+    kept = [(line["iteration"], "loss" in line) for line in _read(tmp_path)]
+    assert kept == [(1, True), (1, False), (2, True), (3, True)]
 
 
 def test_a_run_that_starts_again_drops_every_line(tmp_path):
@@ -129,6 +126,17 @@ def test_told_to_stop_does_not_wait_at_all():
     signals = StopSignals()
     signals.number = signal.SIGTERM
     assert not signals.wait([_NeverReady()])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_kill_only_while_asked_to(number):
+    with StopSignals() as signals:
+        noticed = signal.getsignal(number)
+        with signals_kill():
+            assert signal.getsignal(number) == signal.SIG_DFL
+        assert signal.getsignal(number) == noticed
+        os.kill(os.getpid(), number)
+        assert signals.number == number
 
 
 def test_outside_the_main_thread_signals_are_left_alone():

@@ -160,6 +160,8 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
     for group in groups:
         recorder = make_recorder(type(group))
         monkeypatch.setattr(type(group), "__getattribute__", recorder)
+    # To tell of a field is not to use it.
+    monkeypatch.setattr(runner, "_log_choices", lambda *_: None)
     runner.condense(config, str(tmp_path))
     assert expected - read == unused
 
@@ -270,6 +272,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
         with pytest.raises(runner.Stopped, match=r"SIGINT; iteration 3") as stopped:
             _condense(tmp_path / "parts", **changes)
     assert stopped.value.exit_code == 130
+    assert (tmp_path / "parts" / "checkpoints" / "3").is_dir()
     assert not (tmp_path / "parts" / "result.json").exists()
     _condense(tmp_path / "parts", **changes)
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
@@ -369,6 +372,69 @@ def test_accuracy_on_the_way_is_that_of_a_run_that_ends_there(toy, tmp_path):
     )
     assert line["accuracy_mean"] == result["accuracy_mean"]
     assert line["accuracy_std"] == result["accuracy_std"]
+
+
+def test_accuracy_on_the_way_is_there_once_after_a_stop(toy, tmp_path, monkeypatch):
+    changes = {"iterations": 5, "eval_every": 2, "checkpoint_minutes": 60.0}
+    _condense(tmp_path / "whole", **changes)
+    with monkeypatch.context() as patch:
+        _stop_at(patch, 2)
+        with pytest.raises(runner.Stopped):
+            _condense(tmp_path / "parts", **changes)
+    _condense(tmp_path / "parts", **changes)
+    parts, whole = (
+        [
+            {name: value for name, value in line.items() if name != "seconds"}
+            for line in run_helpers.read_metrics(tmp_path / name)
+        ]
+        for name in ("parts", "whole")
+    )
+    assert parts == whole
+    assert [line["iteration"] for line in whole] == [1, 2, 2, 3, 4, 4, 5]
+
+
+def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monkeypatch):
+    seen = []
+    evaluate_sets = runner.evaluate_sets
+
+    def note_and_evaluate(*args):
+        steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+        handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
+        seen.append((steps, handlers))
+        return evaluate_sets(*args)
+
+    monkeypatch.setattr(runner, "evaluate_sets", note_and_evaluate)
+    before = signal.getsignal(signal.SIGTERM)
+    _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
+    killed = [signal.SIG_DFL, signal.SIG_DFL]
+    assert seen == [({"2"}, killed), ({"2", "3"}, killed)]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_no_key_is_used_twice():
+    config = run_helpers.tiny_config()
+    keys = [
+        jax.random.key_data(key).tolist()
+        for seed in (0, 1)
+        for experiment in range(3)
+        for key in runner.experiment_keys(
+            dataclasses.replace(config, seed=seed), experiment
+        )
+    ]
+    assert len({tuple(key) for key in keys}) == 2 * 3 * 3
+
+
+def test_every_evaluated_network_has_its_own_key(toy):
+    config = run_helpers.tiny_config(num_evaluations=3)
+    dataset = runner.load_dataset("digits")
+    synthetic = runner.make_set(np.zeros(_SHAPE), dataset)
+    evaluator = runner.make_evaluator(config, dataset)
+    accuracies = runner.evaluate_sets(config, evaluator, [synthetic, synthetic])
+    assert accuracies.shape == (2, 3)
+    assert len(np.unique(accuracies)) == 6
+    # More sets or networks leave the first as they are.
+    again = runner.evaluate_sets(config, evaluator, [synthetic])
+    np.testing.assert_array_equal(again, accuracies[:1])
 
 
 @pytest.mark.parametrize("goes_wrong", ["loss", "images"])

@@ -1,0 +1,247 @@
+"""What a config may hold, and how everything else is refused."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+
+from configs import base
+from dc_jax.config import (
+    Config,
+    DatasetConfig,
+    EvaluationConfig,
+    ExecutionConfig,
+    NetworkConfig,
+    default_loops,
+)
+from dc_jax.methods import METHODS
+
+FILES = sorted(path.stem for path in Path(base.__file__).parent.glob("[a-z]*.py"))
+GROUPS = {
+    "dataset": DatasetConfig,
+    "network": NetworkConfig,
+    "evaluation": EvaluationConfig,
+    "execution": ExecutionConfig,
+}
+PUBLISHED = {
+    1: (1, 1),
+    10: (10, 50),
+    20: (20, 25),
+    30: (30, 20),
+    40: (40, 15),
+    50: (50, 10),
+}
+
+
+def _values(**fields):
+    """The defaults as plain values; `group__field` stands for a field of a group."""
+    values = base.get_config().to_dict()
+    for name, value in fields.items():
+        *groups, name = name.split("__")
+        (values[groups[0]] if groups else values)[name] = value
+    return values
+
+
+def _refusal(values):
+    with pytest.raises(ValueError, match="^config") as error:
+        Config.create(values)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_is_a_run(name):
+    values = importlib.import_module(f"configs.{name}").get_config().to_dict()
+    config = Config.create(values)
+    assert config.method in METHODS
+    if name != "base":
+        assert config.dataset.name == name
+
+
+def test_there_are_files():
+    assert {"base", "digits", "mnist", "svhn", "cifar10"} <= set(FILES)
+
+
+def test_every_field_is_in_the_base_config_and_the_other_way_round():
+    values = base.get_config().to_dict()
+    assert set(values) == {field.name for field in dataclasses.fields(Config)}
+    for group, cls in GROUPS.items():
+        assert set(values[group]) == {field.name for field in dataclasses.fields(cls)}
+
+
+def test_values_are_taken_over():
+    config = Config.create(
+        _values(ipc=3, outer_loop=None, dataset__path="/data", execution__slice_size=7)
+    )
+    assert (config.ipc, config.outer_loop) == (3, None)
+    assert (config.dataset.path, config.execution.slice_size) == ("/data", 7)
+
+
+def test_an_integer_is_taken_for_a_float():
+    config = Config.create(_values(lr_img=1, evaluation__weight_decay=0))
+    assert (config.lr_img, config.evaluation.weight_decay) == (1.0, 0.0)
+    assert type(config.lr_img) is type(config.evaluation.weight_decay) is float
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", 0),
+        ("seed", 2**32 - 1),
+        ("momentum_img", 0.0),
+        ("eval_every", 0),
+        ("checkpoint_minutes", 0.0),
+        ("inner_loop", 1),
+        ("distance", "cos"),
+        ("init", "real"),
+        ("execution__network_loop", "vmap"),
+        ("execution__convolution", "native"),
+        ("evaluation__epochs", 1),
+    ],
+)
+def test_edges_are_allowed(field, value):
+    Config.create(_values(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        # Of a wrong type.
+        ("ipc", True, "config.ipc must be int, got True."),
+        ("ipc", "10", "config.ipc must be int, got '10'."),
+        ("ipc", 1.0, "config.ipc must be int, got 1.0."),
+        ("ipc", None, "config.ipc must be int, got None."),
+        ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
+        ("lr_img", "0.1", "config.lr_img must be float, got '0.1'."),
+        ("lr_img", False, "config.lr_img must be float, got False."),
+        ("lr_net", None, "config.lr_net must be float, got None."),
+        ("method", 1, "config.method must be str, got 1."),
+        ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
+        ("evaluation__lr", [1], "config.evaluation.lr must be float, got [1]."),
+        # A group is not a value.
+        ("network", "MLP", "config.network must be a group of fields, got 'MLP'."),
+        ("dataset", None, "config.dataset must be a group of fields, got None."),
+        ("ipc", {}, "config.ipc must be int, got {}."),
+        # Not a number, infinite, out of range.
+        ("lr_img", float("nan"), "config.lr_img must be positive, got nan."),
+        ("lr_img", float("inf"), "config.lr_img must be positive, got inf."),
+        ("lr_img", 0.0, "config.lr_img must be positive, got 0.0."),
+        ("lr_net", -0.1, "config.lr_net must be positive, got -0.1."),
+        ("momentum_img", 1.0, "config.momentum_img must be in [0, 1), got 1.0."),
+        ("momentum_net", -0.5, "config.momentum_net must be in [0, 1), got -0.5."),
+        (
+            "momentum_net",
+            float("nan"),
+            "config.momentum_net must be in [0, 1), got nan.",
+        ),
+        (
+            "evaluation__weight_decay",
+            float("nan"),
+            "config.evaluation.weight_decay must be at least 0, got nan.",
+        ),
+        (
+            "checkpoint_minutes",
+            float("inf"),
+            "config.checkpoint_minutes must be at least 0, got inf.",
+        ),
+        ("ipc", 0, "config.ipc must be at least 1, got 0."),
+        ("inner_loop", 0, "config.inner_loop must be at least 1, got 0."),
+        ("eval_every", -1, "config.eval_every must be at least 0, got -1."),
+        ("seed", -1, "config.seed must be in [0, 2**32), got -1."),
+        ("seed", 2**32, f"config.seed must be in [0, 2**32), got {2**32}."),
+        (
+            "execution__slice_size",
+            0,
+            "config.execution.slice_size must be at least 1, got 0.",
+        ),
+        # Not one of the choices.
+        ("init", "zeros", "config.init must be one of noise, real, got 'zeros'."),
+        (
+            "distance",
+            "Ours",
+            "config.distance must be one of ours, mse, cos, got 'Ours'.",
+        ),
+        (
+            "execution__convolution",
+            "fft",
+            "config.execution.convolution must be one of native, trilinear, got 'fft'.",
+        ),
+        (
+            "execution__network_loop",
+            "scan",
+            "config.execution.network_loop must be one of vmap, map, got 'scan'.",
+        ),
+        ("dataset__name", "", "config.dataset.name must be a name, got ''."),
+        (
+            "evaluation__network",
+            "",
+            "config.evaluation.network must be a name, got ''.",
+        ),
+    ],
+)
+def test_a_bad_value_is_refused_in_one_line(field, value, message):
+    assert _refusal(_values(**{field: value})) == message
+
+
+@pytest.mark.parametrize("field", ["ipcs", "dataset__nme"])
+def test_an_unknown_field_is_refused(field):
+    message = _refusal(_values(**{field: 1}))
+    assert message.startswith(f"config.{field.replace('__', '.')} is not a field; ")
+    assert (
+        "dataset.name, dataset.path" if "__" in field else "seed, method"
+    ) in message
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Config)])
+def test_a_missing_field_is_refused(field):
+    values = _values()
+    del values[field]
+    assert _refusal(values) == f"config.{field} is missing."
+
+
+def test_a_missing_field_of_a_group_is_refused():
+    values = _values()
+    del values["evaluation"]["lr"]
+    assert _refusal(values) == "config.evaluation.lr is missing."
+
+
+def test_it_is_frozen_and_hashable():
+    config = Config.create(_values())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.ipc = 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.dataset.name = "svhn"
+    assert hash(config) == hash(Config.create(_values()))
+    assert config != Config.create(_values(network__name="MLP"))
+
+
+@pytest.mark.parametrize("ipc", PUBLISHED)
+def test_published_loops(ipc):
+    assert default_loops(ipc) == PUBLISHED[ipc]
+
+
+@pytest.mark.parametrize("ipc", sorted(set(range(1, 201)) - set(PUBLISHED)))
+def test_loops_of_every_other_number_of_images(ipc):
+    outer, inner = default_loops(ipc)
+    if ipc > 50:
+        assert (outer, inner) == (50, 10)
+    else:
+        assert outer == ipc
+        assert inner >= 1
+        # To the nearest integer.
+        assert abs(inner - 500 / ipc) <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "loops"),
+    [
+        ({}, (10, 50)),
+        ({"outer_loop": 3}, (3, 50)),
+        ({"inner_loop": 4}, (10, 4)),
+        ({"outer_loop": 3, "inner_loop": 4}, (3, 4)),
+    ],
+)
+def test_loops_may_be_given(fields, loops):
+    assert Config.create(_values(ipc=10, **fields)).loops() == loops
