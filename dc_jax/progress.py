@@ -92,10 +92,11 @@ def _handled_by(handler: Any) -> Iterator[None]:
 class Metrics:
     """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar."""
 
-    def __init__(self, folder: Path, *, first: int, total: int):
+    def __init__(self, folder: Path, *, first: int, total: int, seconds: float = 0.0):
         """Opens the file, dropping what a run that continues after `first` redoes.
 
-        Those are the losses after `first`, and the accuracy from `first` on.
+        Those are the losses after `first`, and the accuracy from `first` on. `seconds`
+        is the time that the run took up to there.
         """
         path = folder / "metrics.jsonl"
         if path.exists():
@@ -105,7 +106,7 @@ class Metrics:
             draft.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
             os.replace(draft, path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._began = time.monotonic()
+        self._began = time.monotonic() - seconds
         self._bar = tqdm.tqdm(
             total=total,
             initial=first,

@@ -245,10 +245,10 @@ class Loop:
         )(jnp.arange(self.config.num_experiments)).T
         first, state, before = self._restore(init(store, init_keys))
         clock = _Clock(before)
-        with (
-            Metrics(self.folder, first=first, total=self.config.iterations) as metrics,
-            StopSignals() as signals,
-        ):
+        metrics = Metrics(
+            self.folder, first=first, total=self.config.iterations, seconds=before
+        )
+        with metrics, StopSignals() as signals:
             for iteration in range(first, self.config.iterations):
                 if self._is_evaluated(iteration):
                     self._save(iteration, state, clock)

@@ -1,6 +1,5 @@
 """Distances between gradients against values by hand, and where they are singular."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
