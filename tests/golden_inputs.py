@@ -100,18 +100,24 @@ def _first_linear(weight: np.ndarray, channels: int) -> np.ndarray:
     return weight.transpose(2, 3, 1, 0).reshape(inputs, outputs)
 
 
-def draw_images(seed: int, shapes: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
+def draw_images(
+    seed: int, shapes: Sequence[tuple[int, ...]], skip: Sequence[int] = ()
+) -> list[np.ndarray]:
     """Draws the images that a golden file was computed with.
 
     Args:
       seed: the file's; images are drawn from the next one.
       shapes: of the arrays in the order of drawing, channels first `[..., D, H, W]`.
+      skip: sizes of permutations that were drawn after the first array.
 
     Returns:
       An array for each shape, `[..., H, W, D]` float64 (rounded through float32).
     """
     random = np.random.RandomState(seed + 1)
-    arrays = [random.standard_normal(shape) for shape in shapes]
+    arrays = [random.standard_normal(shapes[0])]
+    for size in skip:
+        random.permutation(size)
+    arrays += [random.standard_normal(shape) for shape in shapes[1:]]
     return [
         np.moveaxis(array.astype(np.float32).astype(np.float64), -3, -1)
         for array in arrays

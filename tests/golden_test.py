@@ -1,9 +1,9 @@
 """Our numbers against those of the authors' PyTorch code (tests/golden/README.md).
 
-Float64 pins what is computed, to 1e-7. Float32 pins that single precision will do, to
-2e-3, but for gradients of networks with ReLU or max pooling. Those jump where an
-activation close to zero rounds to the other side: changing the weights of ResNet-18 by
-one part in a million changes them by a hundredth, in float64 too.
+Float64 pins what is computed, to 1e-7; float32 that single precision will do, to 2e-3.
+Only gradients of the synthetic images through ResNet-18 have 1e-2: they jump where an
+activation close to zero rounds to the other side, so that changing the weights by one
+part in a million changes them by a hundredth, in float64 too.
 
 Errors are relative to scales stated in `relative_errors`.
 """
@@ -31,6 +31,7 @@ from dc_jax.data import ClassStore
 from dc_jax.execution import Execution
 from dc_jax.methods import gradient_matching
 
+TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
 CONVOLUTIONS = {"float64": "trilinear", "float32": "native"}
 # Float32 runs for these by default and for the others with `-m slow`.
@@ -42,10 +43,8 @@ def pytest_generate_tests(metafunc):
         return
     folder = Path(metafunc.config.getoption("golden_dir"))
     files = sorted(folder.glob("*_[13]ch.npz"))
-    if not files:
-        raise pytest.UsageError(
-            f"--golden-dir={folder} has no files <Network>_<1|3>ch.npz."
-        )
+    if not list(folder.glob("*.npz")):
+        raise pytest.UsageError(f"--golden-dir={folder} has no golden files (.npz).")
     is_single = metafunc.function is test_network_in_float32
     metafunc.parametrize(
         "network_file",
@@ -68,10 +67,9 @@ def network_name(path: Path) -> str:
 
 def tolerance(key: str, dtype: str, name: str) -> float:
     """The relative error that is allowed for one array of a golden file."""
-    if dtype == "float64":
-        return 1e-7
-    is_smooth = "AS" in name and "MP" not in name
-    return 2e-3 if is_smooth or "grad" not in key else 5e-2
+    if dtype == "float32" and name.startswith("ResNet18") and "grad_syn" in key:
+        return 1e-2
+    return TOLERANCES[dtype]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,13 +272,10 @@ def test_network_in_float32(network_file):
 )
 def test_embedding_and_its_gradient(request, name, image_shape):
     height, width, channels = image_shape
-    path = Path(request.config.getoption("golden_dir")) / "distribution_matching.npz"
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    with np.load(path, allow_pickle=False) as file:
-        seed = int(file["seed"])
-        loss = file[f"{name}_{channels}ch_loss"]
-        grad = file[f"{name}_{channels}ch_grad_syn"]
+    golden = load_or_skip(request, "distribution_matching.npz")
+    seed = int(golden["seed"])
+    loss = golden[f"{name}_{channels}ch_loss"]
+    grad = golden[f"{name}_{channels}ch_grad_syn"]
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         module = networks.make_network(name, 10, image_shape)
         params = golden_inputs.draw_parameters(module, image_shape, seed)
@@ -303,20 +298,19 @@ def test_embedding_and_its_gradient(request, name, image_shape):
             ]
             return jnp.sum((means[0] - means[1]) ** 2)
 
-        got_loss, got_grad = distance(syn, real)
+        got_loss, got_grad = map(np.asarray, distance(syn, real))
     np.testing.assert_allclose(got_loss, loss, rtol=1e-7)
     error = np.linalg.norm(np.moveaxis(got_grad, -1, -3) - grad)
     assert error <= 1e-7 * np.linalg.norm(grad)
 
 
-def load_or_skip(request, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the arrays and hyper-parameters of a golden file of whole algorithms."""
+def load_or_skip(request, name: str) -> dict[str, np.ndarray]:
+    """Returns the arrays of a golden file that not every folder has."""
     path = Path(request.config.getoption("golden_dir")) / name
     if not path.exists():
         pytest.skip(f"{path} is not there")
     with np.load(path, allow_pickle=False) as file:
-        golden = dict(file)
-    return golden, json.loads(str(golden["hyper"]))
+        return dict(file)
 
 
 def small_network(golden: dict[str, np.ndarray], hyper: dict[str, Any], dtype: str):
@@ -328,9 +322,6 @@ def small_network(golden: dict[str, np.ndarray], hyper: dict[str, Any], dtype: s
     params = golden_inputs.draw_parameters(module, shape, int(golden["seed"]))
     variables = {"params": jax.tree.map(lambda x: jnp.asarray(x, dtype), params)}
     return module, variables, list(golden_inputs.parameter_shapes(module, shape))
-
-
-TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 
 
 def assert_close(value: Any, expected: np.ndarray, dtype: str) -> None:
@@ -346,7 +337,8 @@ def parameter_norms(variables: dict[str, Any], paths: list[tuple[str, ...]]):
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_trajectory(request, dtype):
-    golden, hyper = load_or_skip(request, "trajectory.npz")
+    golden = load_or_skip(request, "trajectory.npz")
+    hyper = json.loads(str(golden["hyper"]))
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         module, variables, paths = small_network(golden, hyper, dtype)
         num_steps, num_real, ipc = (
@@ -415,13 +407,17 @@ def test_trajectory(request, dtype):
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_evaluation_training(request, dtype):
-    golden, hyper = load_or_skip(request, "evaluation_training.npz")
+    golden = load_or_skip(request, "evaluation_training.npz")
+    hyper = json.loads(str(golden["hyper"]))
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         module, variables, paths = small_network(golden, hyper, dtype)
+        num_epochs, num_images = golden["perms"].shape
         images, test_images = (
             jnp.asarray(x, dtype)
             for x in golden_inputs.draw_images(
-                int(golden["seed"]), [(20, 1, 28, 28), (5, 1, 28, 28)]
+                int(golden["seed"]),
+                [(num_images, 1, 28, 28), (5, 1, 28, 28)],
+                skip=[num_images] * num_epochs,
             )
         )
         labels = jnp.repeat(jnp.arange(10), 2)

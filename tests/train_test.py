@@ -51,7 +51,7 @@ def _init(network, seed=0):
 
 
 def _recipe(network, optimiser, **options):
-    return Recipe(network, optimiser, **{"batch_size": 3, "slice_size": 2, **options})
+    return Recipe(network, optimiser, **{"batch_size": 3, "slice_size": 9, **options})
 
 
 def _recorder(num_steps):
@@ -89,7 +89,7 @@ def test_mean_gradient_for_any_slice_size():
     expected = jax.jit(
         jax.grad(lambda params: _mean_loss(network, {"params": params}, images, labels))
     )(variables["params"])
-    for slice_size in (1, 3, NUM, NUM + 5):
+    for slice_size in (1, 3, NUM + 5):
         result = jax.jit(
             functools.partial(mean_gradient, network, slice_size=slice_size)
         )(variables, images, labels)
@@ -120,7 +120,7 @@ def test_fold_slices_of_integers(n, size):
 
 def test_train_epoch_equals_a_loop_written_out():
     network = Linear()
-    recipe = _recipe(network, optax.sgd(0.5, 0.9))
+    recipe = _recipe(network, optax.sgd(0.5, 0.9), slice_size=2)
     images, labels = _draw_images()
     variables = _init(network)
     order = jnp.array([4, 0, 6, 2, 5, 1, 3])
@@ -255,7 +255,7 @@ def test_mean_gradient_of_batch_norm_uses_running_statistics():
             )
         )
     )(variables["params"])
-    result = jax.jit(functools.partial(mean_gradient, network, slice_size=3))(
+    result = jax.jit(functools.partial(mean_gradient, network, slice_size=4))(
         variables, images, labels
     )
     chex.assert_trees_all_close(result, expected, rtol=1e-4, atol=1e-6)
