@@ -180,7 +180,9 @@ def make_card(
         },
         "config": dict(config),
         "versions": _versions(),
-        "files": {os.path.basename(os.fspath(file)): _stat(file) for file in files},
+        "files": {
+            os.path.basename(os.fspath(file)): file_record(file) for file in files
+        },
     }
 
 
@@ -268,7 +270,8 @@ def _versions() -> dict:
     }
 
 
-def _stat(path: str | os.PathLike) -> dict:
+def file_record(path: str | os.PathLike) -> dict:
+    """Returns what a card says of a file: its size in bytes and its checksum."""
     with open(path, "rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()
     return {"bytes": os.path.getsize(path), "sha256": checksum}

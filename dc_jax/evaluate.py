@@ -45,8 +45,8 @@ class Protocol:
 
     def __str__(self) -> str:
         return (
-            f"{self.network}, {self.epochs} + 1 epochs of SGD (lr {self.lr:g} dropped "
-            f"to a tenth after epoch {self.epochs // 2 + 1}, momentum "
+            f"{self.network}, {self.epochs} + 1 epochs of SGD (lr {self.lr:g}, a tenth "
+            f"of it after {self.epochs // 2 + 2} epochs, momentum "
             f"{self.momentum:g}, weight decay {self.weight_decay:g}, batch "
             f"{self.batch_size}), augmentation {self.augmentation}"
         )

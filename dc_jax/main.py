@@ -11,6 +11,7 @@ images), card.json (what they are), result.json (accuracy), metrics.jsonl, check
 """
 
 import logging as std_logging
+import os
 import sys
 
 from absl import app, flags, logging
@@ -54,10 +55,11 @@ def main(argv: list[str]) -> None:
             runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
-        sys.exit(f"error: {_one_line(error)}")
+        logging.error("error: %s", _one_line(error))
+        _leave(1)
     except runner.Stopped as stopped:
         logging.info("%s", stopped)
-        sys.exit(stopped.exit_code)
+        _leave(stopped.exit_code)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -68,6 +70,13 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: no such field of the config: {_one_line(error)}")
     except OSError as error:
         sys.exit(f"error: {_one_line(error)}")
+
+
+def _leave(code: int) -> None:
+    # Not sys.exit, which would wait for a step that is still computed in vain.
+    logging.flush()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _one_line(error: BaseException) -> str:

@@ -20,12 +20,11 @@ from dc_jax import artefact, workdir
 from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
-from dc_jax.data import ClassStore, Dataset, load_dataset, make_store, normalise
+from dc_jax.data import ClassStore, Dataset, make_store, normalise
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
-from dc_jax.execution import Execution, make_execution
+from dc_jax.execution import Execution
 from dc_jax.methods import make_method
-from dc_jax.networks import default_depth, make_network
+from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 from dc_jax.train import batched
 
@@ -47,16 +46,31 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     """
     folder = Path(folder)
     result = workdir.finished_result(config, folder)
-    if result is not None:
+    if result is None:
+        check_names(config)
+        dataset = load(config)
+        network, execution = make_parts(config, dataset, "network")
+        method = make_method(config, network, execution)
+        evaluator = make_evaluator(config, dataset)
+        log_choices(config, dataset)
+        with workdir.locked(folder):
+            workdir.claim(config, folder)
+            result = _run(config, folder, method, execution, evaluator)
+    else:
         logging.info("%s holds the finished run already.", folder)
-        workdir.log_result(result)
-        return result
-    dataset = _load(config)
-    network, execution = _make_network(config, dataset, config.network.name)
-    method = make_method(config, network, execution)
-    evaluator = make_evaluator(config, dataset)
-    _log_choices(config, dataset)
-    workdir.claim(config, folder)
+    workdir.log_result(result)
+    return result
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    method: Method,
+    execution: Execution,
+    evaluator: "Evaluator",
+) -> dict[str, Any]:
+    """Condenses, evaluates and saves; returns the result."""
+    dataset = evaluator.dataset
     checkpointer = Checkpointer(folder / "checkpoints")
     try:
         loop = Loop(config, folder, checkpointer, dataset)
@@ -70,6 +84,7 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
         accuracies = evaluate_sets(config, evaluator, sets)
     result = {
         **workdir.summarise(accuracies),
+        "protocol": dataclasses.asdict(evaluator.protocol),
         "iterations": config.iterations,
         "seconds": round(seconds + time.monotonic() - began, 3),
         "seconds_condense": round(seconds, 3),
@@ -77,7 +92,6 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     workdir.save_run(
         config, folder, dataset, protocol=evaluator.protocol, sets=sets, result=result
     )
-    workdir.log_result(result)
     return result
 
 
@@ -98,8 +112,9 @@ def evaluate(
       ValueError: the set or the config is unusable, or they do not fit.
     """
     synthetic = artefact.load_synthetic_set(set_path)
-    dataset = _load(config)
-    _check_fit(synthetic, dataset, set_path)
+    check_names(config)
+    dataset = load(config)
+    check_fit(synthetic, dataset, set_path)
     evaluator = make_evaluator(config, dataset)
     began = time.monotonic()
     result = {
@@ -152,7 +167,8 @@ def make_evaluator(config: Config, dataset: Dataset) -> Evaluator:
     protocol = make_protocol(
         config.evaluation, dataset_name=dataset.name, network_name=config.network.name
     )
-    network, execution = _make_network(config, dataset, protocol.network)
+    field = "evaluation" if config.evaluation.network else "network"
+    network, execution = make_parts(config, dataset, field)
     return Evaluator(
         dataset, protocol, jax.jit(make_evaluate(protocol, network, execution))
     )
@@ -278,11 +294,17 @@ class Loop:
                 f"config.iterations must be at least {restored.step}, which "
                 f"--workdir={self.folder} has reached, got {self.config.iterations}."
             )
+        if restored.meta["dataset"] != self.dataset.checksum():
+            raise ValueError(
+                f"--workdir={self.folder} holds a run on other images than those of "
+                f"{self.dataset.source}: choose another folder."
+            )
         logging.info("Continuing after iteration %d.", restored.step)
         return restored.step, restored.state, restored.meta["seconds"]
 
     def _save(self, iteration: int, state: CondenseState, clock: "_Clock") -> None:
-        self.checkpointer.save(iteration, state, {"seconds": clock.seconds()})
+        meta = {"seconds": clock.seconds(), "dataset": self.dataset.checksum()}
+        self.checkpointer.save(iteration, state, meta)
         clock.saved()
 
     def _is_evaluated(self, iteration: int) -> bool:
@@ -319,67 +341,3 @@ class _Clock:
 
     def saved(self) -> None:
         self._saved = time.monotonic()
-
-
-def _load(config: Config) -> Dataset:
-    dataset = load_dataset(config.dataset.name, config.dataset.path)
-    height, width, channels = dataset.image_shape
-    logging.info(
-        "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
-        dataset.name,
-        dataset.source,
-        len(dataset.train_labels),
-        len(dataset.test_labels),
-        *(height, width, channels, dataset.num_classes),
-    )
-    return dataset
-
-
-def _log_choices(config: Config, dataset: Dataset) -> None:
-    """Logs what was chosen by a rule or by necessity."""
-    outer_loop, inner_loop = config.loops()
-    logging.info(
-        "Condensing to %d image(s) a class: %d iterations of %d outer step(s), with %d "
-        "inner epoch(s) between them, %d network(s) at once, %d experiment(s).",
-        *(config.ipc, config.iterations, outer_loop, inner_loop),
-        *(config.num_networks, config.num_experiments),
-    )
-    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    small = [
-        name
-        for name, count in zip(dataset.class_names, counts, strict=True)
-        if count < config.batch_real
-    ]
-    if small:
-        logging.info(
-            "Fewer than config.batch_real = %d training images, which are drawn with "
-            "replacement, in %d of %d classes: %s.",
-            *(config.batch_real, len(small), dataset.num_classes, ", ".join(small)),
-        )
-
-
-def _make_network(config: Config, dataset: Dataset, name: str) -> Any:
-    """Returns the network of a name and how to run it on this backend."""
-    depth = default_depth(name, dataset.image_shape)
-    if depth is not None:
-        logging.info("%s has depth %d for images of this size.", name, depth)
-    network = make_network(
-        name,
-        dataset.num_classes,
-        dataset.image_shape,
-        make_conv_fn(config.execution.convolution),
-    )
-    return network, make_execution(config.execution, network, dataset.image_shape)
-
-
-def _check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
-    if synthetic.images.shape[2:] != dataset.image_shape:
-        raise ValueError(
-            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
-            f"{dataset.name} are {dataset.image_shape}."
-        )
-    if synthetic.class_names != dataset.class_names:
-        raise ValueError(
-            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
-            f"{dataset.name} has {', '.join(dataset.class_names)}."
-        )

@@ -1,8 +1,11 @@
 """The folder of a run: whose it is, and what it holds in the end."""
 
+import contextlib
 import dataclasses
 import datetime
+import fcntl
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,25 @@ _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("evaluation", "execution"),
 }
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder, which is created where needed.
+
+    Raises:
+      ValueError: another process is in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"--workdir={folder} is in use by another process: wait for it, stop "
+                "it, or choose another folder."
+            ) from None
+        yield
 
 
 def claim(config: Config, folder: Path) -> None:
@@ -47,6 +69,11 @@ def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:
     card = _read(folder / "card.json")
     if card is None or card["config"] != dataclasses.asdict(config):
         return None
+    for name, record in card["files"].items():
+        path = folder / name
+        if not path.exists() or artefact.file_record(path) != record:
+            logging.warning("%s is not what the run left; made again.", path)
+            return None
     return card["accuracy"]
 
 
@@ -69,7 +96,8 @@ def save_run(
         suffix = f"_{experiment}" if experiment else ""
         files.append(folder / f"synthetic_set{suffix}.npz")
         artefact.save_synthetic_set(files[-1], synthetic)
-        artefact.save_image_grid(folder / f"images{suffix}.png", synthetic)
+        files.append(folder / f"images{suffix}.png")
+        artefact.save_image_grid(files[-1], synthetic)
     card = artefact.make_card(
         method=config.method,
         config=dataclasses.asdict(config),

@@ -40,6 +40,7 @@ def test_the_files_of_a_run(finished):
     assert {path.name for path in folder.iterdir()} == {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
         *("card.json", "config.json", "metrics.jsonl", "result.json", "checkpoints"),
+        ".lock",
     }
 
 
@@ -171,3 +172,23 @@ def test_a_run_that_dies_is_continued_bit_for_bit(undisturbed, tmp_path, number,
         for folder in (tmp_path, undisturbed)
     ]
     assert results[0]["accuracies"] == results[1]["accuracies"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_long_iteration_is_not_waited_for(tmp_path, number, code):
+    # Half a million inner epochs in the one iteration.
+    arguments = run_helpers.tiny_command(outer_loop=50, inner_loop=10_000, iterations=2)
+    with run_helpers.start(*arguments, f"--workdir={tmp_path}") as process:
+        while not (tmp_path / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(15)  # to be sure that it is compiled
+        process.send_signal(number)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code, output
+    assert "iteration 0 is saved" in output

@@ -91,7 +91,7 @@ def test_config_overrides_the_defaults():
 
 def test_protocol_in_words():
     assert str(dataclasses.replace(PROTOCOL, epochs=300)) == (
-        "MLP, 300 + 1 epochs of SGD (lr 0.01 dropped to a tenth after epoch 151, "
+        "MLP, 300 + 1 epochs of SGD (lr 0.01, a tenth of it after 152 epochs, "
         "momentum 0.9, weight decay 0.0005, batch 256), augmentation none"
     )
 

@@ -22,6 +22,7 @@ import run_helpers
 from dc_jax import progress, runner
 from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
+from dc_jax.data import load_dataset
 from dc_jax.evaluate import make_protocol
 
 _SHAPE = (10, 1, 8, 8, 1)
@@ -161,7 +162,7 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
         recorder = make_recorder(type(group))
         monkeypatch.setattr(type(group), "__getattribute__", recorder)
     # To tell of a field is not to use it.
-    monkeypatch.setattr(runner, "_log_choices", lambda *_: None)
+    monkeypatch.setattr(runner, "log_choices", lambda *_: None)
     runner.condense(config, str(tmp_path))
     assert expected - read == unused
 
@@ -301,7 +302,7 @@ def test_a_finished_run_is_not_done_again(toy, tmp_path, monkeypatch):
     before = _snapshot(tmp_path)
     assert len(toy) == 2
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "load_dataset", None)
+        patch.setattr(runner, "load", None)
         assert _condense(tmp_path) == result
     assert len(toy) == 2
     assert _snapshot(tmp_path) == before
@@ -347,6 +348,16 @@ def test_another_run_does_not_touch_the_folder(toy, tmp_path):
         _condense(tmp_path, lr_img=0.3)
     assert "\n" not in str(error.value)
     assert _snapshot(tmp_path) == before
+
+
+def test_a_run_does_not_go_on_with_other_images(toy, tmp_path, monkeypatch):
+    _condense(tmp_path, iterations=2)
+    dataset = load_dataset("digits")
+    other = dataclasses.replace(dataset, train_images=1 - dataset.train_images)
+    monkeypatch.setattr(runner, "load", lambda config: other)
+    with pytest.raises(ValueError, match="a run on other images") as error:
+        _condense(tmp_path, iterations=4)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -426,7 +437,7 @@ def test_no_key_is_used_twice():
 
 def test_every_evaluated_network_has_its_own_key(toy):
     config = run_helpers.tiny_config(num_evaluations=3)
-    dataset = runner.load_dataset("digits")
+    dataset = load_dataset("digits")
     synthetic = runner.make_set(np.zeros(_SHAPE), dataset)
     evaluator = runner.make_evaluator(config, dataset)
     accuracies = runner.evaluate_sets(config, evaluator, [synthetic, synthetic])
@@ -529,7 +540,7 @@ def test_unusable_config_leaves_no_folder(tmp_path, changes, message):
 
 def test_a_set_of_other_images_is_refused(tmp_path):
     config = run_helpers.tiny_config()
-    dataset = runner.load_dataset("digits")
+    dataset = load_dataset("digits")
     synthetic = runner.make_set(np.zeros((10, 1, 4, 4, 1)), dataset)
     runner.artefact.save_synthetic_set(tmp_path / "small.npz", synthetic)
     with pytest.raises(ValueError, match=r"small\.npz has images of shape \(4, 4, 1\)"):

@@ -136,7 +136,9 @@ def test_result_is_not_taken_for_that_of_a_longer_run_that_was_stopped(tmp_path)
 def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
     _save(run_helpers.tiny_config(), tmp_path, _RESULT)
     card = json.loads((tmp_path / "card.json").read_text())
-    assert set(card["files"]) == {"synthetic_set.npz", "synthetic_set_1.npz"}
+    assert set(card["files"]) == {
+        *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png")
+    }
     assert card["accuracy"] == _RESULT
     assert {path.name for path in tmp_path.iterdir()} == {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
@@ -144,3 +146,26 @@ def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
     }
     first, second = run_helpers.load_images(tmp_path)
     assert (first != second).any()
+
+
+def test_a_folder_is_one_process_s(tmp_path):
+    with workdir.locked(tmp_path / "run"):
+        with pytest.raises(ValueError, match="in use by another process") as error:
+            workdir.locked(tmp_path / "run").__enter__()
+        assert str(tmp_path) in str(error.value)
+    with workdir.locked(tmp_path / "run"):
+        pass
+
+
+def test_a_run_whose_files_are_gone_or_changed_is_not_finished(tmp_path):
+    config = run_helpers.tiny_config()
+    _save(config, tmp_path, _RESULT)
+    assert workdir.finished_result(config, tmp_path) == _RESULT
+    path = tmp_path / "synthetic_set.npz"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"!")
+    assert workdir.finished_result(config, tmp_path) is None
+    path.unlink()
+    assert workdir.finished_result(config, tmp_path) is None
+    path.write_bytes(whole)
+    assert workdir.finished_result(config, tmp_path) == _RESULT

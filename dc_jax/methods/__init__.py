@@ -14,14 +14,23 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
 }
 
 
+def check_method(name: str) -> None:
+    """Checks that there is such a method.
+
+    Raises:
+      ValueError: there is not.
+    """
+    if name not in METHODS:
+        raise ValueError(
+            f"config.method must be one of {', '.join(METHODS)}, got {name!r}."
+        )
+
+
 def make_method(config: Config, network: nn.Module, execution: Execution) -> Method:
     """Returns the method of `config.method`.
 
     Raises:
       ValueError: there is no such method.
     """
-    if config.method not in METHODS:
-        raise ValueError(
-            f"config.method must be one of {', '.join(METHODS)}, got {config.method!r}."
-        )
+    check_method(config.method)
     return METHODS[config.method](config, network, execution)

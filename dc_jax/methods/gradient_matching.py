@@ -243,7 +243,7 @@ def match_class(
     grads_real = gradient(real, slice_size)
 
     def loss(images: jax.Array) -> jax.Array:
-        # The cosine is not additive over images: all synthetic images at once.
+        # At once: for the second order, every slice would be kept anyway.
         grads_syn = gradient(images, images.shape[0])
         return match_loss(grads_syn, grads_real, matching.distance)
 

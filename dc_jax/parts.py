@@ -1,0 +1,123 @@
+"""Makes the parts of a run from its config, and tells what was chosen."""
+
+import contextlib
+import operator
+from collections.abc import Iterator
+
+import flax.linen as nn
+import numpy as np
+from absl import logging
+
+from dc_jax.augment import parse_strategy
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.convolution import make_conv_fn
+from dc_jax.data import Dataset, load_dataset
+from dc_jax.execution import Execution, make_execution
+from dc_jax.methods import check_method
+from dc_jax.networks import default_depth, has_batch_norm, make_network
+
+
+def load(config: Config) -> Dataset:
+    """Loads the dataset of a run and logs what it is."""
+    dataset = load_dataset(config.dataset.name, config.dataset.path)
+    height, width, channels = dataset.image_shape
+    logging.info(
+        "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
+        dataset.name,
+        dataset.source,
+        len(dataset.train_labels),
+        len(dataset.test_labels),
+        *(height, width, channels, dataset.num_classes),
+    )
+    return dataset
+
+
+def check_names(config: Config) -> None:
+    """Checks what does not need the dataset, before it is downloaded and prepared.
+
+    Raises:
+      ValueError: a method, network or augmentation is unknown.
+    """
+    check_method(config.method)
+    for field in ("network.name", "evaluation.network"):
+        name = operator.attrgetter(field)(config)
+        with _naming(f"config.{field}"):
+            if name is not None:
+                has_batch_norm(name)
+    with _naming("config.evaluation.augmentation"):
+        parse_strategy(config.evaluation.augmentation or "none")
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Names the field of the config in what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
+
+
+def log_choices(config: Config, dataset: Dataset) -> None:
+    """Logs what was chosen by a rule or by necessity."""
+    depth = default_depth(config.network.name, dataset.image_shape)
+    if depth is not None:
+        logging.info("%s has depth %d here.", config.network.name, depth)
+    outer_loop, inner_loop = config.loops()
+    logging.info(
+        "Condensing to %d image(s) a class: %d iterations of %d outer step(s), with %d "
+        "inner epoch(s) between them, %d network(s) at once, %d experiment(s).",
+        *(config.ipc, config.iterations, outer_loop, inner_loop),
+        *(config.num_networks, config.num_experiments),
+    )
+    needed = {"batch_real": config.batch_real}
+    if config.init == "real":
+        needed["ipc"] = config.ipc
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+    for field, number in needed.items():
+        small = [
+            name
+            for name, count in zip(dataset.class_names, counts, strict=True)
+            if count < number
+        ]
+        if small:
+            logging.info(
+                "Fewer training images than config.%s = %d in %d of %d classes, where "
+                "they are drawn with replacement: %s.",
+                *(field, number, len(small), dataset.num_classes, ", ".join(small)),
+            )
+
+
+def make_parts(
+    config: Config, dataset: Dataset, field: str
+) -> tuple[nn.Module, Execution]:
+    """Returns the network of `network` or `evaluation`, and how to run it here."""
+    name, path = config.network.name, "config.network.name"
+    if field == "evaluation":
+        name, path = config.evaluation.network, "config.evaluation.network"
+    with _naming(path):
+        network = make_network(
+            name,
+            dataset.num_classes,
+            dataset.image_shape,
+            make_conv_fn(config.execution.convolution),
+        )
+    return network, make_execution(config.execution, network, dataset.image_shape)
+
+
+def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
+    """Checks that a set loaded from `path` can be evaluated on a dataset.
+
+    Raises:
+      ValueError: the images or the classes differ.
+    """
+    if synthetic.images.shape[2:] != dataset.image_shape:
+        raise ValueError(
+            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
+            f"{dataset.name} are {dataset.image_shape}."
+        )
+    if synthetic.class_names != dataset.class_names:
+        raise ValueError(
+            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
+            f"{dataset.name} has {', '.join(dataset.class_names)}."
+        )
