@@ -103,8 +103,8 @@ def norm(x: jax.Array, kind: str, *, train: bool) -> jax.Array:
 class InstanceNorm(nn.Module):
     """Instance normalisation: each channel of each image by itself.
 
-    The same as `nn.InstanceNorm`, whose gradient takes twice as long on a CPU: a third
-    of the time of the paper's ConvNet.
+    The same as `nn.InstanceNorm`, with which the gradient of the paper's ConvNet took
+    up to a third longer on a CPU.
     """
 
     @nn.compact
