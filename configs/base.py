@@ -83,7 +83,9 @@ def get_config() -> ConfigDict:
 
     # How to run it; changes speed and memory, not what is computed.
     config.execution = ConfigDict()
-    # "native" or "trilinear" convolutions. None: trilinear on CPU, else native.
+    # "native", "trilinear" (gradients that the CPU backend runs fast) or "winograd"
+    # (the same with fewer multiplications) convolutions. None: winograd on CPU, else
+    # native.
     config.execution.convolution = placeholder(str)
     # Networks at once ("vmap") or one after another ("map"). None: map on CPU.
     config.execution.network_loop = placeholder(str)

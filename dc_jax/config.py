@@ -15,7 +15,7 @@ from typing import Any
 from dc_jax.matching import DISTANCES
 
 INITS = ("noise", "real")
-CONVOLUTIONS = ("native", "trilinear")
+CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
 
 # Outer steps and inner epochs of the authors' code, by images per class.

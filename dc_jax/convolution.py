@@ -4,23 +4,29 @@ XLA's CPU backend canonicalises convolutions only in a program's entry computati
 Inside `scan`, `map`, `while` and `cond` the gradients that JAX makes of a convolution
 (in other layouts than NHWC/HWIO) fall to a scalar loop, some fifty times slower:
 https://github.com/jax-ml/jax/issues/12868. `trilinear_conv` writes those gradients as
-plain NHWC/HWIO convolutions itself, to every order of differentiation. GPUs and TPUs
-are best served by the native convolution.
+plain NHWC/HWIO convolutions itself, to every order of differentiation; where all three
+of its functions are 3x3 convolutions with stride 1, `winograd` computes them with fewer
+multiplications. GPUs and TPUs are best served by the native convolution.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from dc_jax import winograd
+
 ConvFn = Callable[..., jax.Array]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-IMPLEMENTATIONS = ("native", "trilinear")
+IMPLEMENTATIONS = ("native", "trilinear", "winograd")
 _NHWC = ("NHWC", "HWIO", "NHWC")
+# Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three times
+# as long to compile: 8 s for the paper's ConvNet, half a minute for VGG-11.
+_MIN_WINOGRAD_PIXELS = 16
 # With this few input channels a matrix product over patches beats the convolution.
 _MAX_PATCH_CHANNELS = 4
 
@@ -29,18 +35,21 @@ def make_conv_fn(implementation: str | None = None) -> ConvFn:
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
     Args:
-      implementation: `native`, `trilinear`, or None for the backend's better one:
-        `trilinear` on CPU, `native` elsewhere.
+      implementation: `native`, `trilinear`, `winograd` (trilinear, and by Winograd's
+        algorithm where that applies), or None for the backend's best one: `winograd`
+        on CPU, `native` elsewhere.
 
     Raises:
       ValueError: the name is unknown.
     """
     if implementation is None:
-        implementation = "trilinear" if jax.default_backend() == "cpu" else "native"
+        implementation = "winograd" if jax.default_backend() == "cpu" else "native"
     if implementation == "native":
         return lax.conv_general_dilated
     if implementation == "trilinear":
-        return _conv_general_dilated
+        return _trilinear
+    if implementation == "winograd":
+        return _winograd
     raise ValueError(
         f"convolution must be one of {', '.join(IMPLEMENTATIONS)}, got "
         f"{implementation!r}."
@@ -57,6 +66,8 @@ def _conv_general_dilated(
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
     precision: Any = None,
+    *,
+    fast: bool,
 ) -> jax.Array:
     """The part of `lax.conv_general_dilated` that this project's networks use."""
     del dimension_numbers, precision  # always NHWC/HWIO; jax_default_matmul_precision
@@ -71,7 +82,14 @@ def _conv_general_dilated(
     strides = tuple(int(stride) for stride in window_strides)
     if lhs.shape[-1] <= _MAX_PATCH_CHANNELS:
         return patches_conv(lhs, rhs, strides, pads)
-    return trilinear_conv(lhs, rhs, strides, pads)
+    rows, columns = (lhs.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
+    fast = fast and rows * columns >= _MIN_WINOGRAD_PIXELS
+    return trilinear_conv(lhs, rhs, strides, pads, fast=fast)
+
+
+# One object each: networks are equal, and programs reused, when their functions are.
+_trilinear = functools.partial(_conv_general_dilated, fast=False)
+_winograd = functools.partial(_conv_general_dilated, fast=True)
 
 
 def patches_conv(
@@ -108,11 +126,36 @@ def patches_conv(
         for j in range(width)
     ]
     patches = jnp.concatenate(shifted, axis=-1)  # [n, H', W', h * w * D]
-    return patches @ w.reshape(height * width * channels, outputs)
+    flat = patches.reshape(-1, height * width * channels)
+    y = matmul(flat, w.reshape(height * width * channels, outputs))
+    return y.reshape(*patches.shape[:3], outputs)
+
+
+@jax.custom_vjp
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` of two matrices, whose gradients are such products to every order.
+
+    JAX would make the gradient of `b` as the transpose of `g.T @ a`, for which the CPU
+    backend first copies the larger g: the first layer took twice as long in all.
+    """
+    return a @ b
+
+
+def _matmul_bwd(factors, g):
+    a, b = factors
+    return matmul(g, b.T), matmul(a.T, g)
+
+
+matmul.defvjp(lambda a, b: (a @ b, (a, b)), _matmul_bwd)
 
 
 def trilinear_conv(
-    x: jax.Array, w: jax.Array, strides: tuple[int, int], pads: Pads
+    x: jax.Array,
+    w: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    *,
+    fast: bool = False,
 ) -> jax.Array:
     """A convolution whose gradients are NHWC/HWIO convolutions to every order.
 
@@ -125,30 +168,44 @@ def trilinear_conv(
       w: kernel, `[h, w, D, O]`.
       strides: of rows and columns.
       pads: zeros before and after, of rows and columns.
+      fast: whether a 3x3 convolution with stride 1 is left to `winograd`.
 
     Returns:
       `[n, H', W', O]`. Reverse-mode differentiation only.
     """
-    geometry = (strides, pads, tuple(x.shape[1:3]), tuple(w.shape[:2]))
-    return _output(x, w, geometry)
+    image, kernel = tuple(x.shape[1:3]), tuple(w.shape[:2])
+    fast = fast and kernel == (3, 3) and strides == (1, 1)
+    return _output(x, w, _Geometry(strides, pads, image, kernel, fast))
+
+
+class _Geometry(NamedTuple):
+    strides: tuple[int, int]
+    pads: Pads
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    fast: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _output(x, w, geometry):
-    strides, pads, _, _ = geometry
+    strides, pads = geometry.strides, geometry.pads
+    if geometry.fast:
+        return winograd.conv(x, w, pads)
     return lax.conv_general_dilated(x, w, strides, pads, dimension_numbers=_NHWC)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _to_image(g, w, geometry):
     """The derivative with respect to the image: a convolution with the flipped w."""
-    strides, pads, image, kernel = geometry
+    strides, pads, image, kernel, fast = geometry
     around = []
     for i in range(2):
         dilated = (g.shape[1 + i] - 1) * strides[i] + 1
         low = kernel[i] - 1 - pads[i][0]
         around.append((low, image[i] + kernel[i] - 1 - dilated - low))
     flipped = jnp.swapaxes(lax.rev(w, (0, 1)), 2, 3)
+    if fast:
+        return winograd.conv(g, flipped, tuple(around))
     return lax.conv_general_dilated(
         g, flipped, (1, 1), around, lhs_dilation=strides, dimension_numbers=_NHWC
     )
@@ -157,7 +214,9 @@ def _to_image(g, w, geometry):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _to_kernel(x, g, geometry):
     """The derivative with respect to the kernel: x with g, the batch as channels."""
-    strides, pads, image, kernel = geometry
+    strides, pads, image, kernel, fast = geometry
+    if fast:
+        return winograd.kernel_gradient(x, g, pads)
     around = []
     for i in range(2):
         dilated = (g.shape[1 + i] - 1) * strides[i] + 1

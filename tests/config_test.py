@@ -166,7 +166,8 @@ def test_edges_are_allowed(field, value):
         (
             "execution__convolution",
             "fft",
-            "config.execution.convolution must be one of native, trilinear, got 'fft'.",
+            "config.execution.convolution must be one of native, trilinear, winograd, "
+            "got 'fft'.",
         ),
         (
             "execution__network_loop",

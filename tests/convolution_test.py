@@ -105,6 +105,57 @@ def test_trilinear_equals_native_to_second_order(image, kernel, strides, padding
     _assert_equals_native(trilinear_conv, image, kernel, strides, padding)
 
 
+WINOGRAD_CASES = [
+    ((6, 4), "SAME"),
+    ((5, 4), "SAME"),
+    ((5, 7), "VALID"),
+    ((1, 2), "SAME"),
+    ((4, 3), ((3, 3), (0, 2))),
+    ((6, 5), ((-1, 0), (1, -2))),
+]
+
+
+@pytest.mark.parametrize(("image", "padding"), WINOGRAD_CASES)
+def test_winograd_equals_native_to_second_order(image, padding):
+    conv = functools.partial(trilinear_conv, fast=True)
+    _assert_equals_native(conv, image, (3, 3), (1, 1), padding)
+
+
+def test_winograd_rounds_no_worse_than_a_few_ulps():
+    # The paper's second layer in float32, against float64.
+    x, w = (
+        np.asarray(a, np.float32) for a in _draw((2, 16, 16, 128), (3, 3, 128, 128))
+    )
+    pads = ((1, 1), (1, 1))
+    with jax.enable_x64(True):
+        exact = np.asarray(
+            _native(jnp.float64(x), jnp.float64(w), (1, 1), pads), np.float64
+        )
+    ours = np.asarray(trilinear_conv(x, w, (1, 1), pads, fast=True))
+    assert ours.dtype == np.float32
+    error = np.linalg.norm(ours - exact) / np.linalg.norm(exact)
+    assert 0 < error < 1e-6
+
+
+def test_only_3x3_kernels_without_strides_on_4x4_pixels_are_winograds():
+    conv_fn = make_conv_fn("winograd")
+
+    def num_convolutions(kernel, strides, size=4):
+        x, w = jnp.zeros((1, size, size, 8)), jnp.zeros((*kernel, 8, 2))
+        return len(
+            list(
+                _convolutions(
+                    jax.make_jaxpr(lambda x, w: conv_fn(x, w, strides, "SAME"))(x, w)
+                )
+            )
+        )
+
+    assert num_convolutions((3, 3), (1, 1)) == 0
+    assert num_convolutions((3, 3), (1, 1), size=3) == 1
+    assert num_convolutions((3, 3), (2, 2)) == 1
+    assert num_convolutions((5, 5), (1, 1)) == 1
+
+
 # Plain slices and a product, whose gradients are JAX's: fewer cases will do.
 @pytest.mark.parametrize(("image", "kernel", "strides", "padding"), CASES[1:7:2])
 def test_patches_equal_native_to_second_order(image, kernel, strides, padding):
@@ -208,7 +259,7 @@ def test_native_is_the_function_of_jax():
 
 def test_default_is_the_better_one_of_the_backend(monkeypatch):
     for backend, implementation in (
-        ("cpu", "trilinear"),
+        ("cpu", "winograd"),
         ("gpu", "native"),
         ("tpu", "native"),
     ):
@@ -218,9 +269,9 @@ def test_default_is_the_better_one_of_the_backend(monkeypatch):
 
 def test_unknown_implementation():
     with pytest.raises(
-        ValueError, match="must be one of native, trilinear, got 'winograd'"
+        ValueError, match="must be one of native, trilinear, winograd, got 'fft'"
     ):
-        make_conv_fn("winograd")
+        make_conv_fn("fft")
 
 
 @pytest.mark.parametrize(
