@@ -33,7 +33,7 @@ from dc_jax.methods import gradient_matching
 
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
-CONVOLUTIONS = {"float64": "trilinear", "float32": "native"}
+CONVOLUTIONS = {"float64": "trilinear", "float32": "winograd"}
 # Float32 runs for these by default and for the others with `-m slow`.
 FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetAS", "ConvNetBN")
 
