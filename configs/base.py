@@ -93,4 +93,10 @@ def get_config() -> ConfigDict:
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)
 
+    # How many devices share the networks (of all experiments), and the classes. None:
+    # the split of all devices that leaves least to each; on CPU a core is a device.
+    config.mesh = ConfigDict()
+    config.mesh.net = placeholder(int)
+    config.mesh["class"] = placeholder(int)
+
     return config
