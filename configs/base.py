@@ -92,5 +92,10 @@ def get_config() -> ConfigDict:
     # Images whose activations are held at once. None: as many as fit in the cache of
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)
+    # A folder, for any number of runs, in which compiled programs are kept, so that
+    # the same command compiles nothing the second time. Nothing is ever deleted there.
+    # JAX runs what it finds there, so it should be writable by nobody else. None: none
+    # but what JAX's own settings say.
+    config.execution.compilation_cache = placeholder(str)
 
     return config

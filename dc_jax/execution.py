@@ -1,6 +1,8 @@
 """How the algorithm is run on a backend; nothing here changes what is computed."""
 
 import dataclasses
+import os
+import tempfile
 
 import flax.linen as nn
 import jax
@@ -45,6 +47,34 @@ def make_execution(
         budget = _SLICE_BYTES.get(backend, _OTHER_SLICE_BYTES)
         slice_size = max(1, budget // largest_activation(network, image_shape))
     return Execution(loop, slice_size)
+
+
+def use_compilation_cache(config: ExecutionConfig) -> None:
+    """Lets JAX keep compiled programs in the config's folder, if it has one.
+
+    To be called before anything is compiled. JAX looks programs up by all that goes
+    into them: the computation, its versions and flags, the folder's path, and the
+    device, with the instructions that a CPU has.
+
+    Raises:
+      ValueError: the folder cannot be made or written.
+    """
+    if config.compilation_cache is None:
+        return
+    folder = os.path.abspath(os.path.expanduser(config.compilation_cache))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        # JAX would only warn, once for each program.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            "config.execution.compilation_cache must be a folder that can be written, "
+            f"got '{config.compilation_cache}' ({error.strerror})."
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # By default JAX keeps only what takes a second or more to compile.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def largest_activation(network: nn.Module, image_shape: tuple[int, int, int]) -> int:

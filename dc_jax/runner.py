@@ -22,7 +22,7 @@ from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store, normalise
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
-from dc_jax.execution import Execution
+from dc_jax.execution import Execution, use_compilation_cache
 from dc_jax.methods import make_method
 from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
@@ -48,6 +48,7 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     result = workdir.finished_result(config, folder)
     if result is None:
         check_names(config)
+        use_compilation_cache(config.execution)
         dataset = load(config)
         network, execution = make_parts(config, dataset, "network")
         method = make_method(config, network, execution)
@@ -113,6 +114,7 @@ def evaluate(
     """
     synthetic = artefact.load_synthetic_set(set_path)
     check_names(config)
+    use_compilation_cache(config.execution)
     dataset = load(config)
     check_fit(synthetic, dataset, set_path)
     evaluator = make_evaluator(config, dataset)
