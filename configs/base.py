@@ -93,9 +93,9 @@ def get_config() -> ConfigDict:
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)
     # A folder, for any number of runs, in which compiled programs are kept, so that
-    # the same command compiles nothing the second time. Nothing is ever deleted there.
-    # JAX runs what it finds there, so it should be writable by nobody else. None: none
-    # but what JAX's own settings say.
+    # the same command compiles nothing the second time. It only grows; any file of it
+    # may be deleted. JAX runs what it finds there, so nobody else should be able to
+    # write to it. None: what the environment tells JAX, by default nothing is kept.
     config.execution.compilation_cache = placeholder(str)
 
     return config
