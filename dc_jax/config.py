@@ -80,6 +80,7 @@ class ExecutionConfig:
     convolution: str | None = _field(_one_of(*CONVOLUTIONS))
     network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
     slice_size: int | None = _field(_at_least(1))
+    compilation_cache: str | None = _field(_NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

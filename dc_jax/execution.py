@@ -1,6 +1,8 @@
 """How the algorithm is run on a backend; nothing here changes what is computed."""
 
 import dataclasses
+import os
+import tempfile
 from typing import Any
 
 import flax.linen as nn
@@ -46,7 +48,7 @@ def make_execution(
       image_shape: (H, W, D).
       layout: the devices.
     """
-    backend = jax.default_backend()
+    backend = layout.platform
     loop = config.network_loop or ("map" if backend == "cpu" else "vmap")
     slice_size = config.slice_size
     if slice_size is None:
@@ -57,7 +59,7 @@ def make_execution(
 
 def compiler_options(layout: Layout) -> dict[str, Any] | None:
     """Returns what XLA is told when a program is compiled for this backend."""
-    if jax.default_backend() != "cpu":
+    if layout.platform != "cpu":
         return None
     return {
         # Several devices leave no core for more threads.
@@ -65,6 +67,34 @@ def compiler_options(layout: Layout) -> dict[str, Any] | None:
         # Where the processor has them: a fifth faster.
         "xla_cpu_prefer_vector_width": 512,
     }
+
+
+def use_compilation_cache(config: ExecutionConfig) -> None:
+    """Lets JAX keep compiled programs in the config's folder, if it has one.
+
+    To be called before anything is compiled. JAX looks programs up by all that goes
+    into them: the computation, its versions and flags, the folder's path, and the
+    device, with the instructions that a CPU has.
+
+    Raises:
+      ValueError: the folder cannot be made or written.
+    """
+    if config.compilation_cache is None:
+        return
+    folder = os.path.abspath(os.path.expanduser(config.compilation_cache))
+    try:
+        os.makedirs(folder, exist_ok=True)
+        # JAX would only warn, once for each program.
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(
+            "config.execution.compilation_cache must be a folder that can be written, "
+            f"got '{config.compilation_cache}' ({error.strerror})."
+        ) from error
+    jax.config.update("jax_compilation_cache_dir", folder)
+    # By default JAX keeps only what takes a second or more to compile.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def largest_activation(network: nn.Module, image_shape: tuple[int, int, int]) -> int:

@@ -93,6 +93,13 @@ class Layout:
             return WHOLE
         return Axis(self.mesh.axis_names, self.mesh.size)
 
+    @property
+    def platform(self) -> str:
+        """`cpu`, `gpu` or `tpu`."""
+        if self.mesh is None:
+            return jax.default_backend()
+        return self.mesh.devices.flat[0].platform
+
     def spread(self, function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
         """Runs a function on each device; its results are the same on all."""
         if self.mesh is None:
@@ -116,9 +123,9 @@ class Layout:
 
     def __str__(self) -> str:
         if self.mesh is None:
-            return f"one {jax.devices()[0].platform} device"
+            return f"one {self.platform} device"
         return (
-            f"{self.mesh.size} {self.mesh.devices.flat[0].platform} devices: "
+            f"{self.mesh.size} {self.platform} devices: "
             f"experiments over {self.experiments.size}, networks over "
             f"{self.networks.size}, classes over {self.classes.size}"
         )
@@ -143,7 +150,7 @@ def make_layout(
     devices = list(devices or jax.devices())
     sizes = _choose_sizes(config, num_classes, len(devices))
     num = int(np.prod(sizes))
-    if num == 1:
+    if num == 1 and devices[0] in jax.devices():
         return ONE_DEVICE
     names = ("experiment", "network", CLASS_AXIS)
     # Not Explicit, JAX's default, under which convolutions fail.

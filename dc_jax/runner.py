@@ -24,7 +24,7 @@ from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store, normalise
 from dc_jax.data.store import store_specs
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
-from dc_jax.execution import Execution, compiler_options
+from dc_jax.execution import Execution, compiler_options, use_compilation_cache
 from dc_jax.methods import make_method
 from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
@@ -51,6 +51,7 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     result = workdir.finished_result(config, folder)
     if result is None:
         check_names(config)
+        use_compilation_cache(config.execution)
         dataset = load(config)
         layout = make_layout(config, dataset.num_classes)
         network, execution = make_parts(config, dataset, "network", layout)
@@ -117,6 +118,7 @@ def evaluate(
     """
     synthetic = artefact.load_synthetic_set(set_path)
     check_names(config)
+    use_compilation_cache(config.execution)
     dataset = load(config)
     check_fit(synthetic, dataset, set_path)
     layout = make_layout(config, dataset.num_classes)
