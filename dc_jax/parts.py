@@ -102,7 +102,7 @@ def make_parts(
             name,
             dataset.num_classes,
             dataset.image_shape,
-            make_conv_fn(config.execution.convolution),
+            make_conv_fn(config.execution.convolution, layout.platform),
         )
     return network, make_execution(
         config.execution, network, dataset.image_shape, layout
