@@ -127,6 +127,12 @@ class Config:
         """
         return _create(cls, values, prefix="")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plain values that `create` makes this of."""
+        return dataclasses.asdict(
+            self, dict_factory=lambda items: {k.rstrip("_"): v for k, v in items}
+        )
+
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
         outer, inner = default_loops(self.ipc)

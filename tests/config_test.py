@@ -251,3 +251,11 @@ def test_loops_of_every_other_number_of_images(ipc):
 )
 def test_loops_may_be_given(fields, loops):
     assert Config.create(_values(ipc=10, **fields)).loops() == loops
+
+
+def test_to_dict_is_what_create_takes():
+    values = base.get_config().to_dict()
+    values["mesh"]["class"] = 3
+    config = Config.create(values)
+    assert config.to_dict() == values
+    assert config.mesh.class_ == 3
