@@ -1,4 +1,4 @@
-"""Networks in bfloat16: where it is used, where not, and what is left of the numbers."""
+"""Networks in bfloat16: where it is used, where not, and how far numbers move."""
 
 import jax
 import numpy as np
