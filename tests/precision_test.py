@@ -125,12 +125,6 @@ def test_bfloat16_agrees_with_float32(name, implementation):
     expected, got = jax.jit(single)(variables), jax.jit(half)(variables)
     logits, grads, loss, images_grad = zip(expected, got, strict=True)
     scale = np.max(np.abs(logits[0]))
-    print(
-        np.max(np.abs(logits[0] - logits[1])) / scale,
-        1 - _cosine(*grads),
-        loss,
-        1 - _cosine(*images_grad),
-    )
     np.testing.assert_allclose(logits[1], logits[0], atol=0.03 * scale)
     assert _cosine(*grads) > 0.99
     np.testing.assert_allclose(loss[1], loss[0], rtol=0.03)
