@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
 
-    # How to run it; changes speed and memory, not what is computed.
+    # How to run it; changes speed and memory, and what is computed by rounding alone.
     config.execution = ConfigDict()
     # "native", "trilinear" (gradients that the CPU backend runs fast) or "winograd"
     # (the same with fewer multiplications) convolutions. None: winograd on CPU, else
@@ -89,6 +89,10 @@ def get_config() -> ConfigDict:
     config.execution.convolution = placeholder(str)
     # Networks at once ("vmap") or one after another ("map"). None: map on CPU.
     config.execution.network_loop = placeholder(str)
+    # "float32", or "bfloat16", three digits, for the layers of the networks on a TPU or
+    # GPU; a CPU is slower with it. Images, parameters, normalisations, losses and the
+    # gradients that are compared or descended stay float32.
+    config.execution.dtype = "float32"
     # Images whose activations are held at once. None: as many as fit in the cache of
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)

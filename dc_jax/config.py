@@ -17,6 +17,7 @@ from dc_jax.matching import DISTANCES
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
+DTYPES = ("float32", "bfloat16")
 
 # Outer steps and inner epochs of the authors' code, by images per class.
 _PUBLISHED_LOOPS = {
@@ -79,6 +80,7 @@ class EvaluationConfig:
 class ExecutionConfig:
     convolution: str | None = _field(_one_of(*CONVOLUTIONS))
     network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
+    dtype: str = _field(_one_of(*DTYPES))
     slice_size: int | None = _field(_at_least(1))
     compilation_cache: str | None = _field(_NOT_EMPTY)
 

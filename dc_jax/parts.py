@@ -103,6 +103,7 @@ def make_parts(
             dataset.num_classes,
             dataset.image_shape,
             make_conv_fn(config.execution.convolution, layout.platform),
+            dtype=config.execution.dtype,
         )
     return network, make_execution(
         config.execution, network, dataset.image_shape, layout

@@ -19,7 +19,7 @@ from dc_jax.data import Dataset
 from dc_jax.evaluate import Protocol
 
 # A stopped run may be continued with other values of these: they do not change the
-# images after a given iteration.
+# images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("evaluation", "execution", "mesh"),

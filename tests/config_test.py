@@ -98,6 +98,7 @@ def test_an_integer_is_taken_for_a_float():
         ("init", "real"),
         ("execution__network_loop", "vmap"),
         ("execution__convolution", "native"),
+        ("execution__dtype", "bfloat16"),
         ("evaluation__epochs", 1),
     ],
 )
@@ -179,6 +180,12 @@ def test_edges_are_allowed(field, value):
             "scan",
             "config.execution.network_loop must be one of vmap, map, got 'scan'.",
         ),
+        (
+            "execution__dtype",
+            "float16",
+            "config.execution.dtype must be one of float32, bfloat16, got 'float16'.",
+        ),
+        ("execution__dtype", None, "config.execution.dtype must be str, got None."),
         ("dataset__name", "", "config.dataset.name must be a name, got ''."),
         (
             "evaluation__network",
