@@ -68,7 +68,7 @@ def whole(tmp_path_factory):
             traces.append(args)
             return method.step(*args)
 
-        return Method(method.init, step)
+        return method._replace(step=step)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "make_method", make_counting_method)
@@ -219,7 +219,11 @@ def _toy_method(goes_wrong=""):
         toy = _ToyState(toy.count + 1, toy.is_fragile, trace)
         return CondenseState(images, toy), {"loss": loss}
 
-    return Method(init, step)
+    def draw_nothing(store, key):
+        del key
+        return jnp.zeros((store.num_classes, 0), jnp.int32)
+
+    return Method(init, step, draw_nothing, draw_nothing)
 
 
 @pytest.fixture
