@@ -75,8 +75,8 @@ def _run(config, network, layout, *, stream):
         if stream:
             store = host.load(step_draws(host.index, step_keys, iteration))
         sizes.add(len(store.images))
-        results.append(step(results[-1], store, step_keys, iteration)[0])
-        results.append(step(state, store, step_keys, iteration)[1])
+        state, metrics = step(state, store, step_keys, iteration)
+        results.append((state, metrics))
     return results, sizes
 
 
