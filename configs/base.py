@@ -58,6 +58,9 @@ def get_config() -> ConfigDict:
     # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder.
     # None: TFDS's default.
     config.dataset.path = placeholder(str)
+    # Whether the devices get only the training images that an iteration draws, and the
+    # others stay on disk, for sets larger than memory. The result is the same.
+    config.dataset.stream = False
 
     config.network = ConfigDict()
     # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, VGG11, VGG11BN, ResNet18, ResNet18BN,

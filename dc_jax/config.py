@@ -47,6 +47,7 @@ def _one_of(*names: str) -> dict[str, Any]:
 _POSITIVE = {"is_allowed": lambda value: 0 < value < math.inf, "allowed": "positive"}
 _FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
 _SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
+_ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
 _NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}
 
 
@@ -58,6 +59,7 @@ def _field(rule: dict[str, Any]) -> Any:
 class DatasetConfig:
     name: str = _field(_NOT_EMPTY)
     path: str | None = _field(_NOT_EMPTY)
+    stream: bool = _field(_ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -54,6 +54,8 @@ def claim(config: Config, folder: Path) -> None:
     path = folder / "config.json"
     ours = config.to_dict()
     theirs = _read(path)
+    if theirs:  # Where the images are kept does not change them.
+        theirs.setdefault("dataset", {})["stream"] = config.dataset.stream
     for name in ours if theirs else ():
         if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
             raise ValueError(

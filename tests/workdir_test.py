@@ -81,6 +81,7 @@ def test_claim_refuses_another_runs_folder(tmp_path, field, value):
         ("checkpoint_minutes", 1.0),
         ("evaluation.epochs", 2),
         ("execution.network_loop", "vmap"),
+        ("dataset.stream", True),
     ],
 )
 def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
