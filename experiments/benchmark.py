@@ -26,6 +26,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,7 +42,7 @@ from experiments.benchmark_cases import (
     WORKLOADS,
     Case,
 )
-from experiments.benchmark_measure import measure, measure_startup
+from experiments.benchmark_measure import ROOT, measure, measure_startup
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
 _IPC = flags.DEFINE_list("ipc", "1,10,50", "Numbers of synthetic images a class.")
@@ -55,16 +56,20 @@ _GROWTH = flags.DEFINE_bool(
 )
 _STARTUP = flags.DEFINE_bool("startup", False, "Measure the start of the program too.")
 _SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes, to see whether all works.")
+_PYTORCH = flags.DEFINE_bool(
+    "pytorch", True, "Compare with PyTorch where there is one."
+)
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", None, "Python that has PyTorch. None: this one, if it has."
 )
 
-_PACKAGES = ("dc_jax", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
     unknown = set(_WORKLOADS.value) - {*WORKLOADS}
     if unknown:
         raise app.UsageError(
@@ -87,7 +92,7 @@ def _measure_all() -> Iterator[dict[str, Any]]:
     """Yields a record for each measurement."""
     yield {"measurement": "machine", **machine()}
     base = SMOKE if _SMOKE.value else Case()
-    pythons = find_pythons(_TORCH_PYTHON.value)
+    pythons = find_pythons()
     for cores in (1, None):
         case = dataclasses.replace(base, workload="matmul", cores=cores)
         ours = {"dc_jax": pythons["dc_jax"]}
@@ -110,11 +115,13 @@ def _measure_all() -> Iterator[dict[str, Any]]:
                 yield from measure(case, pythons, rounds=_ROUNDS.value, growth=axis)
 
 
-def find_pythons(torch_python: str | None) -> dict[str, str]:
+def find_pythons() -> dict[str, str]:
     """Returns the interpreter of each system; without PyTorch only this project's."""
     pythons = {"dc_jax": sys.executable}
-    if torch_python or importlib.util.find_spec("torch"):
-        pythons["pytorch"] = torch_python or sys.executable
+    if not _PYTORCH.value:
+        return pythons
+    if _TORCH_PYTHON.value or importlib.util.find_spec("torch"):
+        pythons["pytorch"] = _TORCH_PYTHON.value or sys.executable
     else:
         logging.info(
             "PyTorch is not installed here, so dc_jax is measured alone. To compare: "
@@ -138,10 +145,21 @@ def machine() -> dict[str, Any]:
         "load_average": round(os.getloadavg()[0], 2),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "versions": {
+            "commit": _commit(),
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
     }
+
+
+def _commit() -> str:
+    """The commit that is measured, `-dirty` where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
