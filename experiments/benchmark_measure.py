@@ -37,8 +37,10 @@ def measure(
     Returns:
       A record for each system, and one of their ratio where there are two.
     """
-    logging.info("%s", case)
-    common = {**dataclasses.asdict(case), "growth": growth}
+    fields = dataclasses.asdict(case)
+    changed = [f"{k} {v}" for k, v in fields.items() if v != getattr(Case, k)]
+    logging.info("Measuring %s: %s.", case.workload, ", ".join(changed) or "as it is")
+    common = {**fields, "growth": growth}
     with contextlib.ExitStack() as stack:
         # One is ready and warm before the next one is started.
         workers = {

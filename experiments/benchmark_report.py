@@ -49,6 +49,9 @@ def _peak(records: list[Record]) -> float | None:
 def _machine(records: list[Record]) -> str:
     machine = next(r for r in records if r["measurement"] == "machine")
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
+    torch = [r["version"] for r in records if r.get("system") == "pytorch"]
+    if torch:
+        versions += f", torch {torch[0]}"
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
         f"{versions}. Load average before: {machine['load_average']}. "
@@ -71,7 +74,7 @@ def _times(pairs: list[dict[str, Record]]) -> str:
         ours, ratio = pair["dc_jax"], pair.get("ratio", {})
         rows.append(
             [
-                *(ours["workload"], ours["ipc"], ours["networks"]),
+                *_names(ours),
                 _spread(ours),
                 _number(ours["median"] / ours["networks"]),
                 _spread(pair.get("pytorch")),
@@ -95,7 +98,7 @@ def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
         rate = flops / ours["median"]
         rows.append(
             [
-                *(ours["workload"], ours["ipc"], ours["networks"]),
+                *_names(ours),
                 *(_number(flops), _number(rate)),
                 f"{100 * rate / peak:.0f} %" if peak else "–",
                 _number(flops / torch["median"] if torch else None),
@@ -174,6 +177,11 @@ def _plot(records: list[Record], path: Path) -> None:
         plot.set(xlabel=axis, ylabel="seconds an outer step", ylim=(0, None))
         plot.legend()
     figure.savefig(path, dpi=150)
+
+
+def _names(record: Record) -> list[Any]:
+    ipc = "–" if record["workload"] == "test_10k" else record["ipc"]
+    return [record["workload"], ipc, record["networks"]]
 
 
 def _spread(record: Record | None) -> str:

@@ -107,7 +107,7 @@ def _check_workload(record):
 
 
 def test_the_command_without_pytorch(tmp_path):
-    done = _run("--workloads=inner_epoch", "--nopytorch", f"--output={tmp_path}")
+    done = _run("--workloads=test_10k", "--nopytorch", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr
     records = _read(tmp_path)
     kinds = [record["measurement"] for record in records]
@@ -139,6 +139,7 @@ def _workload(system, **changes):
         **dataclasses.asdict(Case(workload="outer_step")),
         **summarise([2.0, 4.0] if system == "dc_jax" else [4.0, 8.0]),
         "growth": None,
+        "version": "1.0",
         "peak_mib": 200.0,
         "peak_running_mib": 100.0,
         "direct_flops": 30_000_000_000,
