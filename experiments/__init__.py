@@ -1,0 +1,1 @@
+"""Studies around the package: not needed to condense anything."""

@@ -1,0 +1,257 @@
+"""Compiles an iteration for a TPU that need not be there, and tells what it would take.
+
+  python -m experiments.tpu_plan --config=configs/cifar100.py --topology=v5e:2x4
+  python -m experiments.tpu_plan --table --topology=v5e:2x4,v4:2x2x2
+
+Needs the extra `tpu` (libtpu), which compiles on any machine, and no dataset. Memory is
+what the compiler gives for the real step. Time is an estimate that was never measured:
+the longer of operations at the chip's peak and bytes at its bandwidth, see `Plan`. Read
+it as "not faster than about this". `--table` does all of the paper's cells and keeps
+each in `--rows`, so the same command again continues a table that was stopped; after a
+change of the program, begin with another file.
+"""
+
+import dataclasses
+import importlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from dc_jax.config import Config
+from experiments import compiling, cost
+from experiments.chips import CHIPS, GIB, Chip, parse_topology
+
+PAPER = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
+PAPER_IPC = (1, 10, 50)
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The run, a file of configs/.", lock_config=True
+)
+_TOPOLOGY = flags.DEFINE_list(
+    "topology", ["v5e:2x4"], f"Chips, as v5e:2x4; of {', '.join(CHIPS)}."
+)
+_TABLE = flags.DEFINE_bool("table", False, "All cells of the paper instead of a run.")
+_ROWS = flags.DEFINE_string(
+    "rows", "runs/tpu_plan.jsonl", "With --table: the file of the cells done."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one iteration takes, all experiments of the run in it.
+
+    The time is a roofline: float32 products run in one pass of bfloat16, as JAX's
+    default precision on TPU has it, at the published peak; operands and results of
+    every product are float32 and go through HBM; everything else, and the exchange
+    between chips, costs nothing.
+
+    Attributes:
+      topology: of the chips.
+      num_devices: chips that the program uses; each number below is of one of them.
+      memory_bytes: arguments, results, temporaries and code; None if the compiler gave
+        up without saying.
+      fits: whether the compiler could place it.
+      advice: what fits instead; None where it fits, or nothing was found.
+      flops: of matrix products and convolutions.
+      bytes: of their operands and results.
+      seconds: the estimate of an iteration.
+      hours: of all iterations.
+    """
+
+    topology: str
+    num_devices: int
+    memory_bytes: int | None
+    fits: bool
+    advice: str | None
+    flops: float
+    bytes: float
+    seconds: float
+    hours: float
+
+
+def make_plan(config: Config, topology: str) -> Plan:
+    """Compiles the step of a run and estimates its time.
+
+    Raises:
+      ValueError: the topology or the dataset is unknown, or libtpu is missing.
+    """
+    chip = parse_topology(topology)
+    devices = compiling.get_devices(topology, chip)
+    program = compiling.make_program(config, devices)
+    memory = compiling.measure_memory(program)
+    fits = memory.fits and memory.bytes <= chip.hbm_bytes
+    work = cost.count(
+        program.step.trace(*program.args).jaxpr, while_trips=mean_epochs(config)
+    )
+    seconds = roofline(work, chip)
+    return Plan(
+        topology=topology,
+        num_devices=program.num_devices,
+        memory_bytes=memory.bytes,
+        fits=fits,
+        advice=None if fits else _find_fit(config, program.slice_size, devices),
+        flops=work.flops,
+        bytes=work.bytes,
+        seconds=seconds,
+        hours=config.iterations * seconds / 3600,
+    )
+
+
+def mean_epochs(config: Config) -> float:
+    """Returns the inner epochs of an outer step, on average.
+
+    The only `while` with products in it is the training of the networks, for 0 epochs
+    before the first outer step and `inner_loop` before each of the others.
+    """
+    outer_loop, inner_loop = config.loops()
+    return inner_loop * (outer_loop - 1) / outer_loop
+
+
+def roofline(work: cost.Cost, chip: Chip) -> float:
+    """Returns the seconds of the slower of computing and moving; see `Plan`."""
+    return max(work.flops / chip.flops, work.bytes / chip.bandwidth)
+
+
+def smaller_configs(config: Config, slice_size: int) -> Iterator[tuple[str, Config]]:
+    """Yields runs that need less memory, and what to override for each.
+
+    First those that compute the same: slices of fewer images, networks one after
+    another; then fewer networks, and one experiment.
+    """
+    for size in sorted({max(1, slice_size // 4), max(1, slice_size // 16)})[::-1]:
+        execution = dataclasses.replace(config.execution, slice_size=size)
+        changed = dataclasses.replace(config, execution=execution)
+        yield f"--config.execution.slice_size={size}", changed
+    execution = dataclasses.replace(config.execution, network_loop="map")
+    changed = dataclasses.replace(config, execution=execution)
+    yield "--config.execution.network_loop=map", changed
+    networks = config.num_networks // 2
+    while networks:
+        changed = dataclasses.replace(config, num_networks=networks)
+        yield f"--config.num_networks={networks}", changed
+        networks //= 2
+    if config.num_experiments > 1:
+        changed = dataclasses.replace(config, num_experiments=1)
+        yield "--config.num_experiments=1", changed
+
+
+def _find_fit(config: Config, slice_size: int, devices: list[Any]) -> str | None:
+    for advice, changed in smaller_configs(config, slice_size):
+        if compiling.measure_memory(compiling.make_program(changed, devices)).fits:
+            return advice
+    return None
+
+
+def describe(config: Config, plan: Plan) -> str:
+    """Returns a plan for people, without a line's end."""
+    chip = parse_topology(plan.topology)
+    memory = "unknown" if plan.memory_bytes is None else _gib(plan.memory_bytes)
+    lines = [
+        f"{config.dataset.name}, {config.ipc} image(s) a class, {plan.topology}, "
+        f"{plan.num_devices} device(s) used",
+        f"memory    {memory} of {_gib(chip.hbm_bytes)} a device: "
+        f"{'fits' if plan.fits else 'does not fit'}",
+    ]
+    if not plan.fits:
+        lines.append(f"instead   {plan.advice or 'nothing that was tried fits'}")
+    return "\n".join(
+        [
+            *lines,
+            f"work      {plan.flops:.3g} FLOPs, {plan.bytes:.3g} bytes an iteration "
+            f"and device",
+            f"computing {1e3 * plan.flops / chip.flops:.3g} ms at "
+            f"{chip.flops / 1e12:g} TFLOP/s (bfloat16, one pass)",
+            f"moving    {1e3 * plan.bytes / chip.bandwidth:.3g} ms at "
+            f"{chip.bandwidth / 1e9:g} GB/s",
+            f"estimate  at least {1e3 * plan.seconds:.3g} ms an iteration of "
+            f"{config.num_experiments} experiment(s), {plan.hours:.2g} hours for "
+            f"{config.iterations}; not measured",
+        ]
+    )
+
+
+def _gib(number: int) -> str:
+    return f"{number / GIB:.3g} GiB"
+
+
+TABLE_HEAD = """\
+| dataset | images a class | chips | devices used | memory a device | fits | \
+TFLOPs an iteration | seconds an iteration, at least | hours a cell, at least |
+|---|---|---|---|---|---|---|---|---|"""
+
+
+def table_row(name: str, ipc: int, plan: Plan) -> str:
+    """Returns a row of the table `TABLE_HEAD`."""
+    memory = "?" if plan.memory_bytes is None else _gib(plan.memory_bytes)
+    fits = "yes" if plan.fits else f"no; {plan.advice or 'nothing tried does'}"
+    return (
+        f"| {name} | {ipc} | {plan.topology} | {plan.num_devices} | {memory} | {fits} "
+        f"| {plan.flops / 1e12:.3g} | {plan.seconds:.2g} | {plan.hours:.2g} |"
+    )
+
+
+def run_table(names: list[str], topologies: list[str], path: Path) -> Iterator[str]:
+    """Yields the table line by line; what is in `path` is not compiled again.
+
+    Args:
+      names: of files of configs/.
+      topologies: for each.
+      path: JSON lines, one a cell; created where needed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    done = {row["cell"]: Plan(**row["plan"]) for row in map(json.loads, lines)}
+    yield TABLE_HEAD
+    for name in names:
+        for ipc in PAPER_IPC:
+            values = importlib.import_module(f"configs.{name}").get_config()
+            values.ipc = ipc
+            config = Config.create(values.to_dict())
+            for topology in topologies:
+                cell = _cell_name(config, topology)
+                if cell not in done:
+                    done[cell] = make_plan(config, topology)
+                    row = {"cell": cell, "plan": dataclasses.asdict(done[cell])}
+                    with path.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+                yield table_row(name, ipc, done[cell])
+
+
+def _cell_name(config: Config, topology: str) -> str:
+    """All that a plan follows from, but the code."""
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
+    values = {"config": dataclasses.asdict(config), "topology": topology, **versions}
+    return json.dumps(values, sort_keys=True)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    if _TABLE.value == bool(_CONFIG.value):
+        raise app.UsageError("either --config=FILE or --table is needed.")
+    # Nothing runs: a TPU that is there stays free for others.
+    jax.config.update("jax_platforms", "cpu")
+    try:
+        compiling.check_libtpu()
+        for topology in _TOPOLOGY.value:
+            parse_topology(topology)
+        if _TABLE.value:
+            for line in run_table(list(PAPER), _TOPOLOGY.value, Path(_ROWS.value)):
+                print(line, flush=True)
+            return
+        config = Config.create(_CONFIG.value.to_dict())
+        for topology in _TOPOLOGY.value:
+            print(describe(config, make_plan(config, topology)), flush=True)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    app.run(main)
