@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.interpreters import partial_eval
 
 
 class Cost(NamedTuple):
@@ -34,21 +35,28 @@ class Cost(NamedTuple):
 _NOTHING = Cost(0, 0)
 
 
-def count(jaxpr: ClosedJaxpr | Jaxpr, *, while_trips: float | None = None) -> Cost:
+def count(program: ClosedJaxpr, *, while_trips: float | None = None) -> Cost:
     """Returns the work of a program on one device.
 
-    A `scan` counts as often as it is long, a `cond` as the branch with the most
-    operations. The body of a `shard_map` has the shapes of one device's part and counts
-    once; what is outside of it counts in full, as if every device did all of it.
+    What no result needs does not count, as XLA removes it. A `scan` counts as often as
+    it is long, a `cond` as the branch with the most operations. The body of a
+    `shard_map` has the shapes of one device's part and counts once; what is outside of
+    it counts in full, as if every device did all of it.
 
     Args:
-      jaxpr: the program.
+      program: what `jax.make_jaxpr` returns.
       while_trips: how often the body of a `while` runs, on average; None where no
         `while` holds a matrix product or convolution.
 
     Raises:
       ValueError: a `while` does, and `while_trips` is None.
     """
+    jaxpr = program.jaxpr
+    needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _count(needed, while_trips)
+
+
+def _count(jaxpr: ClosedJaxpr | Jaxpr, while_trips: float | None) -> Cost:
     total = _NOTHING
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         total = total.plus(_count_equation(equation, while_trips))
@@ -61,9 +69,7 @@ def _count_equation(equation: Any, while_trips: float | None) -> Cost:
         operands = [*equation.invars, *equation.outvars]
         moved = sum(v.aval.size * v.aval.dtype.itemsize for v in operands)
         return Cost(_FLOPS[name](equation), moved)
-    inner = [
-        count(jaxpr, while_trips=while_trips) for jaxpr in _jaxprs(equation.params)
-    ]
+    inner = [_count(jaxpr, while_trips) for jaxpr in _jaxprs(equation.params)]
     if name == "cond":
         return max(inner)
     total = _NOTHING
