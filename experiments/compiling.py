@@ -71,7 +71,13 @@ class Program(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What the compiler says: bytes on a device, or None, and whether they fit."""
+    """What a program needs of a device.
+
+    Attributes:
+      bytes: arguments, results, temporaries and code; None if the compiler gave up
+        without saying.
+      fits: whether the compiler could place them.
+    """
 
     bytes: int | None
     fits: bool
@@ -166,7 +172,7 @@ def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def measure_memory(program: Program) -> Memory:
+def measure_memory(program: Program, chip: Chip) -> Memory:
     """Compiles a program and returns the memory that a device needs for it."""
     try:
         compiled = program.step.lower(*program.args).compile()
@@ -175,14 +181,14 @@ def measure_memory(program: Program) -> Memory:
             raise
         return Memory(parse_needed(str(error)), fits=False)
     stats = compiled.memory_analysis()
-    return Memory(
+    needed = (
         stats.argument_size_in_bytes
         + stats.output_size_in_bytes
         + stats.temp_size_in_bytes
         + stats.generated_code_size_in_bytes
-        - stats.alias_size_in_bytes,
-        fits=True,
+        - stats.alias_size_in_bytes
     )
+    return Memory(needed, fits=needed <= chip.hbm_bytes)
 
 
 def parse_needed(message: str) -> int | None:

@@ -4,11 +4,10 @@
   python -m experiments.tpu_plan --table --topology=v5e:2x4,v4:2x2x2
 
 Needs the extra `tpu` (libtpu), which compiles on any machine, and no dataset. Memory is
-what the compiler gives for the real step. Time is an estimate that was never measured:
-the longer of operations at the chip's peak and bytes at its bandwidth, see `Plan`. Read
-it as "not faster than about this". `--table` does all of the paper's cells and keeps
-each in `--rows`, so the same command again continues a table that was stopped; after a
-change of the program, begin with another file.
+what the compiler gives for the real step. Time is an estimate by the roofline model and
+was never measured: see `Plan` for what it assumes. `--table` does all of the paper's
+cells and keeps each in `--rows`, so the same command again continues a table that was
+stopped; after a change of the program, begin with another file.
 """
 
 import dataclasses
@@ -47,17 +46,19 @@ _ROWS = flags.DEFINE_string(
 class Plan:
     """What one iteration takes, all experiments of the run in it.
 
-    The time is a roofline: float32 products run in one pass of bfloat16, as JAX's
-    default precision on TPU has it, at the published peak; operands and results of
-    every product are float32 and go through HBM; everything else, and the exchange
-    between chips, costs nothing.
+    The time is the longer of two. Computing: all operations of matrix products and
+    convolutions at the published peak of bfloat16, in one pass, as JAX's default
+    precision on TPU has float32 (https://docs.jax.dev/en/latest/201/precision.html). No
+    chip is faster than that; small channels and batches keep it from getting there.
+    Moving: the operands and results of each of these, in float32, through HBM at the
+    published bandwidth. What the compiler keeps on the chip makes that too long, all
+    that is not fused into a product makes it too short. Exchange between chips is free.
 
     Attributes:
       topology: of the chips.
       num_devices: chips that the program uses; each number below is of one of them.
-      memory_bytes: arguments, results, temporaries and code; None if the compiler gave
-        up without saying.
-      fits: whether the compiler could place it.
+      memory_bytes: see `compiling.Memory`.
+      fits: whether it fits.
       advice: what fits instead; None where it fits, or nothing was found.
       flops: of matrix products and convolutions.
       bytes: of their operands and results.
@@ -85,8 +86,7 @@ def make_plan(config: Config, topology: str) -> Plan:
     chip = parse_topology(topology)
     devices = compiling.get_devices(topology, chip)
     program = compiling.make_program(config, devices)
-    memory = compiling.measure_memory(program)
-    fits = memory.fits and memory.bytes <= chip.hbm_bytes
+    memory = compiling.measure_memory(program, chip)
     work = cost.count(
         program.step.trace(*program.args).jaxpr, while_trips=mean_epochs(config)
     )
@@ -95,8 +95,8 @@ def make_plan(config: Config, topology: str) -> Plan:
         topology=topology,
         num_devices=program.num_devices,
         memory_bytes=memory.bytes,
-        fits=fits,
-        advice=None if fits else _find_fit(config, program.slice_size, devices),
+        fits=memory.fits,
+        advice=None if memory.fits else _find_fit(config, program, devices, chip),
         flops=work.flops,
         bytes=work.bytes,
         seconds=seconds,
@@ -142,9 +142,12 @@ def smaller_configs(config: Config, slice_size: int) -> Iterator[tuple[str, Conf
         yield "--config.num_experiments=1", changed
 
 
-def _find_fit(config: Config, slice_size: int, devices: list[Any]) -> str | None:
-    for advice, changed in smaller_configs(config, slice_size):
-        if compiling.measure_memory(compiling.make_program(changed, devices)).fits:
+def _find_fit(
+    config: Config, program: compiling.Program, devices: list[Any], chip: Chip
+) -> str | None:
+    for advice, changed in smaller_configs(config, program.slice_size):
+        smaller = compiling.make_program(changed, devices)
+        if compiling.measure_memory(smaller, chip).fits:
             return advice
     return None
 
@@ -167,10 +170,10 @@ def describe(config: Config, plan: Plan) -> str:
             f"work      {plan.flops:.3g} FLOPs, {plan.bytes:.3g} bytes an iteration "
             f"and device",
             f"computing {1e3 * plan.flops / chip.flops:.3g} ms at "
-            f"{chip.flops / 1e12:g} TFLOP/s (bfloat16, one pass)",
+            f"{chip.flops / 1e12:g} TFLOP/s (bfloat16, one pass): not faster",
             f"moving    {1e3 * plan.bytes / chip.bandwidth:.3g} ms at "
-            f"{chip.bandwidth / 1e9:g} GB/s",
-            f"estimate  at least {1e3 * plan.seconds:.3g} ms an iteration of "
+            f"{chip.bandwidth / 1e9:g} GB/s (all operands and results, float32)",
+            f"estimate  {1e3 * plan.seconds:.3g} ms an iteration of "
             f"{config.num_experiments} experiment(s), {plan.hours:.2g} hours for "
             f"{config.iterations}; not measured",
         ]
@@ -183,7 +186,7 @@ def _gib(number: int) -> str:
 
 TABLE_HEAD = """\
 | dataset | images a class | chips | devices used | memory a device | fits | \
-TFLOPs an iteration | seconds an iteration, at least | hours a cell, at least |
+TFLOPs an iteration | seconds an iteration, estimate | hours a cell, estimate |
 |---|---|---|---|---|---|---|---|---|"""
 
 
@@ -231,6 +234,16 @@ def _cell_name(config: Config, topology: str) -> str:
     return json.dumps(values, sort_keys=True)
 
 
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, and returns what is left of it."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        sys.exit(f"error: no such field of the config: {_one_line(error)}")
+    except OSError as error:
+        sys.exit(f"error: {_one_line(error)}")
+
+
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
@@ -239,9 +252,9 @@ def main(argv: list[str]) -> None:
     # Nothing runs: a TPU that is there stays free for others.
     jax.config.update("jax_platforms", "cpu")
     try:
-        compiling.check_libtpu()
         for topology in _TOPOLOGY.value:
             parse_topology(topology)
+        compiling.check_libtpu()
         if _TABLE.value:
             for line in run_table(list(PAPER), _TOPOLOGY.value, Path(_ROWS.value)):
                 print(line, flush=True)
@@ -250,8 +263,16 @@ def main(argv: list[str]) -> None:
         for topology in _TOPOLOGY.value:
             print(describe(config, make_plan(config, topology)), flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {' '.join(str(error).split())}")
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(text).split())
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

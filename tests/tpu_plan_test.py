@@ -238,12 +238,14 @@ class _Step:
 
 
 def _memory(step) -> compiling.Memory:
-    return compiling.measure_memory(compiling.Program(step, (), 1, 1))
+    chip = Chip(flops=1.0, bandwidth=1.0, hbm_bytes=1034)
+    return compiling.measure_memory(compiling.Program(step, (), 1, 1), chip)
 
 
 def test_memory_is_what_the_compiler_places():
-    step = _Step(argument=1000, output=200, temp=30, generated_code=4, alias=200)
-    assert _memory(step) == (1034, True)
+    sizes = {"argument": 1000, "output": 200, "generated_code": 4, "alias": 200}
+    assert _memory(_Step(**sizes, temp=30)) == (1034, True)
+    assert _memory(_Step(**sizes, temp=31)) == (1035, False)
 
 
 def test_memory_that_does_not_suffice():
@@ -279,11 +281,15 @@ def test_the_first_smaller_run_that_fits_is_advised(monkeypatch):
     monkeypatch.setattr(
         compiling,
         "measure_memory",
-        lambda execution: compiling.Memory(1, execution.slice_size == 16),
+        lambda execution, chip: compiling.Memory(1, execution.slice_size == 16),
     )
-    find = tpu_plan._find_fit
-    assert find(_config(), 256, []) == "--config.execution.slice_size=16"
-    assert find(_config(), 32, []) is None
+
+    def find(slice_size):
+        program = compiling.Program(None, (), 1, slice_size)
+        return tpu_plan._find_fit(_config(), program, [], CHIPS["v4"])
+
+    assert find(256) == "--config.execution.slice_size=16"
+    assert find(32) is None
 
 
 def test_choices_are_those_of_a_tpu(monkeypatch):
@@ -331,7 +337,7 @@ def test_a_plan_in_words():
     assert "4 GiB of 15.8 GiB a device: fits" in text
     assert "computing 1e+03 ms at 197 TFLOP/s" in text
     assert "moving    100 ms at 819 GB/s" in text
-    assert "at least 1e+03 ms an iteration of 5 experiment(s), 0.28 hours" in text
+    assert "estimate  1e+03 ms an iteration of 5 experiment(s), 0.28 hours" in text
     plan = dataclasses.replace(PLAN, fits=False, memory_bytes=None, advice="--x=1")
     text = tpu_plan.describe(_config(), plan)
     assert "unknown of 15.8 GiB a device: does not fit\ninstead   --x=1" in text
@@ -376,6 +382,21 @@ def _run(*args) -> subprocess.CompletedProcess:
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         check=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--table", "either --config=FILE or --table is needed"),
+        ("--config.ipx=1", "error: no such field of the config: 'ipx'"),
+        ("--topology=v9:2x2", "error: --topology must be"),
+    ],
+)
+def test_wrong_flags_give_one_line(flag, message):
+    done = _run("--config=configs/digits.py", flag)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is there")
