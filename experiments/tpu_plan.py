@@ -169,11 +169,11 @@ def describe(config: Config, plan: Plan) -> str:
             *lines,
             f"work      {plan.flops:.3g} FLOPs, {plan.bytes:.3g} bytes an iteration "
             f"and device",
-            f"computing {1e3 * plan.flops / chip.flops:.3g} ms at "
+            f"computing {_duration(plan.flops / chip.flops)} at "
             f"{chip.flops / 1e12:g} TFLOP/s (bfloat16, one pass): not faster",
-            f"moving    {1e3 * plan.bytes / chip.bandwidth:.3g} ms at "
+            f"moving    {_duration(plan.bytes / chip.bandwidth)} at "
             f"{chip.bandwidth / 1e9:g} GB/s (all operands and results, float32)",
-            f"estimate  {1e3 * plan.seconds:.3g} ms an iteration of "
+            f"estimate  {_duration(plan.seconds)} an iteration of "
             f"{config.num_experiments} experiment(s), {plan.hours:.2g} hours for "
             f"{config.iterations}; not measured",
         ]
@@ -182,6 +182,10 @@ def describe(config: Config, plan: Plan) -> str:
 
 def _gib(number: int) -> str:
     return f"{number / GIB:.3g} GiB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
 
 
 TABLE_HEAD = """\

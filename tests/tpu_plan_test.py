@@ -335,9 +335,9 @@ PLAN = tpu_plan.Plan(
 def test_a_plan_in_words():
     text = tpu_plan.describe(_config(), PLAN)
     assert "4 GiB of 15.8 GiB a device: fits" in text
-    assert "computing 1e+03 ms at 197 TFLOP/s" in text
+    assert "computing 1 s at 197 TFLOP/s" in text
     assert "moving    100 ms at 819 GB/s" in text
-    assert "estimate  1e+03 ms an iteration of 5 experiment(s), 0.28 hours" in text
+    assert "estimate  1 s an iteration of 5 experiment(s), 0.28 hours" in text
     plan = dataclasses.replace(PLAN, fits=False, memory_bytes=None, advice="--x=1")
     text = tpu_plan.describe(_config(), plan)
     assert "unknown of 15.8 GiB a device: does not fit\ninstead   --x=1" in text
