@@ -92,5 +92,16 @@ def get_config() -> ConfigDict:
     # Images whose activations are held at once. None: as many as fit in the cache of
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)
+    # A folder, for any number of runs, in which compiled programs are kept, so that
+    # the same command compiles nothing the second time. It only grows; any file of it
+    # may be deleted. JAX runs what it finds there, so nobody else should be able to
+    # write to it. None: what the environment tells JAX, by default nothing is kept.
+    config.execution.compilation_cache = placeholder(str)
+
+    # How many devices share the networks (of all experiments), and the classes. None:
+    # the split of all devices that leaves least to each; on CPU a core is a device.
+    config.mesh = ConfigDict()
+    config.mesh.net = placeholder(int)
+    config.mesh["class"] = placeholder(int)
 
     return config

@@ -10,6 +10,7 @@ write is still under way, and a checkpoint does not depend on the number of devi
 was written with.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -38,7 +39,7 @@ class Checkpointer:
     """Saves and restores a pytree of arrays, numbered by step, in one folder."""
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2):
-        """Opens the folder, creating it where needed.
+        """Chooses the folder, which the first save creates where needed.
 
         Args:
           directory: folder that holds checkpoints and nothing else. On several hosts
@@ -53,15 +54,23 @@ class Checkpointer:
         self._directory = os.path.abspath(directory)
         if os.path.exists(self._directory) and not os.path.isdir(self._directory):
             raise ValueError(f"checkpoint path {self._directory} is not a folder.")
-        import orbax.checkpoint as ocp
+        self._keep = keep
+        self._damaged: set[int] = set()
+
+    @functools.cached_property
+    def _ocp(self) -> Any:
+        # Not before it is needed: a new run need not wait for the import.
+        import orbax.checkpoint
 
         logging.get_absl_logger().addFilter(_is_not_orbax_chatter)
-        self._ocp = ocp
-        self._damaged: set[int] = set()
-        self._manager = ocp.CheckpointManager(
+        return orbax.checkpoint
+
+    @functools.cached_property
+    def _manager(self) -> Any:
+        return self._ocp.CheckpointManager(
             self._directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+            options=self._ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep,
                 # What a killed process left half written.
                 cleanup_tmp_directories=True,
                 # Otherwise a damaged step could already fail here.
@@ -128,6 +137,8 @@ class Checkpointer:
           ValueError: no step is intact, or the newest intact one does not fit
             `template` because it was saved under another configuration.
         """
+        if not os.path.exists(self._directory):
+            return None
         self.wait()
         steps = self._steps()
         for step in reversed(steps):
@@ -154,12 +165,18 @@ class Checkpointer:
 
     def wait(self) -> None:
         """Returns when all that was saved is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
+        if self._is_open():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
         self.wait()
-        self._manager.close()
+        if self._is_open():
+            self._manager.close()
+
+    def _is_open(self) -> bool:
+        # Where the cached property is kept.
+        return "_manager" in vars(self)
 
     def _steps(self) -> list[int]:
         return sorted(self._manager.all_steps())

@@ -80,6 +80,13 @@ class ExecutionConfig:
     convolution: str | None = _field(_one_of(*CONVOLUTIONS))
     network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
     slice_size: int | None = _field(_at_least(1))
+    compilation_cache: str | None = _field(_NOT_EMPTY)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    net: int | None = _field(_at_least(1))
+    class_: int | None = _field(_at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +116,7 @@ class Config:
     network: NetworkConfig
     evaluation: EvaluationConfig
     execution: ExecutionConfig
+    mesh: MeshConfig
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "Config":
@@ -137,7 +145,8 @@ def default_loops(ipc: int) -> tuple[int, int]:
 
 
 def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+    # `class` is no name for an attribute in Python.
+    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
             raise ValueError(
@@ -149,15 +158,16 @@ def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     for name, field in fields.items():
         if name not in values:
             raise ValueError(f"config.{prefix}{name} is missing.")
-        if dataclasses.is_dataclass(hints[name]):
+        hint = hints[field.name]
+        if dataclasses.is_dataclass(hint):
             if not isinstance(values[name], Mapping):
                 raise ValueError(
                     f"config.{prefix}{name} must be a group of fields, got "
                     f"{values[name]!r}."
                 )
-            checked[name] = _create(hints[name], values[name], f"{prefix}{name}.")
+            checked[field.name] = _create(hint, values[name], f"{prefix}{name}.")
         else:
-            checked[name] = _check(values[name], hints[name], field, prefix + name)
+            checked[field.name] = _check(values[name], hint, field, prefix + name)
     return cls(**checked)
 
 

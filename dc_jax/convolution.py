@@ -24,26 +24,30 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 
 IMPLEMENTATIONS = ("native", "trilinear", "winograd")
 _NHWC = ("NHWC", "HWIO", "NHWC")
-# Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three times
-# as long to compile: 8 s for the paper's ConvNet, half a minute for VGG-11.
+# Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three
+# times as long to compile: 8 s for the paper's ConvNet, half a minute for VGG-11.
 _MIN_WINOGRAD_PIXELS = 16
 # With this few input channels a matrix product over patches beats the convolution.
 _MAX_PATCH_CHANNELS = 4
 
 
-def make_conv_fn(implementation: str | None = None) -> ConvFn:
+def make_conv_fn(
+    implementation: str | None = None, platform: str | None = None
+) -> ConvFn:
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
     Args:
       implementation: `native`, `trilinear`, `winograd` (trilinear, and by Winograd's
         algorithm where that applies), or None for the backend's best one: `winograd`
         on CPU, `native` elsewhere.
+      platform: `cpu`, `gpu` or `tpu`; None for JAX's default.
 
     Raises:
       ValueError: the name is unknown.
     """
     if implementation is None:
-        implementation = "winograd" if jax.default_backend() == "cpu" else "native"
+        platform = platform or jax.default_backend()
+        implementation = "winograd" if platform == "cpu" else "native"
     if implementation == "native":
         return lax.conv_general_dilated
     if implementation == "trilinear":

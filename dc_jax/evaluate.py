@@ -12,6 +12,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import optax
+from jax.sharding import PartitionSpec as P
 
 from dc_jax.augment import parse_strategy
 from dc_jax.config import EvaluationConfig
@@ -100,6 +101,7 @@ def make_evaluate(
       execution: how to run it.
     """
     parts = phases(protocol, network, execution)
+    devices = execution.layout.everything
 
     def evaluate(images, labels, test_images, test_labels, keys) -> jax.Array:
         def evaluate_one(key: jax.Array) -> jax.Array:
@@ -119,9 +121,12 @@ def make_evaluate(
                 slice_size=execution.slice_size,
             )
 
-        return batched(evaluate_one, execution.network_loop)(keys)
+        num = keys.shape[0]
+        mine, _ = devices.part(num)
+        accuracies = batched(evaluate_one, execution.network_loop)(keys[mine])
+        return devices.gather(accuracies, num)
 
-    return evaluate
+    return execution.layout.spread(evaluate, P())
 
 
 def phases(

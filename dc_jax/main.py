@@ -44,9 +44,10 @@ def main(argv: list[str]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax import runner
+    from dc_jax import parallel, runner
     from dc_jax.config import Config
 
+    parallel.use_cpu_cores()
     try:
         config = Config.create(_CONFIG.value.to_dict())
         if _MODE.value == "condense":

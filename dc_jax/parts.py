@@ -16,6 +16,7 @@ from dc_jax.data import Dataset, load_dataset
 from dc_jax.execution import Execution, make_execution
 from dc_jax.methods import check_method
 from dc_jax.networks import default_depth, has_batch_norm, make_network
+from dc_jax.parallel import Layout
 
 
 def load(config: Config) -> Dataset:
@@ -58,8 +59,9 @@ def _naming(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
 
 
-def log_choices(config: Config, dataset: Dataset) -> None:
+def log_choices(config: Config, dataset: Dataset, layout: Layout) -> None:
     """Logs what was chosen by a rule or by necessity."""
+    logging.info("Running on %s.", layout)
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
         logging.info("%s has depth %d here.", config.network.name, depth)
@@ -89,7 +91,7 @@ def log_choices(config: Config, dataset: Dataset) -> None:
 
 
 def make_parts(
-    config: Config, dataset: Dataset, field: str
+    config: Config, dataset: Dataset, field: str, layout: Layout
 ) -> tuple[nn.Module, Execution]:
     """Returns the network of `network` or `evaluation`, and how to run it here."""
     name, path = config.network.name, "config.network.name"
@@ -100,9 +102,11 @@ def make_parts(
             name,
             dataset.num_classes,
             dataset.image_shape,
-            make_conv_fn(config.execution.convolution),
+            make_conv_fn(config.execution.convolution, layout.platform),
         )
-    return network, make_execution(config.execution, network, dataset.image_shape)
+    return network, make_execution(
+        config.execution, network, dataset.image_shape, layout
+    )
 
 
 def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:

@@ -15,15 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.sharding import PartitionSpec as P
 
 from dc_jax import artefact, workdir
 from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store, normalise
+from dc_jax.data.store import store_specs
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
-from dc_jax.execution import Execution
+from dc_jax.execution import Execution, compiler_options, use_compilation_cache
 from dc_jax.methods import make_method
+from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 from dc_jax.train import batched
@@ -48,11 +51,13 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     result = workdir.finished_result(config, folder)
     if result is None:
         check_names(config)
+        use_compilation_cache(config.execution)
         dataset = load(config)
-        network, execution = make_parts(config, dataset, "network")
+        layout = make_layout(config, dataset.num_classes)
+        network, execution = make_parts(config, dataset, "network", layout)
         method = make_method(config, network, execution)
-        evaluator = make_evaluator(config, dataset)
-        log_choices(config, dataset)
+        evaluator = make_evaluator(config, dataset, layout)
+        log_choices(config, dataset, layout)
         with workdir.locked(folder):
             workdir.claim(config, folder)
             result = _run(config, folder, method, execution, evaluator)
@@ -113,9 +118,11 @@ def evaluate(
     """
     synthetic = artefact.load_synthetic_set(set_path)
     check_names(config)
+    use_compilation_cache(config.execution)
     dataset = load(config)
     check_fit(synthetic, dataset, set_path)
-    evaluator = make_evaluator(config, dataset)
+    layout = make_layout(config, dataset.num_classes)
+    evaluator = make_evaluator(config, dataset, layout)
     began = time.monotonic()
     result = {
         **workdir.summarise(evaluate_sets(config, evaluator, [synthetic])),
@@ -158,7 +165,7 @@ class Evaluator:
         return np.asarray(accuracies, np.float64)
 
 
-def make_evaluator(config: Config, dataset: Dataset) -> Evaluator:
+def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
     """Returns the evaluation of a run.
 
     Raises:
@@ -168,10 +175,12 @@ def make_evaluator(config: Config, dataset: Dataset) -> Evaluator:
         config.evaluation, dataset_name=dataset.name, network_name=config.network.name
     )
     field = "evaluation" if config.evaluation.network else "network"
-    network, execution = make_parts(config, dataset, field)
-    return Evaluator(
-        dataset, protocol, jax.jit(make_evaluate(protocol, network, execution))
+    network, execution = make_parts(config, dataset, field, layout)
+    train_and_test = jax.jit(
+        make_evaluate(protocol, network, execution),
+        compiler_options=compiler_options(layout),
     )
+    return Evaluator(dataset, protocol, train_and_test)
 
 
 def evaluate_sets(
@@ -205,7 +214,7 @@ def make_set(images: jax.Array, dataset: Dataset) -> SyntheticSet:
 
 
 def compile_method(
-    method: Method, experiment_loop: str
+    method: Method, execution: Execution
 ) -> tuple[Callable[..., CondenseState], Callable[..., Any]]:
     """Returns a method's functions over the axis E of experiments, jitted.
 
@@ -215,8 +224,9 @@ def compile_method(
 
     Args:
       method: for one experiment.
-      experiment_loop: `vmap` or `map`.
+      execution: how experiments, too, are run.
     """
+    layout = execution.layout
 
     def init(store: ClassStore, keys: jax.Array) -> CondenseState:
         return jax.vmap(lambda key: method.init(store, key))(keys)
@@ -230,9 +240,21 @@ def compile_method(
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(state.images).all()
             return state, {**metrics, "is_finite": finite}
 
-        return batched(one, experiment_loop)(state, keys)
+        mine, _ = layout.experiments.part(len(keys))
+        mine_state, mine_keys = jax.tree.map(lambda leaf: leaf[mine], (state, keys))
+        results = batched(one, execution.network_loop)(mine_state, mine_keys)
+        return layout.experiments.gather(results, len(keys))
 
-    return jax.jit(init), jax.jit(step)
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        def spread(*args: Any) -> Any:
+            specs = tuple(
+                store_specs(arg) if isinstance(arg, ClassStore) else P() for arg in args
+            )
+            return layout.spread(function, specs)(*args)
+
+        return jax.jit(spread, compiler_options=compiler_options(layout))
+
+    return compiled(init), compiled(step)
 
 
 def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
@@ -254,8 +276,8 @@ class Loop:
         self, method: Method, execution: Execution, evaluator: Evaluator
     ) -> tuple[CondenseState, float]:
         """Returns the last state, leaves `[E, ...]`, and the seconds it took."""
-        store = make_store(self.dataset)
-        init, step = compile_method(method, execution.network_loop)
+        store = make_store(self.dataset, execution.layout)
+        init, step = compile_method(method, execution)
         init_keys, step_keys, _ = jax.vmap(
             lambda experiment: experiment_keys(self.config, experiment)
         )(jnp.arange(self.config.num_experiments)).T

@@ -14,6 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from dc_jax import augment
+from dc_jax.parallel import WHOLE, Axis
+
+# Networks whose activations are held at once by `vmap`.
+_MAX_AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +31,7 @@ class Recipe:
       slice_size: images whose gradient is computed at once; the gradient of a batch is
         accumulated over slices. Changes memory and speed only.
       augmentation: strategy of `augment`, drawn anew for every image and step.
+      devices: that share the images of a batch.
     """
 
     network: nn.Module
@@ -34,6 +39,7 @@ class Recipe:
     batch_size: int
     slice_size: int
     augmentation: str = "none"
+    devices: Axis = WHOLE
 
 
 class TrainState(NamedTuple):
@@ -132,6 +138,7 @@ def mean_gradient(
     labels: jax.Array,
     *,
     slice_size: int,
+    devices: Axis = WHOLE,
 ) -> dict[str, Any]:
     """Returns the gradient of the mean cross-entropy with respect to the parameters.
 
@@ -143,14 +150,19 @@ def mean_gradient(
       images: normalised. Shape `[n, H, W, D]`.
       labels: Shape `[n]`.
       slice_size: images at once. Changes memory and speed only.
+      devices: that share the images.
 
     Returns:
       A tree like `variables["params"]`.
     """
+    num = labels.shape[0]
+    mine, counts = devices.part(num)
+    if devices.size > 1:
+        images, labels = images[mine], labels[mine]
 
-    def sum_of_losses(params, images, labels):
+    def sum_of_losses(params, images, labels, counts):
         logits = network.apply({**variables, "params": params}, images)
-        return jnp.sum(cross_entropy(logits, labels))
+        return jnp.sum(jnp.where(counts, cross_entropy(logits, labels), 0))
 
     def add(total, batch):
         return jax.tree.map(
@@ -158,8 +170,8 @@ def mean_gradient(
         )
 
     zeros = jax.tree.map(jnp.zeros_like, variables["params"])
-    total = fold_slices(add, zeros, (images, labels), slice_size)
-    return jax.tree.map(lambda leaf: leaf / labels.shape[0], total)
+    total = devices.sum(fold_slices(add, zeros, (images, labels, counts), slice_size))
+    return jax.tree.map(lambda leaf: leaf / num, total)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -230,12 +242,20 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
 
     Args:
       function: of one element of each argument.
-      loop: `vmap`, or `map` for one after another, which is the faster on a CPU: there
-        vmapped networks make grouped convolutions.
+      loop: `vmap`, a few at once, or `map`, one after another, which is the faster on a
+        CPU: there vmapped networks make grouped convolutions.
     """
-    if loop == "vmap":
-        return jax.vmap(function)
-    return lambda *args: jax.lax.map(lambda element: function(*element), args)
+
+    def run(*args):
+        num = jax.tree.leaves(args)[0].shape[0]
+        if loop == "vmap" and num <= _MAX_AT_ONCE:
+            return jax.vmap(function)(*args)
+        batch_size = _MAX_AT_ONCE if loop == "vmap" else None
+        return jax.lax.map(
+            lambda element: function(*element), args, batch_size=batch_size
+        )
+
+    return run
 
 
 def _train_gradient(recipe, variables, images, labels):
@@ -243,7 +263,12 @@ def _train_gradient(recipe, variables, images, labels):
     network = recipe.network
     if "batch_stats" not in variables:
         grads = mean_gradient(
-            network, variables, images, labels, slice_size=recipe.slice_size
+            network,
+            variables,
+            images,
+            labels,
+            slice_size=recipe.slice_size,
+            devices=recipe.devices,
         )
         return grads, variables
 

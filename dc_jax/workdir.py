@@ -22,7 +22,7 @@ from dc_jax.evaluate import Protocol
 # images after a given iteration.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
-    *("evaluation", "execution"),
+    *("evaluation", "execution", "mesh"),
 }
 
 

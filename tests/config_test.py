@@ -170,6 +170,11 @@ def test_edges_are_allowed(field, value):
             "got 'fft'.",
         ),
         (
+            "execution__compilation_cache",
+            "",
+            "config.execution.compilation_cache must be a name, got ''.",
+        ),
+        (
             "execution__network_loop",
             "scan",
             "config.execution.network_loop must be one of vmap, map, got 'scan'.",

@@ -358,6 +358,7 @@ def test_trajectory(request, dtype):
             distance="ours",
             batch_real=num_real,
             optimiser=optax.sgd(hyper["lr_img"], hyper["momentum_img"]),
+            num_networks=1,
             network_loop="map",
         )
         images = jnp.asarray(images, dtype)
@@ -393,6 +394,7 @@ def test_trajectory(request, dtype):
                 counts=jnp.full(10, num_real),
                 mean=jnp.zeros(1),
                 std=jnp.ones(1),
+                num_classes=10,
                 max_count=num_real,
             )
             state, network, loss = match(state, network, store)

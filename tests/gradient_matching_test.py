@@ -101,7 +101,9 @@ def _make_method(network=PLAIN, loop="map", **fields) -> Method:
     return make_method(_config(**fields), network, Execution(loop, slice_size=8))
 
 
-def _make_matching(network=PLAIN, lr_net=0.01, momentum=0.0) -> Matching:
+def _make_matching(
+    network=PLAIN, lr_net=0.01, momentum=0.0, num_networks=1
+) -> Matching:
     return Matching(
         recipe=Recipe(
             network=network,
@@ -112,6 +114,7 @@ def _make_matching(network=PLAIN, lr_net=0.01, momentum=0.0) -> Matching:
         distance="ours",
         batch_real=PER_CLASS,
         optimiser=optax.sgd(0.1, momentum or None),
+        num_networks=num_networks,
         network_loop="map",
     )
 
@@ -126,10 +129,9 @@ def _draw_images(seed=0):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def _make_networks(matching, num):
-    keys = jax.random.split(jax.random.key(3), num)
-    return jax.jit(functools.partial(init_networks, matching.recipe))(
-        _draw_images(), keys
+def _make_networks(matching):
+    return jax.jit(functools.partial(init_networks, matching))(
+        _draw_images(), jax.random.key(3)
     )
 
 
@@ -185,8 +187,8 @@ def _moved_statistics(network, variables):
 )
 def test_match_step_equals_the_algorithm_written_out(network, num_networks):
     """The loss, the first update and, with momentum, the second, for M networks."""
-    matching = _make_matching(network, momentum=0.5)
-    networks = _make_networks(matching, num_networks)
+    matching = _make_matching(network, momentum=0.5, num_networks=num_networks)
+    networks = _make_networks(matching)
     images = _draw_images()
     matched = [
         _moved_statistics(network, _take(networks.variables, m))
@@ -215,7 +217,7 @@ def test_match_step_equals_the_algorithm_written_out(network, num_networks):
 
 def test_batch_norm_is_set_by_one_pass_over_real_images():
     matching = _make_matching(BATCH_NORM)
-    before = _take(_make_networks(matching, 1).variables, 0)
+    before = _take(_make_networks(matching).variables, 0)
     expected = _moved_statistics(BATCH_NORM, before)
     result = jax.jit(functools.partial(set_batch_norm, matching))(
         before, STORE, jax.random.key(1)
@@ -239,7 +241,7 @@ def test_networks_are_trained_between_two_matches_only():
     @jax.jit
     def by_parts(images, epochs):
         init_key, other_key = jax.random.split(key)
-        networks = init_networks(matching.recipe, images, jax.random.split(init_key, 1))
+        networks = init_networks(matching, images, init_key)
         state = CondenseState(images, matching.optimiser.init(images))
         state, networks, first = match_step(matching, state, networks, STORE, other_key)
         networks = train_networks(
@@ -275,8 +277,8 @@ def test_one_outer_step_trains_no_network():
 
 
 def test_train_networks_trains_each_network_on_the_synthetic_images():
-    matching = _make_matching()
-    networks = _make_networks(matching, 2)
+    matching = _make_matching(num_networks=2)
+    networks = _make_networks(matching)
     images = _draw_images()
     trained = jax.jit(functools.partial(train_networks, matching, epochs=1))(
         networks, images, key=jax.random.key(0)
@@ -317,7 +319,7 @@ def test_a_step_keeps_structure_shapes_and_dtypes(network, momentum, loop):
         network, loop, outer_loop=2, momentum_img=momentum, num_networks=2
     )
     keys = jax.random.split(jax.random.key(0), 2)
-    init, step = compile_method(method, loop)
+    init, step = compile_method(method, Execution(loop, slice_size=8))
     before = jax.eval_shape(init, STORE, keys)
     after, metrics = jax.eval_shape(step, before, STORE, keys, jnp.int32(0))
     chex.assert_trees_all_equal_structs(before, after)
@@ -337,7 +339,9 @@ def test_experiments_by_themselves_and_together_compile_once_and_learn():
     chex.clear_trace_counter()
     method = _make_method()
     traced_once = chex.assert_max_traces(method.step, n=1)
-    init, step = compile_method(Method(method.init, traced_once), "map")
+    init, step = compile_method(
+        Method(method.init, traced_once), Execution("map", slice_size=8)
+    )
     keys = jax.random.split(jax.random.key(0), 2)
     state = init(STORE, keys)
     first, losses = state, []

@@ -110,6 +110,18 @@ def test_a_name_that_is_wrong(tmp_path, argument, expected):
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/folder", "/proc"])
+def test_a_compilation_cache_that_cannot_be_written(tmp_path, place):
+    (tmp_path / "file").touch()
+    place, folder = tmp_path / place, tmp_path / "run"
+    argument = f"--config.execution.compilation_cache={place}"
+    (line,) = _fail(_CONFIG, f"--workdir={folder}", argument).splitlines()
+    field = "config.execution.compilation_cache"
+    expected = f"error: {field} must be a folder that can be written, got '{place}' ("
+    assert line.startswith(expected)
+    assert not folder.exists()
+
+
 def test_a_set_that_is_not_there(tmp_path):
     path = tmp_path / "none.npz"
     (line,) = _fail(_CONFIG, "--mode=evaluate", f"--set={path}").splitlines()

@@ -23,11 +23,13 @@ TINY = {
     "checkpoint_minutes": 0.0,
     "network.name": "ConvNetD1W8",
     "evaluation.epochs": 1,
+    "mesh.net": 1,
+    "mesh.class": 1,
 }
 
 
 def tiny_config(**changes) -> Config:
-    """The run, with other values of some top-level fields."""
+    """The run, with other values of some fields."""
     config = digits.get_config()
     config.update_from_flattened_dict(TINY | changes)
     return Config.create(config.to_dict())

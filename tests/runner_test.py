@@ -24,6 +24,8 @@ from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
 from dc_jax.evaluate import make_protocol
+from dc_jax.execution import Execution
+from dc_jax.parallel import ONE_DEVICE
 
 _SHAPE = (10, 1, 8, 8, 1)
 _fields = dataclasses.fields
@@ -225,7 +227,7 @@ def toy(monkeypatch):
     """Replaces method and evaluation; the list gets an element for each evaluation."""
     evaluations = []
 
-    def make_evaluator(config, dataset):
+    def make_evaluator(config, dataset, layout):
         protocol = make_protocol(
             config.evaluation, dataset_name=dataset.name, network_name="toy"
         )
@@ -439,7 +441,7 @@ def test_every_evaluated_network_has_its_own_key(toy):
     config = run_helpers.tiny_config(num_evaluations=3)
     dataset = load_dataset("digits")
     synthetic = runner.make_set(np.zeros(_SHAPE), dataset)
-    evaluator = runner.make_evaluator(config, dataset)
+    evaluator = runner.make_evaluator(config, dataset, ONE_DEVICE)
     accuracies = runner.evaluate_sets(config, evaluator, [synthetic, synthetic])
     assert accuracies.shape == (2, 3)
     assert len(np.unique(accuracies)) == 6
@@ -557,7 +559,7 @@ def test_compiled_step_is_the_methods_step_with_the_iterations_key():
     method = _toy_method()
     keys = jax.random.split(jax.random.key(5), 2)
     for loop in ("vmap", "map"):
-        init, step = runner.compile_method(method, loop)
+        init, step = runner.compile_method(method, Execution(loop, slice_size=1))
         state, metrics = step(init(None, keys), None, keys, jnp.int32(7))
         assert metrics["is_finite"].tolist() == [True, True]
         for experiment in range(2):

@@ -77,13 +77,14 @@ def _assert_fits(compiled):
 def test_condensing_compiles():
     network = make_network(NETWORK, CLASSES, SHAPE, make_conv_fn("native"))
     method = make_method(_make_config(), network, EXECUTION)
-    init, step = compile_method(method, EXECUTION.network_loop)
+    init, step = compile_method(method, EXECUTION)
     store = ClassStore(
         images=_array((60, *SHAPE), jnp.uint8),
         starts=_array((CLASSES,), jnp.int32),
         counts=_array((CLASSES,), jnp.int32),
         mean=_array(SHAPE[2:]),
         std=_array(SHAPE[2:]),
+        num_classes=CLASSES,
         max_count=20,
     )
     keys = _keys(EXPERIMENTS)

@@ -1,4 +1,7 @@
-"""The training images on the device, grouped by class, and a traceable sampler.
+"""The training images on the devices, grouped by class, and a traceable sampler.
+
+On a mesh each device has the images of its part of the classes, padded to the same
+size; a class is then known there by its place among them.
 
 Images keep the dtype they came in: a uint8 dataset takes a quarter of the memory it
 would take as float32, and only the images of a batch are ever normalised.
@@ -8,8 +11,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
+from dc_jax.parallel import CLASS_AXIS, ONE_DEVICE, Axis, Layout
 
 Array = jax.Array | np.ndarray
 
@@ -21,10 +26,11 @@ class ClassStore:
     Attributes:
       images: `[n, H, W, D]` uint8, or float32 in [0, 1]; sorted by class, within a
         class in the order of the dataset.
-      starts: `[C]` int32, where each class begins in `images`.
+      starts: `[C]` int32, where each class begins in the `images` of its device.
       counts: `[C]` int32, how many images each class has.
       mean: `[D]` float32, of pixels in [0, 1].
       std: `[D]` float32, of pixels in [0, 1].
+      num_classes: C, on all devices together.
       max_count: the largest of `counts`.
     """
 
@@ -33,37 +39,73 @@ class ClassStore:
     counts: jax.Array  # [C]
     mean: jax.Array  # [D]
     std: jax.Array  # [D]
+    num_classes: int = flax.struct.field(pytree_node=False)
     max_count: int = flax.struct.field(pytree_node=False)
 
 
-def make_store(dataset: Dataset) -> ClassStore:
-    """Puts the training split of `dataset` on the default device, sorted by class."""
+def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
+    """Puts the training split of `dataset` on the devices, sorted by class."""
+    devices = layout.classes.size
     order = np.argsort(dataset.train_labels, kind="stable")
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    starts = np.cumsum(counts) - counts
+    share = -(-dataset.num_classes // devices)
+    # What pads has one image, so that it can be drawn like any class.
+    padded = np.pad(counts, (0, devices * share - len(counts)), constant_values=1)
+    blocks = padded.reshape(devices, share)
+    size = int(blocks.sum(1).max())
+    images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
+    begin = 0
+    for device, block in enumerate(blocks):
+        mine = order[begin : begin + block.sum()]
+        images[device, : len(mine)] = dataset.train_images[mine]
+        begin += len(mine)
+    starts = (np.cumsum(blocks, 1) - blocks).reshape(-1)
+    by_class = P(CLASS_AXIS)
     return ClassStore(
-        images=jnp.asarray(dataset.train_images[order]),
-        starts=jnp.asarray(starts, jnp.int32),
-        counts=jnp.asarray(counts, jnp.int32),
-        mean=jnp.asarray(dataset.mean),
-        std=jnp.asarray(dataset.std),
+        images=layout.put(images.reshape(-1, *dataset.image_shape), by_class),
+        starts=layout.put(starts.astype(np.int32), by_class),
+        counts=layout.put(padded.astype(np.int32), by_class),
+        mean=layout.put(dataset.mean),
+        std=layout.put(dataset.std),
+        num_classes=dataset.num_classes,
         max_count=int(counts.max()),
     )
 
 
+def store_specs(store: ClassStore) -> ClassStore:
+    """Returns how the leaves of a store are split over a mesh."""
+    by_class = P(CLASS_AXIS)
+    return store.replace(
+        images=by_class, starts=by_class, counts=by_class, mean=P(), std=P()
+    )
+
+
+def sample_classes(
+    store: ClassStore, key: jax.Array, num: int, devices: Axis
+) -> jax.Array:
+    """Draws `num` images of every class, on every device. `[C, num, H, W, D]`."""
+    labels, _ = devices.part(store.num_classes)
+    keys = jax.random.split(key, store.num_classes)[labels]
+    images = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
+        keys, jnp.arange(len(labels))
+    )
+    return devices.gather(images, store.num_classes)
+
+
 def sample_class(
-    store: ClassStore, key: jax.Array, label: jax.Array | int, num: int
+    store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
 ) -> jax.Array:
     """Draws images of one class uniformly, in random order.
 
     Without replacement; with replacement when the class has fewer than `num` images.
-    Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and labels: classes of
+    Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and places: classes of
     different sizes share one program.
 
     Args:
       store: the training images.
-      key: the same key and label give the same images.
-      label: scalar, class index in [0, C); may be traced.
+      key: the same key and class give the same images.
+      place: scalar, of the class among those of this device, which without a mesh is
+        its index in [0, C); may be traced.
       num: how many images, >= 1; static.
 
     Returns:
@@ -76,12 +118,12 @@ def sample_class(
         raise ValueError(f"num must be >= 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
     del key
-    count = store.counts[label]
+    count = store.counts[place]
     offsets = jax.random.randint(repeated_key, (num,), 0, count)
     if num <= store.max_count:
         distinct = _distinct_offsets(distinct_key, count, store.max_count, num)
         offsets = jnp.where(count >= num, distinct, offsets)
-    images = jnp.take(store.images, store.starts[label] + offsets, axis=0, mode="clip")
+    images = jnp.take(store.images, store.starts[place] + offsets, axis=0, mode="clip")
     return normalise(images, store.mean, store.std)
 
 

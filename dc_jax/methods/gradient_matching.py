@@ -28,9 +28,10 @@ import optax
 
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, sample_class
+from dc_jax.data.store import ClassStore, sample_class, sample_classes
 from dc_jax.execution import Execution
 from dc_jax.matching import match_loss
+from dc_jax.parallel import ONE_DEVICE, WHOLE, Axis, Layout
 from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
 
 # Real images a class that set the statistics of batch norm, as in the authors' code.
@@ -46,14 +47,18 @@ class Matching:
       distance: between gradients, see `matching`.
       batch_real: N.
       optimiser: of the images.
+      num_networks: M.
       network_loop: `vmap` or `map`, how the axis M is run.
+      layout: the devices.
     """
 
     recipe: Recipe
     distance: str
     batch_real: int
     optimiser: optax.GradientTransformation
+    num_networks: int
     network_loop: str
+    layout: Layout = ONE_DEVICE
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
@@ -71,26 +76,31 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
             batch_size=config.batch_train,
             slice_size=execution.slice_size,
+            devices=execution.layout.classes,
         ),
         distance=config.distance,
         batch_real=config.batch_real,
         optimiser=optax.sgd(config.lr_img, config.momentum_img or None),
+        num_networks=config.num_networks,
         network_loop=execution.network_loop,
+        layout=execution.layout,
     )
 
     def init(store: ClassStore, key: jax.Array) -> CondenseState:
-        images = init_images(store, key, ipc=config.ipc, kind=config.init)
+        images = init_images(
+            store,
+            key,
+            ipc=config.ipc,
+            kind=config.init,
+            devices=execution.layout.classes,
+        )
         return CondenseState(images, matching.optimiser.init(images))
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
     ) -> tuple[CondenseState, dict[str, jax.Array]]:
         init_key, loop_key = jax.random.split(key)
-        networks = init_networks(
-            matching.recipe,
-            state.images,
-            jax.random.split(init_key, config.num_networks),
-        )
+        networks = init_networks(matching, state.images, init_key)
 
         def outer_step(carry, t):
             state, networks = carry
@@ -117,7 +127,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     return Method(init, step)
 
 
-def init_images(store: ClassStore, key: jax.Array, *, ipc: int, kind: str) -> jax.Array:
+def init_images(
+    store: ClassStore, key: jax.Array, *, ipc: int, kind: str, devices: Axis = WHOLE
+) -> jax.Array:
     """Returns the images to begin with.
 
     Args:
@@ -125,26 +137,31 @@ def init_images(store: ClassStore, key: jax.Array, *, ipc: int, kind: str) -> ja
       key: consumed.
       ipc: I.
       kind: `noise` (standard normal, as in the paper) or `real` images.
+      devices: that share the classes.
 
     Returns:
       Shape `[C, I, H, W, D]`.
     """
-    num_classes = store.counts.shape[0]
     if kind == "noise":
-        return jax.random.normal(key, (num_classes, ipc, *store.images.shape[1:]))
-    keys = jax.random.split(key, num_classes)
-    return jax.vmap(lambda key, label: sample_class(store, key, label, ipc))(
-        keys, jnp.arange(num_classes)
-    )
+        shape = (store.num_classes, ipc, *store.images.shape[1:])
+        return jax.random.normal(key, shape)
+    return sample_classes(store, key, ipc, devices)
 
 
-def init_networks(recipe: Recipe, images: jax.Array, keys: jax.Array) -> TrainState:
-    """Returns fresh networks. Keys `[M]`; every leaf has a leading axis M."""
+def init_networks(matching: Matching, images: jax.Array, key: jax.Array) -> TrainState:
+    """Returns this device's part of M fresh networks, the leading axis of a leaf."""
+    recipe = matching.recipe
 
     def init(key: jax.Array) -> TrainState:
         return init_state(recipe, recipe.network.init(key, images[0, :1]))
 
-    return jax.vmap(init)(keys)
+    return jax.vmap(init)(network_keys(matching, key))
+
+
+def network_keys(matching: Matching, key: jax.Array) -> jax.Array:
+    """Returns a key for each of this device's networks."""
+    mine, _ = matching.layout.networks.part(matching.num_networks)
+    return jax.random.split(key, matching.num_networks)[mine]
 
 
 def train_networks(
@@ -163,7 +180,7 @@ def train_networks(
     def train_one(state: TrainState, key: jax.Array) -> TrainState:
         return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
 
-    keys = jax.random.split(key, networks.step.shape[0])
+    keys = network_keys(matching, key)
     return batched(train_one, matching.network_loop)(networks, keys)
 
 
@@ -188,31 +205,39 @@ def match_step(
       loss, summed over classes and averaged over networks. Shape `[]`.
     """
     num_classes = state.images.shape[0]
+    layout = matching.layout
+    labels, is_class = layout.classes.part(num_classes)
+    _, is_network = layout.networks.part(matching.num_networks)
 
     def match_network(network: TrainState, key: jax.Array):
         statistics_key, real_key = jax.random.split(key)
         variables = set_batch_norm(matching, network.variables, store, statistics_key)
 
-        def match_one(images: jax.Array, label: jax.Array, key: jax.Array):
-            real = sample_class(store, key, label, matching.batch_real)
+        def match_one(images: jax.Array, label: jax.Array, place: jax.Array, key):
+            real = sample_class(store, key, place, matching.batch_real)
             return match_class(matching, variables, images, real, label)
 
         # One class after another: only one class's second-order graph in memory.
         losses, grads = batched(match_one, "map")(
-            state.images,
-            jnp.arange(num_classes),
-            jax.random.split(real_key, num_classes),
+            state.images[labels],
+            labels,
+            jnp.arange(len(labels)),
+            jax.random.split(real_key, num_classes)[labels],
         )
-        return jnp.sum(losses), grads, network._replace(variables=variables)
+        loss = jnp.sum(jnp.where(is_class, losses, 0))
+        return loss, grads, network._replace(variables=variables)
 
-    keys = jax.random.split(key, networks.step.shape[0])
     losses, grads, networks = batched(match_network, matching.network_loop)(
-        networks, keys
+        networks, network_keys(matching, key)
     )
-    grads = jnp.mean(grads, axis=0)
+    # The mean over all networks, of which some may be here in vain.
+    weights = is_network / matching.num_networks
+    grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
+    grads = layout.classes.gather(grads, num_classes)
+    loss = layout.classes.sum(layout.networks.sum(jnp.dot(weights, losses)))
     updates, opt_state = matching.optimiser.update(grads, state.opt_state, state.images)
     images = optax.apply_updates(state.images, updates)
-    return CondenseState(images, opt_state), networks, jnp.mean(losses)
+    return CondenseState(images, opt_state), networks, loss
 
 
 def match_class(
@@ -261,10 +286,7 @@ def set_batch_norm(
     """
     if "batch_stats" not in variables:
         return variables
-    num_classes = store.counts.shape[0]
-    real = jax.vmap(
-        lambda key, label: sample_class(store, key, label, _BATCH_NORM_IMAGES)
-    )(jax.random.split(key, num_classes), jnp.arange(num_classes))
+    real = sample_classes(store, key, _BATCH_NORM_IMAGES, matching.layout.classes)
     _, updated = matching.recipe.network.apply(
         variables,
         real.reshape(-1, *real.shape[2:]),

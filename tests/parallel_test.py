@@ -1,0 +1,215 @@
+"""The same numbers on 1, 2 and 4 devices, and which device gets what."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import run_helpers
+from jax.sharding import PartitionSpec as P
+
+from dc_jax import parallel
+from dc_jax.convolution import make_conv_fn
+from dc_jax.data import Dataset, make_store
+from dc_jax.evaluate import Protocol, make_evaluate
+from dc_jax.execution import Execution
+from dc_jax.methods import make_method
+from dc_jax.networks import make_network
+from dc_jax.parallel import ONE_DEVICE, WHOLE, make_layout
+from dc_jax.runner import compile_method
+
+pytestmark = pytest.mark.usefixtures("quick_compile")
+CLASSES, SHAPE, NETWORK = 3, (4, 4, 1), "ConvNetD1W8"
+
+
+def _config(**changes):
+    defaults = {
+        "ipc": 2,
+        "outer_loop": 2,
+        "inner_loop": 2,
+        "num_experiments": 3,
+        "num_networks": 2,
+        "batch_real": 8,
+        # Six images: two batches, neither of which four devices share evenly.
+        "batch_train": 5,
+        "mesh.net": None,
+        "mesh.class": None,
+    }
+    return run_helpers.tiny_config(**defaults | changes)
+
+
+def _layout(num_devices, **changes):
+    return make_layout(_config(**changes), CLASSES, jax.devices()[:num_devices])
+
+
+def _dataset():
+    rng = np.random.default_rng(0)
+    # Unequal classes, the last of which has fewer images than are drawn.
+    labels = rng.permutation(np.repeat(np.arange(CLASSES, dtype=np.int32), (20, 11, 5)))
+    images = rng.integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
+    return Dataset(
+        name="toy",
+        source="random numbers",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        class_names=("a", "b", "c"),
+        mean=np.array([0.5], np.float32),
+        std=np.array([0.3], np.float32),
+    )
+
+
+def _network(name=NETWORK):
+    return make_network(name, CLASSES, SHAPE, make_conv_fn("trilinear"))
+
+
+def _run(network, layout):
+    """The images and losses of two iterations."""
+    config = _config()
+    execution = Execution("map", 8, layout)
+    method = make_method(config, _network(network), execution)
+    init, step = compile_method(method, execution)
+    store = make_store(_dataset(), layout)
+    keys = jax.random.split(jax.random.key(0), config.num_experiments)
+    state = init(store, keys)
+    losses = []
+    for iteration in range(2):
+        state, metrics = step(state, store, keys, jnp.int32(iteration))
+        assert metrics["is_finite"].all()
+        losses.append(metrics["loss"])
+    return state, losses
+
+
+_run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
+
+
+@pytest.mark.parametrize(
+    ("network", "num_devices", "mesh"),
+    [
+        (NETWORK, 2, {"mesh.class": 2}),
+        (NETWORK, 4, {"mesh.class": 4}),
+        (NETWORK, 4, {"mesh.net": 4}),
+        ("ConvNetD1W8BN", 4, {"mesh.net": 2, "mesh.class": 2}),
+    ],
+)
+def test_steps_on_a_mesh_equal_those_on_one_device(network, num_devices, mesh):
+    expected = _run_on_one_device(network)
+    actual = _run(network, _layout(num_devices, **mesh))
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
+    assert actual[0].images.shape == (3, CLASSES, 2, *SHAPE)
+
+
+def test_real_images_to_begin_with_are_the_same_on_a_mesh():
+    config = _config(init="real")
+    begins = []
+    for layout in (ONE_DEVICE, _layout(2, **{"mesh.class": 2})):
+        execution = Execution("map", 8, layout)
+        init, _ = compile_method(make_method(config, _network(), execution), execution)
+        keys = jax.random.split(jax.random.key(0), 3)
+        begins.append(init(make_store(_dataset(), layout), keys).images)
+    np.testing.assert_array_equal(*begins)
+
+
+@pytest.mark.parametrize(("num", "loop"), [(3, "map"), (4, "vmap")])
+def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
+    protocol = Protocol(NETWORK, 3, "none", 0.01, 0.9, 5e-4, 4)
+    dataset = _dataset()
+    images = jnp.asarray(dataset.train_images, jnp.float32) / 255
+    labels = jnp.asarray(dataset.train_labels)
+    keys = jax.random.split(jax.random.key(0), num)
+    one, four = (
+        jax.jit(make_evaluate(protocol, _network(), Execution(loop, 8, layout)))(
+            images, labels, images, labels, keys
+        )
+        for layout in (ONE_DEVICE, _layout(4))
+    )
+    assert one.shape == four.shape == (num,)
+    np.testing.assert_allclose(one, four, atol=1e-6)
+
+
+def _on_four(function):
+    layout = _layout(4, **{"mesh.class": 4})
+    return jax.jit(layout.spread(lambda *args: function(layout.classes, *args), P()))
+
+
+@pytest.mark.parametrize("num", [1, 4, 5, 8])
+def test_every_element_is_counted_once(num):
+    def count(axis):
+        indices, counts = axis.part(num)
+        total = jnp.zeros(num, jnp.int32).at[indices].add(counts)
+        return axis.sum(total), axis.gather(indices, num), axis.sum(len(indices))
+
+    times, gathered, in_all = _on_four(count)()
+    assert times.tolist() == [1] * num
+    assert gathered.tolist() == list(range(num))
+    assert in_all == 4 * -(-num // 4)
+
+
+def test_one_device_has_all():
+    indices, counts = WHOLE.part(3)
+    assert indices.tolist() == [0, 1, 2]
+    assert counts.all()
+    assert WHOLE.sum(5) == 5
+    assert WHOLE.gather("anything", 3) == "anything"
+
+
+def test_a_device_holds_its_classes_alone():
+    dataset = _dataset()
+    store = make_store(dataset, _layout(2, **{"mesh.class": 2}))
+    one, two = (np.asarray(shard.data) for shard in store.images.addressable_shards)
+    by_class = [dataset.train_images[dataset.train_labels == c] for c in range(CLASSES)]
+    np.testing.assert_array_equal(one, np.concatenate(by_class[:2]))
+    np.testing.assert_array_equal(two[:5], by_class[2])
+    assert not two[5:].any()
+    assert store.counts.tolist() == [20, 11, 5, 1]
+    assert store.starts.tolist() == [0, 20, 0, 5]
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "changes", "sizes"),
+    [
+        # Experiments, networks, classes.
+        (1, {}, (1, 1, 1)),
+        (3, {}, (3, 1, 1)),
+        (4, {"num_experiments": 1}, (1, 2, 2)),
+        (4, {"num_experiments": 1, "num_networks": 1}, (1, 1, 3)),
+        (4, {"num_experiments": 2, "num_networks": 1}, (2, 1, 2)),
+        (4, {"mesh.net": 1}, (1, 1, 3)),
+        (4, {"mesh.class": 4}, (1, 1, 4)),
+        (4, {"mesh.net": 2, "mesh.class": 1, "num_experiments": 1}, (1, 2, 1)),
+        (4, {"mesh.net": 1, "mesh.class": 1}, (1, 1, 1)),
+    ],
+)
+def test_the_split_leaves_least_to_a_device(num_devices, changes, sizes):
+    layout = _layout(num_devices, **changes)
+    axes = (layout.experiments, layout.networks, layout.classes)
+    assert tuple(axis.size for axis in axes) == sizes
+    assert (layout.mesh is None) == (sizes == (1, 1, 1))
+
+
+def test_too_few_devices_is_one_line():
+    match = r"^config.mesh.net x config.mesh.class must be at most the 4 .* 2 x 3\.$"
+    with pytest.raises(ValueError, match=match):
+        _layout(4, **{"mesh.net": 2, "mesh.class": 3})
+    match = r"^config.mesh.net must be .*num_experiments = 1 .* = 1, got 2\.$"
+    with pytest.raises(ValueError, match=match):
+        _layout(4, **{"mesh.net": 2, "num_experiments": 1, "num_networks": 1})
+
+
+def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
+    updates = []
+    monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))
+    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    parallel.use_cpu_cores()
+    assert updates == [("jax_num_cpu_devices", 3)]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    parallel.use_cpu_cores()
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
+    parallel.use_cpu_cores()
+    assert len(updates) == 1
