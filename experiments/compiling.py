@@ -8,20 +8,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import Config
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import ClassStore
-from dc_jax.execution import Execution, largest_activation
+from dc_jax.data.store import class_blocks, store_specs
+from dc_jax.execution import make_execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.runner import compile_method
+from dc_jax.parallel import Layout, make_layout
+from dc_jax.runner import compile_method, experiment_keys
 from experiments.chips import Chip
-
-# As dc_jax.execution has it off the CPU: bytes of the largest activation of a slice.
-_SLICE_BYTES = 2**27
 
 
 class DataShape(NamedTuple):
@@ -29,28 +30,30 @@ class DataShape(NamedTuple):
 
     Attributes:
       image_shape: (H, W, D).
-      num_images: n.
-      num_classes: C.
-      max_count: images of the largest class.
+      counts: images of each class.
       dtype: of the images.
     """
 
     image_shape: tuple[int, int, int]
-    num_images: int
-    num_classes: int
-    max_count: int
+    counts: tuple[int, ...]
     dtype: Any = jnp.uint8
 
 
-_SVHN = DataShape((32, 32, 3), 73257, 10, 13861)
+_SVHN = DataShape(
+    (32, 32, 3), (4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659)
+)
 DATASETS = {
-    "digits": DataShape((8, 8, 1), 1437, 10, 146, jnp.float32),
-    "mnist": DataShape((28, 28, 1), 60000, 10, 6742),
-    "fashion_mnist": DataShape((28, 28, 1), 60000, 10, 6000),
+    "digits": DataShape(
+        (8, 8, 1), (142, 146, 142, 146, 145, 145, 145, 143, 139, 144), jnp.float32
+    ),
+    "mnist": DataShape(
+        (28, 28, 1), (5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
+    ),
+    "fashion_mnist": DataShape((28, 28, 1), (6000,) * 10),
     "svhn": _SVHN,
     "svhn_cropped": _SVHN,
-    "cifar10": DataShape((32, 32, 3), 50000, 10, 5000),
-    "cifar100": DataShape((32, 32, 3), 50000, 100, 500),
+    "cifar10": DataShape((32, 32, 3), (5000,) * 10),
+    "cifar100": DataShape((32, 32, 3), (500,) * 100),
 }
 
 
@@ -60,18 +63,20 @@ class Program(NamedTuple):
     Attributes:
       step: jitted.
       args: shapes of its arguments, on the devices.
-      num_devices: that it uses.
+      layout: the devices that it uses.
+      num_classes: C.
       slice_size: images whose activations are held at once.
     """
 
     step: Callable[..., Any]
     args: tuple[Any, ...]
-    num_devices: int
+    layout: Layout
+    num_classes: int
     slice_size: int
 
 
 class Memory(NamedTuple):
-    """What a program needs of a device.
+    """What a program needs of each device.
 
     Attributes:
       bytes: arguments, results, temporaries and code; None if the compiler gave up
@@ -113,10 +118,10 @@ def get_devices(topology: str, chip: Chip) -> list[Any]:
 
 
 def make_program(config: Config, devices: Sequence[Any]) -> Program:
-    """Returns the step of a run as the runner compiles it on a TPU.
+    """Returns the step of a run as the runner compiles it for these devices.
 
     Raises:
-      ValueError: the dataset is not in `DATASETS`.
+      ValueError: the dataset is not in `DATASETS`, or there are too few devices.
     """
     if config.dataset.name not in DATASETS:
         raise ValueError(
@@ -124,56 +129,56 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
             f"{config.dataset.name!r}."
         )
     data = DATASETS[config.dataset.name]
+    layout = make_layout(config, len(data.counts), devices)
     network = make_network(
         config.network.name,
-        data.num_classes,
+        len(data.counts),
         data.image_shape,
-        make_conv_fn(config.execution.convolution or "native"),
+        make_conv_fn(config.execution.convolution, layout.platform),
     )
-    execution = tpu_execution(config, network, data.image_shape)
-    method = make_method(config, network, execution)
-    init, step = compile_method(method, execution.network_loop)
-    store = make_store_shape(data)
+    execution = make_execution(config.execution, network, data.image_shape, layout)
+    init, step = compile_method(make_method(config, network, execution), execution)
+    store = make_store_shape(data, layout)
     keys = jax.eval_shape(
-        lambda: jax.random.split(jax.random.key(0), config.num_experiments)
+        jax.vmap(lambda experiment: experiment_keys(config, experiment)[1]),
+        jax.ShapeDtypeStruct((config.num_experiments,), jnp.int32),
     )
     state = jax.eval_shape(init, store, keys)
-    args = (state, store, keys, jax.ShapeDtypeStruct((), jnp.int32))
-    sharding = SingleDeviceSharding(devices[0])
-    placed = jax.tree.map(lambda leaf: _place(leaf, sharding), args)
-    return Program(step, placed, 1, execution.slice_size)
-
-
-def tpu_execution(
-    config: Config, network: Any, image_shape: tuple[int, int, int]
-) -> Execution:
-    """Returns what `make_execution` returns on a TPU."""
-    slice_size = config.execution.slice_size or max(
-        1, _SLICE_BYTES // largest_activation(network, image_shape)
+    iteration = jax.ShapeDtypeStruct((), jnp.int32)
+    state, keys, iteration = jax.tree.map(
+        lambda leaf: _place(leaf, layout, P()), (state, keys, iteration)
     )
-    return Execution(config.execution.network_loop or "vmap", slice_size)
+    args = (state, store, keys, iteration)
+    return Program(step, args, layout, store.num_classes, execution.slice_size)
 
 
-def make_store_shape(data: DataShape) -> ClassStore:
-    """Returns the class-major store of a dataset as shapes."""
-    classes = jax.ShapeDtypeStruct((data.num_classes,), jnp.int32)
+def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:
+    """Returns what `make_store` returns of a dataset, as shapes."""
+    blocks = class_blocks(np.array(data.counts), layout.classes.size)
+    num_images = len(blocks) * int(blocks.sum(1).max())
+    classes = jax.ShapeDtypeStruct((blocks.size,), jnp.int32)
     channels = jax.ShapeDtypeStruct(data.image_shape[2:], jnp.float32)
-    return ClassStore(
-        images=jax.ShapeDtypeStruct((data.num_images, *data.image_shape), data.dtype),
+    store = ClassStore(
+        images=jax.ShapeDtypeStruct((num_images, *data.image_shape), data.dtype),
         starts=classes,
         counts=classes,
         mean=channels,
         std=channels,
-        max_count=data.max_count,
+        num_classes=len(data.counts),
+        max_count=max(data.counts),
+    )
+    return jax.tree.map(
+        lambda leaf, spec: _place(leaf, layout, spec), store, store_specs(store)
     )
 
 
-def _place(leaf: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+def _place(leaf: Any, layout: Layout, spec: P) -> jax.ShapeDtypeStruct:
+    sharding = NamedSharding(layout.mesh, spec) if layout.mesh else None
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def measure_memory(program: Program, chip: Chip) -> Memory:
-    """Compiles a program and returns the memory that a device needs for it."""
+    """Compiles a program and returns the memory that each device needs."""
     try:
         compiled = program.step.lower(*program.args).compile()
     except jax.errors.JaxRuntimeError as error:

@@ -13,22 +13,23 @@ stopped; after a change of the program, begin with another file.
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from dc_jax.config import Config
-from experiments import compiling, cost
+from experiments import compiling, cost, smaller
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
 
 PAPER = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
-PAPER_IPC = (1, 10, 50)
+PAPER_IPC = (50, 10, 1)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The run, a file of configs/.", lock_config=True
@@ -93,10 +94,10 @@ def make_plan(config: Config, topology: str) -> Plan:
     seconds = roofline(work, chip)
     return Plan(
         topology=topology,
-        num_devices=program.num_devices,
+        num_devices=program.layout.everything.size,
         memory_bytes=memory.bytes,
         fits=memory.fits,
-        advice=None if memory.fits else _find_fit(config, program, devices, chip),
+        advice=None if memory.fits else smaller.find(config, program, devices, chip),
         flops=work.flops,
         bytes=work.bytes,
         seconds=seconds,
@@ -117,39 +118,6 @@ def mean_epochs(config: Config) -> float:
 def roofline(work: cost.Cost, chip: Chip) -> float:
     """Returns the seconds of the slower of computing and moving; see `Plan`."""
     return max(work.flops / chip.flops, work.bytes / chip.bandwidth)
-
-
-def smaller_configs(config: Config, slice_size: int) -> Iterator[tuple[str, Config]]:
-    """Yields runs that need less memory, and what to override for each.
-
-    First those that compute the same: slices of fewer images, networks one after
-    another; then fewer networks, and one experiment.
-    """
-    for size in sorted({max(1, slice_size // 4), max(1, slice_size // 16)})[::-1]:
-        execution = dataclasses.replace(config.execution, slice_size=size)
-        changed = dataclasses.replace(config, execution=execution)
-        yield f"--config.execution.slice_size={size}", changed
-    execution = dataclasses.replace(config.execution, network_loop="map")
-    changed = dataclasses.replace(config, execution=execution)
-    yield "--config.execution.network_loop=map", changed
-    networks = config.num_networks // 2
-    while networks:
-        changed = dataclasses.replace(config, num_networks=networks)
-        yield f"--config.num_networks={networks}", changed
-        networks //= 2
-    if config.num_experiments > 1:
-        changed = dataclasses.replace(config, num_experiments=1)
-        yield "--config.num_experiments=1", changed
-
-
-def _find_fit(
-    config: Config, program: compiling.Program, devices: list[Any], chip: Chip
-) -> str | None:
-    for advice, changed in smaller_configs(config, program.slice_size):
-        smaller = compiling.make_program(changed, devices)
-        if compiling.measure_memory(smaller, chip).fits:
-            return advice
-    return None
 
 
 def describe(config: Config, plan: Plan) -> str:
@@ -207,6 +175,8 @@ def table_row(name: str, ipc: int, plan: Plan) -> str:
 def run_table(names: list[str], topologies: list[str], path: Path) -> Iterator[str]:
     """Yields the table line by line; what is in `path` is not compiled again.
 
+    Most images a class come first, as they need the most memory.
+
     Args:
       names: of files of configs/.
       topologies: for each.
@@ -216,19 +186,22 @@ def run_table(names: list[str], topologies: list[str], path: Path) -> Iterator[s
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     done = {row["cell"]: Plan(**row["plan"]) for row in map(json.loads, lines)}
     yield TABLE_HEAD
-    for name in names:
-        for ipc in PAPER_IPC:
-            values = importlib.import_module(f"configs.{name}").get_config()
-            values.ipc = ipc
-            config = Config.create(values.to_dict())
-            for topology in topologies:
-                cell = _cell_name(config, topology)
-                if cell not in done:
-                    done[cell] = make_plan(config, topology)
-                    row = {"cell": cell, "plan": dataclasses.asdict(done[cell])}
-                    with path.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row) + "\n")
-                yield table_row(name, ipc, done[cell])
+    for topology, ipc, name in itertools.product(topologies, PAPER_IPC, names):
+        values = importlib.import_module(f"configs.{name}").get_config()
+        values.ipc = ipc
+        config = Config.create(values.to_dict())
+        cell = _cell_name(config, topology)
+        if cell not in done:
+            began = time.process_time()
+            done[cell] = make_plan(config, topology)
+            row = {
+                "cell": cell,
+                "plan": dataclasses.asdict(done[cell]),
+                "cpu_seconds_to_plan": round(time.process_time() - began, 1),
+            }
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        yield table_row(name, ipc, done[cell])
 
 
 def _cell_name(config: Config, topology: str) -> str:

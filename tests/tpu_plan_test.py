@@ -15,10 +15,9 @@ from jax.sharding import PartitionSpec as P
 
 from configs import base
 from dc_jax.config import Config
-from dc_jax.data import load_dataset
-from dc_jax.execution import make_execution
-from dc_jax.networks import make_network
-from experiments import compiling, tpu_plan
+from dc_jax.data import load_dataset, make_store
+from dc_jax.parallel import ONE_DEVICE, make_layout
+from experiments import compiling, smaller, tpu_plan
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
 from experiments.cost import Cost, count
 
@@ -143,8 +142,8 @@ def test_the_part_of_one_device_counts():
     assert _count(function, A, B).flops == 60
 
 
-def _step_flops(config: Config) -> float:
-    program = compiling.make_program(config, jax.devices())
+def _step_flops(config: Config, num_devices: int = 1) -> float:
+    program = compiling.make_program(config, jax.devices()[:num_devices])
     jaxpr = program.step.trace(*program.args).jaxpr
     return count(jaxpr, while_trips=tpu_plan.mean_epochs(config)).flops
 
@@ -239,7 +238,9 @@ class _Step:
 
 def _memory(step) -> compiling.Memory:
     chip = Chip(flops=1.0, bandwidth=1.0, hbm_bytes=1034)
-    return compiling.measure_memory(compiling.Program(step, (), 1, 1), chip)
+    return compiling.measure_memory(
+        compiling.Program(step, (), ONE_DEVICE, 10, 1), chip
+    )
 
 
 def test_memory_is_what_the_compiler_places():
@@ -257,21 +258,41 @@ def test_memory_that_does_not_suffice():
         _memory(_Step("INTERNAL: a bug"))
 
 
+def _tried(config: Config, slice_size: int, num_devices: int) -> dict[str, Config]:
+    devices = jax.devices()[:num_devices]
+    layout = make_layout(config, 10, devices)
+    program = compiling.Program(None, (), layout, 10, slice_size)
+    return dict(smaller.smaller_configs(config, program, devices))
+
+
 def test_what_is_tried_where_memory_does_not_suffice():
-    config = _config(num_networks=4)
-    tried = dict(tpu_plan.smaller_configs(config, 256))
+    tried = _tried(_config(num_networks=4), 256, 1)
     assert list(tried) == [
         "--config.execution.slice_size=64",
         "--config.execution.slice_size=16",
         "--config.execution.network_loop=map",
+        "--config.execution.network_loop=map --config.execution.slice_size=16",
         "--config.num_networks=2",
         "--config.num_networks=1",
         "--config.num_experiments=1",
     ]
     assert tried["--config.execution.slice_size=16"].execution.slice_size == 16
-    assert tried["--config.execution.network_loop=map"].execution.network_loop == "map"
+    both = tried["--config.execution.network_loop=map --config.execution.slice_size=16"]
+    assert (both.execution.network_loop, both.execution.slice_size) == ("map", 16)
     assert tried["--config.num_networks=2"].num_networks == 2
     assert tried["--config.num_experiments=1"].num_experiments == 1
+
+
+def test_meshes_with_fewer_networks_a_device_are_tried():
+    # All four share the classes: then a device trains all five networks.
+    config = _config(num_networks=1)
+    assert make_layout(config, 10, jax.devices()).classes.size == 4
+    meshes = [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
+    assert meshes == [f"--config.mesh.net={nets}" for nets in (2, 3)]
+    assert _tried(config, 256, 4)["--config.mesh.net=3"].mesh.net == 3
+    # Only with two networks do so many devices have that many classes.
+    config = _config(num_networks=1, mesh__class=2)
+    assert not [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
 
 
 def test_the_first_smaller_run_that_fits_is_advised(monkeypatch):
@@ -285,33 +306,51 @@ def test_the_first_smaller_run_that_fits_is_advised(monkeypatch):
     )
 
     def find(slice_size):
-        program = compiling.Program(None, (), 1, slice_size)
-        return tpu_plan._find_fit(_config(), program, [], CHIPS["v4"])
+        program = compiling.Program(None, (), ONE_DEVICE, 10, slice_size)
+        return smaller.find(_config(), program, jax.devices()[:1], CHIPS["v4"])
 
     assert find(256) == "--config.execution.slice_size=16"
     assert find(32) is None
 
 
-def test_choices_are_those_of_a_tpu(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-    for size in (None, 12):
-        config = _config(execution__slice_size=size)
-        network = make_network("ConvNet", 10, (32, 32, 3))
-        assert compiling.tpu_execution(config, network, (32, 32, 3)) == (
-            make_execution(config.execution, network, (32, 32, 3))
-        )
-
-
 def test_the_shapes_of_digits_are_those_of_the_dataset():
     dataset = load_dataset("digits")
-    counts = np.bincount(dataset.train_labels)
     assert compiling.DATASETS["digits"] == (
         dataset.image_shape,
-        len(dataset.train_labels),
-        dataset.num_classes,
-        counts.max(),
+        tuple(np.bincount(dataset.train_labels)),
         dataset.train_images.dtype,
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "images"),
+    [("mnist", 60000), ("svhn", 73257), ("cifar10", 50000), ("cifar100", 50000)],
+)
+def test_published_numbers_of_images(name, images):
+    assert sum(compiling.DATASETS[name].counts) == images
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+def test_the_shapes_of_a_store_are_those_of_the_store(num_devices):
+    dataset = load_dataset("digits")
+    layout = make_layout(_config(), 10, jax.devices()[:num_devices])
+    assert layout.classes.size == num_devices
+    shapes = compiling.make_store_shape(compiling.DATASETS["digits"], layout)
+    store = make_store(dataset, layout)
+    assert jax.tree.structure(shapes) == jax.tree.structure(store)
+    for shape, leaf in zip(
+        jax.tree.leaves(shapes), jax.tree.leaves(store), strict=True
+    ):
+        assert (shape.shape, shape.dtype) == (leaf.shape, leaf.dtype)
+        if num_devices > 1:
+            assert shape.sharding == leaf.sharding
+
+
+def test_each_of_several_devices_has_its_part_of_the_work():
+    settings = {"network__name": "MLP", "batch_real": 16, "ipc": 4, "inner_loop": 7}
+    config = _config(**settings, num_experiments=2, num_networks=2, outer_loop=3)
+    assert make_layout(config, 10, jax.devices()).networks.size == 2
+    assert _step_flops(config, 4) == _step_flops(config) / 4
 
 
 def test_an_unknown_dataset_is_named():
@@ -321,7 +360,7 @@ def test_an_unknown_dataset_is_named():
 
 PLAN = tpu_plan.Plan(
     topology="v5e:2x4",
-    num_devices=1,
+    num_devices=8,
     memory_bytes=4 * GIB,
     fits=True,
     advice=None,
@@ -366,7 +405,7 @@ def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
     # Six cells, and the one that was stopped.
     assert len(made) == 7
     assert table[0] == tpu_plan.TABLE_HEAD
-    assert table[1] == "| mnist | 1 | v5e:2x4 | 1 | 4 GiB | yes | 197 | 1 | 0.28 |"
+    assert table[1] == "| mnist | 50 | v5e:2x4 | 8 | 4 GiB | yes | 197 | 1 | 0.28 |"
     assert all(line.count("|") == 10 for line in table[1:])
     assert run() == table
     assert len(made) == 7
@@ -420,6 +459,7 @@ def test_digits_compile_and_fit(topology):
     assert len(devices) == 8
     values = {"network__name": "ConvNetW64D1", "batch_real": 128}
     plan = tpu_plan.make_plan(_config(**values, num_experiments=1), topology)
+    assert plan.num_devices == 8
     assert plan.fits
     assert 2**20 < plan.memory_bytes < 2**30
     assert plan.flops > 1e8
