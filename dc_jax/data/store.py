@@ -55,10 +55,7 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     devices = layout.classes.size
     order = np.argsort(dataset.train_labels, kind="stable")
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    share = -(-dataset.num_classes // devices)
-    # What pads has one image, so that it can be drawn like any class.
-    padded = np.pad(counts, (0, devices * share - len(counts)), constant_values=1)
-    blocks = padded.reshape(devices, share)
+    blocks = class_blocks(counts, devices)
     size = int(blocks.sum(1).max())
     images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
     begin = 0
@@ -71,12 +68,22 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     return ClassStore(
         images=layout.put(images.reshape(-1, *dataset.image_shape), by_class),
         starts=layout.put(starts.astype(np.int32), by_class),
-        counts=layout.put(padded.astype(np.int32), by_class),
+        counts=layout.put(blocks.reshape(-1).astype(np.int32), by_class),
         mean=layout.put(dataset.mean),
         std=layout.put(dataset.std),
         num_classes=dataset.num_classes,
         max_count=int(counts.max()),
     )
+
+
+def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
+    """Returns the sizes of the classes of each device. `[C]` -> `[devices, share]`.
+
+    What pads the last ones is a class of one image, to be drawn from like any.
+    """
+    share = -(-len(counts) // devices)
+    padding = (0, devices * share - len(counts))
+    return np.pad(counts, padding, constant_values=1).reshape(devices, share)
 
 
 def store_specs(store: ClassStore) -> ClassStore:
