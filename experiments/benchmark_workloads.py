@@ -9,18 +9,21 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec as P
 
 from configs import fashion_mnist
 from dc_jax import runner
 from dc_jax.config import Config
 from dc_jax.data import Dataset, make_store, normalise
 from dc_jax.evaluate import make_protocol, phases
-from dc_jax.execution import Execution
+from dc_jax.execution import Execution, compiler_options
 from dc_jax.methods import make_method
+from dc_jax.parallel import Axis, make_layout, use_cpu_cores
 from dc_jax.parts import make_parts
 from dc_jax.train import Recipe, TrainState, accuracy, batched, init_state, train
 from experiments.benchmark_cases import Case
@@ -31,10 +34,13 @@ Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
 def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
     """Compiles a workload; returns how to run it, and what else there is to report."""
+    use_cpu_cores()
     function, args = PROGRAMS[case.workload](case, None)
     began = time.perf_counter()
     compiled = function.lower(*args).compile()
     compile_seconds = time.perf_counter() - began
+    placed, _ = compiled.input_shardings
+    args = jax.device_put(args, placed)
 
     def run() -> None:
         jax.block_until_ready(compiled(*args))
@@ -63,10 +69,10 @@ def outer_step(case: Case, convolution: str | None) -> Program:
     """An iteration of one outer step: fresh networks, real batches, one update."""
     config = make_config(case, convolution)
     dataset = random_dataset(case, real_per_class=case.real_per_class)
-    network, execution = make_parts(config, dataset, "network")
+    network, execution = _make_parts(config, dataset)
     method = make_method(config, network, execution)
-    init, step = runner.compile_method(method, execution.network_loop)
-    store = make_store(dataset)
+    init, step = runner.compile_method(method, execution)
+    store = make_store(dataset, execution.layout)
     init_key, step_key, _ = runner.experiment_keys(config, 0)
     return step, (init(store, init_key[None]), store, step_key[None], jnp.int32(0))
 
@@ -74,33 +80,34 @@ def outer_step(case: Case, convolution: str | None) -> Program:
 def inner_epoch(case: Case, convolution: str | None) -> Program:
     """One epoch of training on the synthetic set, as between two outer steps."""
     config = make_config(case, convolution)
-    network, execution = make_parts(config, random_dataset(case), "network")
+    network, execution = _make_parts(config, random_dataset(case))
     recipe = Recipe(
         network=network,
         optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
         batch_size=config.batch_train,
         slice_size=execution.slice_size,
+        devices=execution.layout.classes,
     )
-    return _epoch(case, recipe, execution)
+    return _epoch(case, recipe, execution, execution.layout.networks)
 
 
 def eval_epoch(case: Case, convolution: str | None) -> Program:
     """One epoch of the training of evaluation networks."""
     config = make_config(case, convolution)
     dataset = random_dataset(case)
-    network, execution = make_parts(config, dataset, "network")
+    network, execution = _make_parts(config, dataset)
     protocol = make_protocol(
         config.evaluation, dataset_name=dataset.name, network_name=config.network.name
     )
     recipe, _ = phases(protocol, network, execution)[0]
-    return _epoch(case, recipe, execution)
+    return _epoch(case, recipe, execution, execution.layout.everything)
 
 
 def test_10k(case: Case, convolution: str | None) -> Program:
     """One pass over the test images."""
     dataset = random_dataset(case, num_test=case.num_test)
     config = make_config(case, convolution)
-    network, execution = make_parts(config, dataset, "network")
+    network, execution = _make_parts(config, dataset)
     images = normalise(dataset.test_images, dataset.mean, dataset.std)
 
     def test(variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
@@ -109,10 +116,14 @@ def test_10k(case: Case, convolution: str | None) -> Program:
                 network, variables, images, labels, slice_size=execution.slice_size
             )
 
-        return batched(test_one, execution.network_loop)(variables)
+        mine, _ = execution.layout.everything.part(case.networks)
+        mine = jax.tree.map(lambda leaf: leaf[mine], variables)
+        results = batched(test_one, execution.network_loop)(mine)
+        return execution.layout.everything.gather(results, case.networks)
 
     variables = jax.vmap(lambda key: network.init(key, images[:1]))(_keys(case))
-    return jax.jit(test), (variables, images, jnp.asarray(dataset.test_labels))
+    args = (variables, images, jnp.asarray(dataset.test_labels))
+    return _compiled(test, execution), args
 
 
 def matmul(case: Case, convolution: str | None) -> Program:
@@ -168,7 +179,20 @@ def random_dataset(
     )
 
 
-def _epoch(case: Case, recipe: Recipe, execution: Execution) -> Program:
+def _make_parts(config: Config, dataset: Dataset) -> tuple[nn.Module, Execution]:
+    """Returns the network, and how to run it on all devices."""
+    layout = make_layout(config, dataset.num_classes)
+    return make_parts(config, dataset, "network", layout)
+
+
+def _compiled(function: Callable[..., Any], execution: Execution) -> Any:
+    layout = execution.layout
+    return jax.jit(
+        layout.spread(function, P()), compiler_options=compiler_options(layout)
+    )
+
+
+def _epoch(case: Case, recipe: Recipe, execution: Execution, devices: Axis) -> Program:
     """One epoch over a random synthetic set, for every network."""
     num = case.classes * case.ipc
     images = jax.random.normal(jax.random.key(0), (num, case.side, case.side, 1))
@@ -182,11 +206,14 @@ def _epoch(case: Case, recipe: Recipe, execution: Execution) -> Program:
         def train_one(state: TrainState, key: jax.Array) -> TrainState:
             return train(recipe, state, images, labels, epochs=epochs, key=key)
 
-        return batched(train_one, execution.network_loop)(states, keys)
+        mine, _ = devices.part(case.networks)
+        mine = jax.tree.map(lambda leaf: leaf[mine], (states, keys))
+        results = batched(train_one, execution.network_loop)(*mine)
+        return devices.gather(results, case.networks)
 
     keys = _keys(case)
     args = (jax.vmap(init)(keys), images, labels, jnp.int32(1), keys)
-    return jax.jit(run), args
+    return _compiled(run, execution), args
 
 
 def _keys(case: Case) -> jax.Array:
