@@ -58,8 +58,10 @@ def get_config() -> ConfigDict:
     # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder.
     # None: TFDS's default.
     config.dataset.path = placeholder(str)
-    # Whether the devices get only the training images that an iteration draws, and the
-    # others stay on disk, for sets larger than memory. The result is the same.
+    # For sets larger than memory: whether the devices get only the training images
+    # that an iteration draws, while the others stay on disk (those of TFDS are decoded
+    # to a file next to it, once; gzipped IDX files stay in the host's memory). The
+    # result is the same.
     config.dataset.stream = False
 
     config.network = ConfigDict()
@@ -109,6 +111,6 @@ def get_config() -> ConfigDict:
     # the split of all devices that leaves least to each; on CPU a core is a device.
     config.mesh = ConfigDict()
     config.mesh.net = placeholder(int)
-    config.mesh["class"] = placeholder(int)
+    config.mesh.classes = placeholder(int)
 
     return config

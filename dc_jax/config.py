@@ -90,7 +90,7 @@ class ExecutionConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     net: int | None = _field(_at_least(1))
-    class_: int | None = _field(_at_least(1))
+    classes: int | None = _field(_at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,9 +133,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plain values that `create` makes this of."""
-        return dataclasses.asdict(
-            self, dict_factory=lambda items: {k.rstrip("_"): v for k, v in items}
-        )
+        return dataclasses.asdict(self)
 
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
@@ -155,8 +153,7 @@ def default_loops(ipc: int) -> tuple[int, int]:
 
 
 def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    # `class` is no name for an attribute in Python.
-    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
             raise ValueError(
@@ -168,16 +165,16 @@ def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     for name, field in fields.items():
         if name not in values:
             raise ValueError(f"config.{prefix}{name} is missing.")
-        hint = hints[field.name]
+        hint = hints[name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(values[name], Mapping):
                 raise ValueError(
                     f"config.{prefix}{name} must be a group of fields, got "
                     f"{values[name]!r}."
                 )
-            checked[field.name] = _create(hint, values[name], f"{prefix}{name}.")
+            checked[name] = _create(hint, values[name], f"{prefix}{name}.")
         else:
-            checked[field.name] = _check(values[name], hint, field, prefix + name)
+            checked[name] = _check(values[name], hint, field, prefix + name)
     return cls(**checked)
 
 

@@ -162,10 +162,10 @@ def make_layout(
 
 def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int, int]:
     """The devices along the axes of experiments, networks and classes."""
-    nets, classes = config.mesh.net, config.mesh.class_
+    nets, classes = config.mesh.net, config.mesh.classes
     if (nets or 1) * (classes or 1) > num:
         raise ValueError(
-            f"config.mesh.net x config.mesh.class must be at most the {num} device(s) "
+            f"config.mesh.net x config.mesh.classes must be at most the {num} device(s) "
             f"there are, got {nets or 1} x {classes or 1}."
         )
 

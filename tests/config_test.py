@@ -262,7 +262,7 @@ def test_loops_may_be_given(fields, loops):
 
 def test_to_dict_is_what_create_takes():
     values = base.get_config().to_dict()
-    values["mesh"]["class"] = 3
+    values["mesh"]["classes"] = 3
     config = Config.create(values)
     assert config.to_dict() == values
-    assert config.mesh.class_ == 3
+    assert config.mesh.classes == 3

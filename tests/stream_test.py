@@ -4,25 +4,38 @@ import contextlib
 import threading
 
 import chex
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import Dataset, make_store, sample_class
 from dc_jax.data.store import draw_offsets
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
-from dc_jax.networks import make_network
+from dc_jax.networks import layers
 from dc_jax.parallel import ONE_DEVICE, make_layout
 from dc_jax.runner import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 # Many in two, so that an iteration draws a part; the last has fewer than are drawn.
 COUNTS = (400, 300, 5)
+
+
+class Tiny(nn.Module):
+    """Four hidden units."""
+
+    has_batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
+        if self.has_batch_norm:
+            x = layers.BatchNorm()(x, train)
+        return nn.Dense(CLASSES)(nn.sigmoid(x))
 
 
 def _dataset():
@@ -51,7 +64,7 @@ def _config(**changes):
         "num_networks": 2,
         "batch_real": 8,
         "mesh.net": None,
-        "mesh.class": None,
+        "mesh.classes": None,
     }
     return run_helpers.tiny_config(**defaults | changes)
 
@@ -59,7 +72,6 @@ def _config(**changes):
 def _run(config, network, layout, *, stream):
     """The states and metrics of two iterations, and images in the stores of steps."""
     dataset = _dataset()
-    network = make_network(network, CLASSES, SHAPE, make_conv_fn("trilinear"))
     execution = Execution("map", 8, layout)
     method = make_method(config, network, execution)
     init, step = compile_method(method, execution)
@@ -84,10 +96,10 @@ def _run(config, network, layout, *, stream):
 @pytest.mark.parametrize(
     ("network", "mesh", "changes"),
     [
-        ("ConvNetD1W8", None, {}),
-        ("ConvNetD1W8BN", None, {"num_experiments": 1}),
-        ("ConvNetD1W8BN", {"mesh.class": 2, "mesh.net": 1}, {"init": "real"}),
-        ("ConvNetD1W8", {"mesh.class": 2, "mesh.net": 2}, {"outer_loop": 1}),
+        (Tiny(), None, {}),
+        (Tiny(has_batch_norm=True), None, {"num_experiments": 1}),
+        (Tiny(has_batch_norm=True), {"mesh.classes": 2, "mesh.net": 1}, {"init": "real"}),
+        (Tiny(), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
     ],
 )
 def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
@@ -99,7 +111,7 @@ def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
     # The same shapes in each iteration, and far fewer images.
     assert len(sizes) == 1
     drawn = config.num_experiments * config.outer_loop * config.num_networks
-    drawn *= config.batch_real + (16 if network.endswith("BN") else 0)
+    drawn *= config.batch_real + (16 if network.has_batch_norm else 0)
     classes = CLASSES + 1 if mesh else CLASSES
     assert sizes.pop() == classes * min(drawn, max(COUNTS))
 

@@ -114,7 +114,7 @@ def _read_bytes(path: Path) -> bytes | mmap.mmap:
         with path.open("rb") as file:
             # An empty file cannot be mapped.
             size = path.stat().st_size
-            return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     try:
         return gzip.decompress(path.read_bytes())
     # What a wrong header, a truncated and a flipped stream raise.

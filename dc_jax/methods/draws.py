@@ -1,13 +1,22 @@
 """The keys of gradient matching's step, and which real images it draws with them.
 
-The step and `draw_step` get their keys from here, so that the latter knows beforehand,
+The step and `step_draws` get their keys from here, so that the latter knows beforehand,
 without any network, what the former will draw.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, draw_classes
+
+# Real images a class that set the statistics of batch norm, as in the authors' code.
+BATCH_NORM_IMAGES = 16
+
+Draws = Callable[[ClassStore, jax.Array], jax.Array]
 
 
 def step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -31,41 +40,33 @@ def match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return statistics_key, real_key
 
 
-def draw_step(
-    store: ClassStore,
-    key: jax.Array,
-    *,
-    outer_loop: int,
-    num_networks: int,
-    batch_real: int,
-    batch_norm: int,
-) -> jax.Array:
-    """Returns the offsets of all images that a step draws.
+def make_draws(config: Config, network: nn.Module) -> tuple[Draws, Draws]:
+    """Returns `init_draws` and `step_draws` of gradient matching, see `Method`."""
 
-    Args:
-      store: of one device; its images are not used.
-      key: of the step.
-      outer_loop: T.
-      num_networks: M.
-      batch_real: N.
-      batch_norm: images a class that set batch norm; 0 without it.
+    def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        if config.init == "noise":
+            return jnp.zeros((store.num_classes, 0), jnp.int32)
+        return draw_classes(store, key, config.ipc)
 
-    Returns:
-      Shape `[C, T * M * (N + batch_norm)]`, int32.
-    """
-    _, loop_key = step_keys(key)
+    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        image = jax.ShapeDtypeStruct((1, *store.images.shape[1:]), jnp.float32)
+        has_batch_norm = "batch_stats" in jax.eval_shape(network.init, key, image)
+        _, loop_key = step_keys(key)
 
-    def of_network(key: jax.Array) -> jax.Array:
-        statistics_key, real_key = match_keys(key)
-        offsets = [draw_classes(store, real_key, batch_real)]
-        if batch_norm:
-            offsets.append(draw_classes(store, statistics_key, batch_norm))
-        return jnp.concatenate(offsets, axis=1)
+        def of_network(key: jax.Array) -> jax.Array:
+            statistics_key, real_key = match_keys(key)
+            offsets = [draw_classes(store, real_key, config.batch_real)]
+            if has_batch_norm:
+                offsets.append(draw_classes(store, statistics_key, BATCH_NORM_IMAGES))
+            return jnp.concatenate(offsets, axis=1)
 
-    def of_outer_step(t: jax.Array) -> jax.Array:
-        _, match_key = outer_keys(loop_key, t)
-        return jax.lax.map(of_network, jax.random.split(match_key, num_networks))
+        def of_outer_step(t: jax.Array) -> jax.Array:
+            _, match_key = outer_keys(loop_key, t)
+            keys = jax.random.split(match_key, config.num_networks)
+            return jax.lax.map(of_network, keys)
 
-    # One after another: the scores of all of them are large.
-    offsets = jax.lax.map(of_outer_step, jnp.arange(outer_loop))
-    return jnp.moveaxis(offsets, 2, 0).reshape(store.num_classes, -1)
+        # One after another: the scores of all of them are large.
+        offsets = jax.lax.map(of_outer_step, jnp.arange(config.loops()[0]))
+        return jnp.moveaxis(offsets, 2, 0).reshape(store.num_classes, -1)
+
+    return init_draws, step_draws

@@ -28,21 +28,18 @@ import optax
 
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data.store import (
-    ClassStore,
-    class_keys,
-    draw_classes,
-    sample_class,
-    sample_classes,
-)
+from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.execution import Execution
 from dc_jax.matching import match_loss
-from dc_jax.methods.draws import draw_step, match_keys, outer_keys, step_keys
+from dc_jax.methods.draws import (
+    BATCH_NORM_IMAGES,
+    make_draws,
+    match_keys,
+    outer_keys,
+    step_keys,
+)
 from dc_jax.parallel import ONE_DEVICE, WHOLE, Axis, Layout
 from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
-
-# Real images a class that set the statistics of batch norm, as in the authors' code.
-_BATCH_NORM_IMAGES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,24 +128,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         # Reported as the authors' code does: a class, an outer step.
         return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
 
-    def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        if config.init == "noise":
-            return jnp.zeros((store.num_classes, 0), jnp.int32)
-        return draw_classes(store, key, config.ipc)
-
-    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        image = jax.ShapeDtypeStruct((1, *store.images.shape[1:]), jnp.float32)
-        has_batch_norm = "batch_stats" in jax.eval_shape(network.init, key, image)
-        return draw_step(
-            store,
-            key,
-            outer_loop=outer_loop,
-            num_networks=config.num_networks,
-            batch_real=config.batch_real,
-            batch_norm=_BATCH_NORM_IMAGES if has_batch_norm else 0,
-        )
-
-    return Method(init, step, init_draws, step_draws)
+    return Method(init, step, *make_draws(config, network))
 
 
 def init_images(
@@ -310,7 +290,7 @@ def set_batch_norm(
     """
     if "batch_stats" not in variables:
         return variables
-    real = sample_classes(store, key, _BATCH_NORM_IMAGES, matching.layout.classes)
+    real = sample_classes(store, key, BATCH_NORM_IMAGES, matching.layout.classes)
     _, updated = matching.recipe.network.apply(
         variables,
         real.reshape(-1, *real.shape[2:]),
