@@ -290,7 +290,7 @@ def test_meshes_with_fewer_networks_a_device_are_tried():
     meshes = [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
     assert meshes == [f"--config.mesh.net={nets}" for nets in (2, 3)]
     assert _tried(config, 256, 4)["--config.mesh.net=3"].mesh.net == 3
-    # Only with two networks do so many devices have that many classes.
+    # Two of the classes leave two of the experiments, which is what was chosen.
     config = _config(num_networks=1, mesh__class=2)
     assert not [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
 
@@ -462,7 +462,7 @@ def test_digits_compile_and_fit(topology):
     assert plan.num_devices == 8
     assert plan.fits
     assert 2**20 < plan.memory_bytes < 2**30
-    assert plan.flops > 1e8
+    assert 8 * plan.flops > 1e8
 
 
 @needs_libtpu
