@@ -165,8 +165,8 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
     nets, classes = config.mesh.net, config.mesh.classes
     if (nets or 1) * (classes or 1) > num:
         raise ValueError(
-            f"config.mesh.net x config.mesh.classes must be at most the {num} device(s) "
-            f"there are, got {nets or 1} x {classes or 1}."
+            f"config.mesh.net x config.mesh.classes must be at most {num}, the number "
+            f"of devices, got {nets or 1} x {classes or 1}."
         )
 
     def work(sizes: tuple[int, int, int]) -> float:

@@ -191,7 +191,7 @@ def test_the_split_leaves_least_to_a_device(num_devices, changes, sizes):
 
 
 def test_too_few_devices_is_one_line():
-    match = r"^config.mesh.net x config.mesh.classes must be at most the 4 .* 2 x 3\.$"
+    match = r"^config.mesh.net x config.mesh.classes must be at most 4, .* 2 x 3\.$"
     with pytest.raises(ValueError, match=match):
         _layout(4, **{"mesh.net": 2, "mesh.classes": 3})
     match = r"^config.mesh.net must be .*num_experiments = 1 .* = 1, got 2\.$"

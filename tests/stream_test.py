@@ -98,7 +98,11 @@ def _run(config, network, layout, *, stream):
     [
         (Tiny(), None, {}),
         (Tiny(has_batch_norm=True), None, {"num_experiments": 1}),
-        (Tiny(has_batch_norm=True), {"mesh.classes": 2, "mesh.net": 1}, {"init": "real"}),
+        (
+            Tiny(has_batch_norm=True),
+            {"mesh.classes": 2, "mesh.net": 1},
+            {"init": "real"},
+        ),
         (Tiny(), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
     ],
 )
