@@ -13,9 +13,10 @@ Workloads, on random images of FashionMNIST's shapes, with the paper's ConvNet:
   test_10k     a pass over 10,000 test images
 
 Every workload has a process of its own for each system. Both are made ready and warm,
-then asked in turn, while the other waits. Without PyTorch (`pip install -e ".[bench]"`)
-this project is measured alone. In the folder: benchmark.jsonl (a line a measurement, as
-soon as it is done), benchmark.md (the tables that are printed), growth.png.
+then asked in turn, while the other waits; nothing else should run on the machine.
+Without PyTorch (`pip install -e ".[bench]"`) this project is measured alone. In the
+folder: benchmark.jsonl (a line a measurement, as soon as it is done), benchmark.md (the
+tables that are printed), growth.png.
 """
 
 import dataclasses
@@ -99,22 +100,28 @@ def _measure_all() -> Iterator[dict[str, Any]]:
         (record,) = measure(case, ours, rounds=max(3, _ROUNDS.value))
         gflops = record["direct_flops"] / record["min"] / 1e9
         yield {**record, "measurement": "matmul", "gflops": gflops}
-    for workload in _WORKLOADS.value:
-        for networks in map(int, _NETWORKS.value):
-            # A pass over the test images has nothing to do with the synthetic ones.
-            ipcs = _IPC.value[:1] if workload == "test_10k" else _IPC.value
-            for ipc in map(int, ipcs):
-                case = dataclasses.replace(
-                    base, workload=workload, ipc=ipc, networks=networks
-                )
-                yield from measure(case, pythons, rounds=_ROUNDS.value)
+    known: dict[Case, list[dict[str, Any]]] = {}
+    for case, growth in _cases(base):
+        if case not in known:
+            known[case] = measure(case, pythons, rounds=_ROUNDS.value)
+        yield from ({**record, "growth": growth} for record in known[case])
     if _STARTUP.value:
         yield from measure_startup(rounds=_ROUNDS.value)
+
+
+def _cases(base: Case) -> Iterator[tuple[Case, str | None]]:
+    """Yields the cases to measure, and what grows where it is that which is asked."""
+    for workload in _WORKLOADS.value:
+        # A pass over the test images has nothing to do with the synthetic ones.
+        ipcs = _IPC.value[:1] if workload == "test_10k" else _IPC.value
+        for networks in map(int, _NETWORKS.value):
+            for ipc in map(int, ipcs):
+                changes = {"workload": workload, "ipc": ipc, "networks": networks}
+                yield dataclasses.replace(base, **changes), None
     if _GROWTH.value:
         for axis, values in (SMOKE_GROWTH if _SMOKE.value else GROWTH).items():
             for value in values:
-                case = dataclasses.replace(base, **{axis: value})
-                yield from measure(case, pythons, rounds=_ROUNDS.value, growth=axis)
+                yield dataclasses.replace(base, **{axis: value}), axis
 
 
 def find_pythons() -> dict[str, str]:

@@ -24,7 +24,7 @@ _PAUSE = 0.25
 
 
 def measure(
-    case: Case, pythons: dict[str, str], *, rounds: int, growth: str | None = None
+    case: Case, pythons: dict[str, str], *, rounds: int
 ) -> list[dict[str, Any]]:
     """Times a workload of all systems in turn.
 
@@ -32,7 +32,6 @@ def measure(
       case: the workload.
       pythons: the interpreter of each system.
       rounds: how often each has its turn.
-      growth: the axis, where the case is one of growing sizes.
 
     Returns:
       A record for each system, and one of their ratio where there are two.
@@ -40,7 +39,6 @@ def measure(
     fields = dataclasses.asdict(case)
     changed = [f"{k} {v}" for k, v in fields.items() if v != getattr(Case, k)]
     logging.info("Measuring %s: %s.", case.workload, ", ".join(changed) or "as it is")
-    common = {**fields, "growth": growth}
     with contextlib.ExitStack() as stack:
         # One is ready and warm before the next one is started.
         workers = {
@@ -57,14 +55,14 @@ def measure(
             {
                 "measurement": "workload",
                 "system": system,
-                **common,
+                **fields,
                 **summarise(seconds[system]),
                 **worker.ask("finish"),
             }
             for system, worker in workers.items()
         ]
     if len(records) == 2:
-        records.append({"measurement": "ratio", **common, **compare(seconds)})
+        records.append({"measurement": "ratio", **fields, **compare(seconds)})
     return records
 
 

@@ -121,8 +121,8 @@ _PROGRAMS_NOTE = """\
 GFLOP are those of the direct algorithm: Winograd's, which dc_jax has for its 3x3
 convolutions on a CPU, multiplies 2.25 times less often, so a share may exceed what
 direct convolutions could reach. Compiled from cold. Buffers are those of the compiled
-program. Resident memory is the most while running (and in all, with start and
-compilation) of a process for this workload alone."""
+program. Resident memory is that of a process for this workload alone: the most while
+running, with what compilation left behind (and the most in all)."""
 
 
 def _startup(records: list[Record]) -> str:
