@@ -6,6 +6,7 @@ step of a method and the evaluation of a set.
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import time
@@ -248,6 +249,7 @@ def compile_method(
         return layout.experiments.gather(results, len(keys))
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # A program has its name.
         def spread(*args: Any) -> Any:
             specs = tuple(
                 store_specs(arg) if isinstance(arg, ClassStore) else P() for arg in args

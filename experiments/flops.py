@@ -17,10 +17,13 @@ def count_flops(function: Callable[..., Any], *args: Any) -> int:
     before it runs counts as one pass.
 
     Args:
-      function: traceable; is not run.
+      function: traceable, or jitted; is not run.
       *args: of the function.
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    # A jitted function with compiler options cannot be traced as part of another.
+    if not isinstance(function, jax.stages.Wrapped):
+        function = jax.jit(function)
+    return _count(function.trace(*args).jaxpr.jaxpr)
 
 
 def _count(jaxpr: Jaxpr) -> int:

@@ -291,7 +291,7 @@ def test_meshes_with_fewer_networks_a_device_are_tried():
     assert meshes == [f"--config.mesh.net={nets}" for nets in (2, 3)]
     assert _tried(config, 256, 4)["--config.mesh.net=3"].mesh.net == 3
     # Two of the classes leave two of the experiments, which is what was chosen.
-    config = _config(num_networks=1, mesh__class=2)
+    config = _config(num_networks=1, mesh__classes=2)
     assert not [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
 
 
