@@ -44,4 +44,6 @@ def _count_equation(equation: JaxprEqn) -> int:
     inner = [_count(jaxpr) for jaxpr in jaxprs_in_params(params)]
     if name == "cond":
         return max(inner)
+    if name == "shard_map":  # Its body has the shapes of one device's part.
+        return params["mesh"].size * sum(inner)
     return params.get("length", 1) * sum(inner) if name == "scan" else sum(inner)

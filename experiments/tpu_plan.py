@@ -24,6 +24,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
+from dc_jax.command_line import one_line, parse_flags
 from dc_jax.config import Config
 from experiments import compiling, cost, smaller
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
@@ -211,16 +212,6 @@ def _cell_name(config: Config, topology: str) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line, and returns what is left of it."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:
-        sys.exit(f"error: no such field of the config: {_one_line(error)}")
-    except OSError as error:
-        sys.exit(f"error: {_one_line(error)}")
-
-
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
@@ -240,15 +231,7 @@ def main(argv: list[str]) -> None:
         for topology in _TOPOLOGY.value:
             print(describe(config, make_plan(config, topology)), flush=True)
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = error.args[0] if isinstance(error, KeyError) else error
-    return " ".join(str(text).split())
+        sys.exit(f"error: {one_line(error)}")
 
 
 if __name__ == "__main__":

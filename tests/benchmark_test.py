@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from experiments import benchmark, benchmark_report
 from experiments.benchmark_cases import Case
@@ -70,6 +71,14 @@ def test_inner_functions_branches_and_loops():
         return jax.lax.fori_loop(0, n, lambda _, x: x @ x, x)
 
     assert count_flops(function, matrix, jnp.int32(3)) == (1 + 2 + 1) * once
+
+
+def test_all_devices_of_a_mesh_count():
+    mesh = jax.make_mesh((2,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    product = jax.shard_map(
+        jnp.matmul, mesh=mesh, in_specs=(P("x"), P()), out_specs=P("x")
+    )
+    assert count_flops(product, jnp.ones((4, 3)), jnp.ones((3, 5))) == 2 * 4 * 5 * 3
 
 
 def test_ratios_are_of_turns_and_of_medians():
