@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec as P
 
 from configs import fashion_mnist
@@ -23,6 +22,7 @@ from dc_jax.data import Dataset, make_store, normalise
 from dc_jax.evaluate import make_protocol, phases
 from dc_jax.execution import Execution, compiler_options
 from dc_jax.methods import make_method
+from dc_jax.methods.gradient_matching import inner_recipe
 from dc_jax.parallel import Axis, make_layout, use_cpu_cores
 from dc_jax.parts import make_parts
 from dc_jax.train import Recipe, TrainState, accuracy, batched, init_state, train
@@ -82,13 +82,7 @@ def inner_epoch(case: Case, *, counted: bool) -> Program:
     """One epoch of training on the synthetic set, as between two outer steps."""
     config = make_config(case, counted=counted)
     network, execution = _make_parts(config, random_dataset(case))
-    recipe = Recipe(
-        network=network,
-        optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
-        batch_size=config.batch_train,
-        slice_size=execution.slice_size,
-        devices=execution.layout.classes,
-    )
+    recipe = inner_recipe(config, network, execution)
     return _epoch(case, recipe, execution, execution.layout.networks)
 
 
