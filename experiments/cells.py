@@ -1,0 +1,99 @@
+"""A cell of a table: a run of the main command, and its result once it is done."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+ROOT = Path(__file__).parent.parent
+# In the folder of a cell: what was run, and that it is done.
+_RECORD = "cell.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of `dc_jax.main`, in a folder of its own below that of the sweep.
+
+    Attributes:
+      labels: what the row of the results says it is, such as dataset, method and ipc;
+        their values name the folder and are unique.
+      config: file, relative to the root of the repository.
+      changes: other values of some fields of the config, by their dotted names.
+      evaluates: the cell whose sets are evaluated; None where this one makes a set.
+    """
+
+    labels: dict[str, Any]
+    config: str
+    changes: dict[str, Any]
+    evaluates: "Cell | None" = None
+
+    @property
+    def name(self) -> str:
+        """The folder's."""
+        return "-".join(str(value) for value in self.labels.values())
+
+    def command(self, folder: Path) -> list[str]:
+        """Returns the command line, for the root of the repository."""
+        arguments = [f"--config={self.config}"]
+        arguments += [f"--config.{name}={v}" for name, v in self.changes.items()]
+        if self.evaluates:
+            arguments += ["--mode=evaluate", f"--set={folder / self.evaluates.name}"]
+        workdir = f"--workdir={folder / self.name}"
+        return [sys.executable, "-m", "dc_jax.main", *arguments, workdir]
+
+    def values(self) -> dict[str, Any]:
+        """Returns all values of the config.
+
+        Raises:
+          KeyError: there is no such field.
+        """
+        spec = importlib.util.spec_from_file_location("config", ROOT / self.config)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config().lock()
+        config.update_from_flattened_dict(self.changes)
+        return config.to_dict()
+
+    def read_result(self, folder: Path) -> dict[str, Any] | None:
+        """Returns the result of just this run, or None while it is not done."""
+        path = folder / self.name / _RECORD
+        if not path.exists():
+            return None
+        record = json.loads(path.read_text("utf-8"))
+        return record["result"] if record["values"] == self._inputs() else None
+
+    def finish(self, folder: Path) -> dict[str, Any]:
+        """Records that the run is done, and returns its result."""
+        own = folder / self.name
+        if self.evaluates:
+            lines = (own / "evaluations.jsonl").read_text("utf-8").splitlines()
+            result = json.loads(lines[-1])
+        else:
+            result = json.loads((own / "result.json").read_text("utf-8"))
+        record = {"values": self._inputs(), "result": result}
+        temporary = own / f"{_RECORD}.tmp"
+        temporary.write_text(json.dumps(record), "utf-8")
+        temporary.replace(own / _RECORD)
+        return result
+
+    def _inputs(self) -> dict[str, Any]:
+        """All that the result follows from, but the code, as JSON has it."""
+        inputs = {"config": self.values()}
+        if self.evaluates:
+            inputs["set"] = self.evaluates.values()
+        return json.loads(json.dumps(inputs))
+
+
+def flatten(values: dict[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested groups by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict | ConfigDict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,252 @@
+"""Runs the cells of an experiment: here one after another, or as tasks of Ray.
+
+Every experiment is a module with `make_cells(config)` and `report(config, rows,
+folder)`, and ends in `sweep.main(make_cells, report)`. The command again continues: a
+cell that is done is not run again, one that was stopped goes on from its checkpoint.
+"""
+
+import csv
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from dc_jax.command_line import one_line, parse_flags
+from experiments.cells import ROOT, Cell
+
+# The labels of a cell, and `result`: what its run has written.
+Row = dict[str, Any]
+
+_OUTPUT = flags.DEFINE_string("output", None, "Folder of cells and results.")
+_LIST = flags.DEFINE_bool(
+    "list", False, "Only print the commands of the cells that are not done."
+)
+_RAY = flags.DEFINE_string(
+    "ray", None, "Address of a Ray cluster, 'auto', or 'local' for one of this machine."
+)
+_RAY_RESOURCES = flags.DEFINE_list(
+    "ray_resources", "CPU=2", "What Ray gives to a cell, as CPU=8,GPU=1."
+)
+
+
+def main(
+    make_cells: Callable[[ConfigDict], list[Cell]],
+    report: Callable[[ConfigDict, list[Row], Path], str],
+    default: str,
+) -> None:
+    """Runs an experiment as a command.
+
+    Args:
+      make_cells: returns the runs of the experiment's config.
+      report: writes tables and figures of what is done into a folder; returns the
+        table.
+      default: the experiment's config, a file of `configs/`.
+    """
+    config = config_flags.DEFINE_config_file("config", default, "The experiment.")
+
+    def run(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+        if not _OUTPUT.value:
+            raise app.UsageError("--output=FOLDER is needed.")
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().setFormatter(None)
+        try:
+            _run(config.value, make_cells, report)
+        except (ValueError, KeyError, OSError) as error:
+            sys.exit(f"error: {one_line(error)}")
+
+    app.run(run, flags_parser=parse_flags)
+
+
+def _run(config: ConfigDict, make_cells: Any, report: Any) -> None:
+    folder = Path(_OUTPUT.value)
+    cells = make_cells(config)
+    check_cells(cells)
+    open_cells = [cell for cell in cells if cell.read_result(folder) is None]
+    if _LIST.value:
+        for cell in open_cells:
+            print(shlex.join(cell.command(folder)))
+        return
+    logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
+    folder.mkdir(parents=True, exist_ok=True)
+    if _RAY.value and open_cells:
+        results = run_on_ray(
+            open_cells, folder, address=_RAY.value, resources=_RAY_RESOURCES.value
+        )
+    else:
+        results = run_here(open_cells, folder)
+    failed = []
+    for cell, failure in results:
+        if failure:
+            failed.append(cell.name)
+            logging.error("%s: %s", cell.name, failure)
+        else:
+            report(config, write_rows(cells, folder), folder)
+    print(report(config, write_rows(cells, folder), folder))
+    if failed:
+        raise ValueError(
+            f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
+            f"log.txt in their folders; the same command tries them again."
+        )
+
+
+def check_cells(cells: list[Cell]) -> None:
+    """Checks the cells before any is run.
+
+    Raises:
+      ValueError: two have one folder, or one is to evaluate what is not made before.
+      KeyError: a field is not one of the config.
+    """
+    seen: set[str] = set()
+    for cell in cells:
+        if cell.name in seen:
+            raise ValueError(f"two cells are named {cell.name}.")
+        if cell.evaluates and cell.evaluates.name not in seen:
+            raise ValueError(f"{cell.name} evaluates {cell.evaluates.name}: not there.")
+        cell.values()
+        seen.add(cell.name)
+
+
+def run_here(cells: list[Cell], folder: Path) -> Iterator[tuple[Cell, str | None]]:
+    """Runs cells one after another; yields each with what went wrong, or None."""
+    for cell in cells:
+        if cell.evaluates and cell.evaluates.read_result(folder) is None:
+            yield cell, f"there is no set of {cell.evaluates.name}."
+            continue
+        logging.info("%s", cell.name)
+        log = folder / cell.name / "log.txt"
+        code = _call(cell.command(folder), log)
+        if code in (-signal.SIGINT, 128 + signal.SIGINT):
+            raise KeyboardInterrupt
+        if code == 0:
+            cell.finish(folder)
+        yield cell, _last_line(log) if code else None
+
+
+def _call(command: list[str], log: Path) -> int:
+    """Runs a command, which ends with this process; returns its exit code."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "a", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+        )
+        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        try:
+            return process.wait()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            process.terminate()  # It saves its state.
+            process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text("utf-8").strip().splitlines()
+    return lines[-1] if lines else "it ended without a word"
+
+
+def run_on_ray(
+    cells: list[Cell], folder: Path, *, address: str, resources: list[str]
+) -> Iterator[tuple[Cell, str | None]]:
+    """Runs cells as tasks of Ray; yields each as it ends, as `run_here` does.
+
+    A task whose worker dies is given to another, and goes on from the last checkpoint.
+
+    Args:
+      cells: in an order in which sets come before their evaluations.
+      folder: that all machines share.
+      address: of a cluster, `auto`, or `local`.
+      resources: for a task, each as NAME=NUMBER.
+
+    Raises:
+      ValueError: a resource is not of this form, or Ray is missing.
+    """
+    try:
+        import ray  # Not before: few need it.
+    except ImportError as error:
+        raise ValueError('--ray needs: pip install -e ".[ray]"') from error
+
+    options = _task_options(resources)
+    ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    task = ray.remote(max_retries=3, max_calls=1, **options)(_run_cell)
+    try:
+        tasks: dict[str, Any] = {}
+        for cell in cells:
+            before = tasks.get(cell.evaluates.name) if cell.evaluates else None
+            tasks[cell.name] = task.remote(cell, str(folder.absolute()), before)
+        waiting = {tasks[cell.name]: cell for cell in cells}
+        while waiting:
+            (done, *_), _ = ray.wait(list(waiting))
+            cell = waiting.pop(done)
+            try:
+                ray.get(done)
+                yield cell, None
+            except ray.exceptions.RayError as error:
+                cause = getattr(error, "cause", None) or error
+                yield cell, str(cause).strip().splitlines()[-1]
+    finally:
+        ray.shutdown()
+
+
+def _task_options(resources: list[str]) -> dict[str, Any]:
+    names = {"CPU": "num_cpus", "GPU": "num_gpus"}
+    options: dict[str, Any] = {"resources": {}}
+    for resource in resources:
+        name, _, number = resource.partition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise ValueError(
+                f"--ray_resources: must be NAME=NUMBER, got {resource!r}."
+            ) from None
+        if name in names:
+            options[names[name]] = value
+        else:
+            options["resources"][name] = value
+    return options
+
+
+def _run_cell(cell: Cell, folder: str, _: Any) -> None:
+    """Runs a cell in this process: with it, the lock of the workdir goes."""
+    from dc_jax import parallel, runner
+    from dc_jax.config import Config
+
+    parallel.use_cpu_cores()
+    config, own = Config.create(cell.values()), str(Path(folder) / cell.name)
+    if cell.evaluates:
+        runner.evaluate(config, str(Path(folder) / cell.evaluates.name), folder=own)
+    else:
+        runner.condense(config, own)
+    cell.finish(Path(folder))
+
+
+def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
+    """Writes `results.csv`, a line for each cell that is done; returns the rows."""
+    rows = []
+    for cell in cells:
+        result = cell.read_result(folder)
+        if result is not None:
+            rows.append({**cell.labels, "result": result})
+    names = list(dict.fromkeys(name for cell in cells for name in cell.labels))
+    with open(folder / "results.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*names, "accuracy", "std", "networks", "sets", "seconds"])
+        for row in rows:
+            result = row["result"]
+            writer.writerow(
+                [
+                    *(row.get(name, "") for name in names),
+                    f"{100 * result['accuracy_mean']:.2f}",
+                    f"{100 * result['accuracy_std']:.2f}",
+                    result["num_evaluations"] * result["num_experiments"],
+                    result["num_experiments"],
+                    result["seconds"],
+                ]
+            )
+    return rows

@@ -1,0 +1,47 @@
+"""Table 1 of the paper: accuracy by dataset, images a class and method.
+
+python -m experiments.table1 --output=runs/table1
+python -m experiments.table1 --config=configs/table1.py:cpu --output=runs/table1
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments import sweep, tables
+from experiments.cells import Cell, flatten
+from experiments.paper import TABLE1, WHOLE, Value
+
+
+def make_cells(config: ConfigDict) -> list[Cell]:
+    """Returns a cell for each dataset, ipc and method; the whole set has no ipc."""
+    cells = []
+    for dataset in config.datasets:
+        for method in config.methods:
+            for ipc in config.ipc if method != "whole" else (None,):
+                changes = {"method": method, **flatten(config.run)}
+                changes |= flatten(config.method.get(method, {}))
+                if ipc is not None:
+                    changes["ipc"] = ipc
+                labels = {"dataset": dataset, "method": method, "ipc": ipc or "all"}
+                cells.append(Cell(labels, f"configs/{dataset}.py", changes))
+    return cells
+
+
+def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+    """Writes and returns the table."""
+    del config
+    table = tables.pivot(rows, ("dataset", "ipc"), "method", _published)
+    text = f"{table}\n\n{tables.NOTE}\n"
+    (folder / "table1.md").write_text(text, "utf-8")
+    return text
+
+
+def _published(row: sweep.Row) -> Value | None:
+    if row["method"] == "whole":
+        return WHOLE.get(row["dataset"])
+    return TABLE1.get((row["dataset"], row["ipc"], row["method"]))
+
+
+if __name__ == "__main__":
+    sweep.main(make_cells, report, default="configs/table1.py")

@@ -1,0 +1,201 @@
+"""Sweeps: cells run, continue and fail one by one; here and on Ray."""
+
+import csv
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import run_helpers
+
+from configs import table1 as table1_config
+from experiments import sweep, table1, tables
+from experiments.cells import Cell, flatten
+from experiments.paper import TABLE1, TABLE2, Value
+
+# Of all networks an MLP compiles fastest.
+_FIELDS = run_helpers.TINY | {"network.name": "MLP", "num_experiments": 1}
+
+
+def _cell(ipc=1, evaluates=None, **changes):
+    labels = {"dataset": "digits", "ipc": ipc}
+    if evaluates:
+        labels["tested with"] = "LeNet"
+    return Cell(
+        labels, "configs/digits.py", _FIELDS | {"ipc": ipc} | changes, evaluates
+    )
+
+
+def _run_here(cells, folder):
+    return [(cell.name, failure) for cell, failure in sweep.run_here(cells, folder)]
+
+
+def test_a_cell_is_run_evaluated_and_recorded(tmp_path):
+    cell = _cell()
+    on_mlp = _cell(evaluates=cell, **{"evaluation.network": "MLP"})
+    cells = [cell, on_mlp]
+    assert cell.read_result(tmp_path) is None
+    assert _run_here(cells, tmp_path) == [
+        ("digits-1", None),
+        ("digits-1-LeNet", None),
+    ]
+    rows = sweep.write_rows(cells, tmp_path)
+    assert [row["ipc"] for row in rows] == [1, 1]
+    # The same set, the same networks.
+    assert rows[0]["result"]["accuracies"] == rows[1]["result"]["accuracies"]
+    with open(tmp_path / "results.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    mean = 100 * rows[0]["result"]["accuracy_mean"]
+    assert lines[0]["accuracy"] == f"{mean:.2f}"
+    assert lines[1]["tested with"] == "LeNet"
+    assert lines[0]["networks"] == "2"
+    # With other values it is another run, whose result is not there.
+    assert _cell(seed=1).read_result(tmp_path) is None
+    assert _cell(evaluates=_cell(seed=1)).read_result(tmp_path) is None
+
+
+def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
+    bad = _cell(ipc=2, **{"network.name": "Conv"})
+    good = _cell()
+    of_bad = _cell(ipc=2, evaluates=bad)
+    (_, failure), last, (_, unmade) = _run_here([bad, good, of_bad], tmp_path)
+    assert "config.network.name" in failure
+    assert last == ("digits-1", None)
+    assert "no set of digits-2" in unmade
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([_cell(), _cell()], "two cells are named digits-1"),
+        ([_cell(evaluates=_cell())], "digits-1-LeNet evaluates digits-1: not there"),
+    ],
+)
+def test_impossible_sweeps_are_refused(cells, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.check_cells(cells)
+    with pytest.raises(KeyError, match="iteration"):
+        sweep.check_cells([_cell(iteration=3)])
+
+
+def _start(folder, *flags):
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "experiments.table1"),
+            *("--config=configs/table1.py:smoke", f"--output={folder}", *flags),
+        ],
+        cwd=run_helpers.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_the_smoke_table_is_made_once(tmp_path):
+    process = _start(tmp_path, "--list")
+    listed = process.communicate(timeout=60)[0].splitlines()
+    cells = table1.make_cells(table1_config.get_config("smoke"))
+    assert [shlex.split(line) for line in listed] == [
+        cell.command(tmp_path) for cell in cells
+    ]
+    output = _start(tmp_path).communicate(timeout=300)[0]
+    assert f"{len(cells)} of {len(cells)} cells are to be run." in output
+    table = (tmp_path / "table1.md").read_text()
+    assert table in output
+    assert "| digits | 1 |" in table
+    assert _start(tmp_path, "--list").communicate(timeout=60)[0] == ""
+    output = _start(tmp_path).communicate(timeout=60)[0]
+    assert f"0 of {len(cells)} cells are to be run." in output
+    assert table in output
+
+
+def test_a_stopped_sweep_stops_its_cell_and_goes_on(tmp_path):
+    program = (
+        "import sys; from pathlib import Path; import sweep_test as t; "
+        "t._run_here([t._cell(iterations=int(sys.argv[2]))], Path(sys.argv[1]))"
+    )
+
+    def start(iterations):
+        return subprocess.Popen(
+            [sys.executable, "-c", program, tmp_path, str(iterations)],
+            cwd=run_helpers.ROOT,
+            env=os.environ | {"PYTHONPATH": f"{run_helpers.ROOT}:tests"},
+        )
+
+    with start(1000) as process:
+        _wait_for_lines(tmp_path / "digits-1" / "metrics.jsonl", 3)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 143
+    done = len(run_helpers.read_metrics(tmp_path / "digits-1"))
+    assert 3 <= done < 1000
+    assert "Stopped by SIGTERM" in (tmp_path / "digits-1" / "log.txt").read_text()
+    with start(done + 1) as process:
+        assert process.wait(120) == 0
+    log = (tmp_path / "digits-1" / "log.txt").read_text()
+    assert f"Continuing after iteration {done}." in log
+
+
+def _wait_for_lines(path, number):
+    end = time.monotonic() + 120
+    while not path.exists() or path.read_text().count("\n") < number:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_ray_costs_nothing(tmp_path):
+    pytest.importorskip("ray")
+    changes = {"iterations": 60}
+    _run_here([_cell(**changes)], tmp_path / "here")
+    cells = [_cell(**changes), _cell(ipc=2), _cell(ipc=3, seed=-1)]
+    results = sweep.run_on_ray(
+        cells, tmp_path / "ray", address="local", resources=["CPU=1"]
+    )
+
+    def kill():
+        _wait_for_lines(tmp_path / "ray" / "digits-1" / "metrics.jsonl", 5)
+        workers = subprocess.run(
+            ["pgrep", "-f", "ray::_run_cell"], capture_output=True, text=True
+        )
+        for pid in workers.stdout.split():
+            os.kill(int(pid), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    failures = {cell.name: failure for cell, failure in results}
+    killer.join()
+    message = "config.seed must be in [0, 2**32), got -1."
+    assert failures.pop("digits-3") == message
+    assert failures == {"digits-1": None, "digits-2": None}
+    np.testing.assert_array_equal(
+        run_helpers.load_images(tmp_path / "ray" / "digits-1"),
+        run_helpers.load_images(tmp_path / "here" / "digits-1"),
+    )
+
+
+def test_tables():
+    result = {"accuracy_mean": 0.9149, "accuracy_std": 0.0051}
+    rows = [
+        {"dataset": "mnist", "ipc": 1, "method": "dc", "result": result},
+        {"dataset": "mnist", "ipc": 10, "method": "random", "result": result},
+    ]
+    text = tables.pivot(
+        rows,
+        ("dataset", "ipc"),
+        "method",
+        lambda row: TABLE1[row["dataset"], row["ipc"], row["method"]],
+    )
+    assert text.splitlines() == [
+        "| dataset | ipc | dc | random |",
+        "| --- | --- | --- | --- |",
+        "| mnist | 1 | 91.5 ± 0.5 (91.7 ± 0.5) |  |",
+        "| mnist | 10 |  | 91.5 ± 0.5 (95.1 ± 0.9) |",
+    ]
+    assert str(Value(3.5, 0.3, is_verified=False)) == "3.5 ± 0.3?"
+    assert TABLE2["ConvNet", "ResNet18"] == Value(90.0, 0.8)
+    assert flatten({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b.c.d": 2}
