@@ -1,0 +1,47 @@
+"""Table 2: six networks to condense with, and to test with; `paper`, `cpu`, `smoke`.
+
+  python -m experiments.cross_architecture --output=runs/cross_architecture \
+      --config=configs/cross_architecture.py:cpu
+"""
+
+from ml_collections import ConfigDict
+
+from experiments.matrix import square
+from experiments.paper import NETWORKS
+
+
+def get_config(size: str = "paper") -> ConfigDict:
+    """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    config = ConfigDict()
+    # File of configs/.
+    config.dataset = "mnist"
+    # Fields of all runs, and of those that make each set.
+    config.run = {}
+    # As in the authors' code: batch norm, and average pooling, where matching needs it;
+    # tests replace it by instance norm.
+    config.sets = {
+        "MLP": {"network": {"name": "MLP"}, "lr_img": 0.01},
+        "ConvNet": {"network": {"name": "ConvNet"}},
+        "LeNet": {"network": {"name": "LeNet"}},
+        "AlexNet": {"network": {"name": "AlexNet"}},
+        "VGG11": {"network": {"name": "VGG11BN"}},
+        "ResNet18": {"network": {"name": "ResNet18BN_AP"}},
+    }
+    names = NETWORKS
+    if size == "cpu":
+        config.dataset = "fashion_mnist"
+        config.run = {"num_experiments": 1, "num_evaluations": 3, "batch_real": 64}
+    elif size == "smoke":
+        names = ("MLP", "LeNet")
+        config.dataset = "digits"
+        config.run = {
+            "num_experiments": 1,
+            "num_evaluations": 2,
+            "iterations": 2,
+            "batch_real": 8,
+            "evaluation": {"epochs": 2},
+        }
+    elif size != "paper":
+        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
+    config.tables = {"cross_architecture": square({name: name for name in names})}
+    return config

@@ -1,0 +1,18 @@
+"""Table 2 of the paper: images condensed with one network train another.
+
+python -m experiments.cross_architecture --output=runs/cross_architecture
+"""
+
+from experiments import matrix, sweep
+from experiments.paper import TABLE2
+
+
+def report(config, rows, folder) -> str:
+    """Writes and returns the table."""
+    return matrix.report(
+        config, rows, folder, lambda _, row, column: TABLE2.get((row, column))
+    )
+
+
+if __name__ == "__main__":
+    sweep.main(matrix.make_cells, report, default="configs/cross_architecture.py")
