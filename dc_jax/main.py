@@ -44,12 +44,15 @@ def main(argv: list[str]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax import parallel, runner
+    from dc_jax import hosts, parallel, runner
     from dc_jax.config import Config
 
     parallel.use_cpu_cores()
     try:
         config = Config.create(_CONFIG.value.to_dict())
+        hosts.initialize(config)
+        if not hosts.is_first():
+            logging.set_verbosity(logging.ERROR)
         if _MODE.value == "condense":
             runner.condense(config, _WORKDIR.value)
         else:
@@ -74,6 +77,9 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _leave(code: int) -> None:
+    from dc_jax import hosts
+
+    hosts.leave()
     # Not sys.exit, which would wait for a step that is still computed in vain.
     logging.flush()
     sys.stdout.flush()

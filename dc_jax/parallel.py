@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dc_jax import hosts
 from dc_jax.config import Config
 
 CLASS_AXIS = "class"
@@ -145,7 +146,7 @@ def make_layout(
       devices: of all processes; None for all there are.
 
     Raises:
-      ValueError: there are too few devices.
+      ValueError: there are too few devices, or some that a process would not use.
     """
     devices = list(devices or jax.devices())
     sizes = _choose_sizes(config, num_classes, len(devices))
@@ -177,7 +178,12 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
         return rounds * (-(-num_classes // classes) / num_classes + 1 / classes)
 
     # Every process must have a part in a run: with several, all devices are used.
-    total = num if jax.process_count() > 1 and not (nets and classes) else None
+    total = num if hosts.are_several() else None
+    if total and nets and classes and nets * classes != total:
+        raise ValueError(
+            f"config.mesh.net x config.mesh.class must be the {num} devices that the "
+            f"{jax.process_count()} processes have, got {nets} x {classes}."
+        )
     candidates = [
         (e, m, c)
         for e in range(1, min(config.num_experiments, num) + 1)
