@@ -58,6 +58,11 @@ def get_config() -> ConfigDict:
     # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder.
     # None: TFDS's default.
     config.dataset.path = placeholder(str)
+    # For sets larger than memory: whether the devices get only the training images
+    # that an iteration draws, while the others stay on disk (those of TFDS are decoded
+    # to a file next to it, once; gzipped IDX files stay in the host's memory). The
+    # result is the same.
+    config.dataset.stream = False
 
     config.network = ConfigDict()
     # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, VGG11, VGG11BN, ResNet18, ResNet18BN,
@@ -81,7 +86,7 @@ def get_config() -> ConfigDict:
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
 
-    # How to run it; changes speed and memory, not what is computed.
+    # How to run it; changes speed and memory, and what is computed by rounding alone.
     config.execution = ConfigDict()
     # "native", "trilinear" (gradients that the CPU backend runs fast) or "winograd"
     # (the same with fewer multiplications) convolutions. None: winograd on CPU, else
@@ -89,6 +94,10 @@ def get_config() -> ConfigDict:
     config.execution.convolution = placeholder(str)
     # Networks at once ("vmap") or one after another ("map"). None: map on CPU.
     config.execution.network_loop = placeholder(str)
+    # "float32", or "bfloat16", three digits, for the layers of the networks on a TPU or
+    # GPU; a CPU is slower with it. Images, parameters, normalisations, losses and the
+    # gradients that are compared or descended stay float32.
+    config.execution.dtype = "float32"
     # Images whose activations are held at once. None: as many as fit in the cache of
     # a CPU, or 128 MB of the largest activation elsewhere.
     config.execution.slice_size = placeholder(int)
@@ -102,7 +111,7 @@ def get_config() -> ConfigDict:
     # the split of all devices that leaves least to each; on CPU a core is a device.
     config.mesh = ConfigDict()
     config.mesh.net = placeholder(int)
-    config.mesh["class"] = placeholder(int)
+    config.mesh.classes = placeholder(int)
 
     # Several processes, each with its own devices, as on a TPU pod: see docs/tpu.md.
     config.distributed = False

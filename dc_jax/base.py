@@ -62,12 +62,19 @@ class CondenseState:
 
 
 class Method(NamedTuple):
-    """A condensation method, a pair of pure functions for one experiment.
+    """A condensation method: pure functions for one experiment.
+
+    What `init` and `step` draw from the store does not depend on the state, and can be
+    had beforehand: offsets within the classes, `[C, P]` int32 with a P that is always
+    the same, in any order. Of the store that needs the counts and shapes alone, and it
+    is that of one device.
 
     Attributes:
       init: `(store, key) -> state`, the synthetic images to begin with.
       step: `(state, store, key) -> (state, metrics)`, one iteration. The metrics are
         scalars by name; `loss` is always there.
+      init_draws: `(store, key) -> offsets`, all that `init` draws.
+      step_draws: `(store, key) -> offsets`, all that `step` draws.
     """
 
     init: Callable[[ClassStore, jax.Array], CondenseState]
@@ -75,3 +82,5 @@ class Method(NamedTuple):
         [CondenseState, ClassStore, jax.Array],
         tuple[CondenseState, dict[str, jax.Array]],
     ]
+    init_draws: Callable[[ClassStore, jax.Array], jax.Array]
+    step_draws: Callable[[ClassStore, jax.Array], jax.Array]

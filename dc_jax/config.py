@@ -17,6 +17,7 @@ from dc_jax.matching import DISTANCES
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
+DTYPES = ("float32", "bfloat16")
 
 # Outer steps and inner epochs of the authors' code, by images per class.
 _PUBLISHED_LOOPS = {
@@ -46,8 +47,8 @@ def _one_of(*names: str) -> dict[str, Any]:
 _POSITIVE = {"is_allowed": lambda value: 0 < value < math.inf, "allowed": "positive"}
 _FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
 _SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
-_NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}
 _ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
+_NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}
 _ADDRESS = {
     "is_allowed": lambda value: value.rpartition(":")[2].isdecimal(),
     "allowed": "HOST:PORT",
@@ -62,6 +63,7 @@ def _field(rule: dict[str, Any]) -> Any:
 class DatasetConfig:
     name: str = _field(_NOT_EMPTY)
     path: str | None = _field(_NOT_EMPTY)
+    stream: bool = _field(_ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ class EvaluationConfig:
 class ExecutionConfig:
     convolution: str | None = _field(_one_of(*CONVOLUTIONS))
     network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
+    dtype: str = _field(_one_of(*DTYPES))
     slice_size: int | None = _field(_at_least(1))
     compilation_cache: str | None = _field(_NOT_EMPTY)
 
@@ -91,7 +94,7 @@ class ExecutionConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     net: int | None = _field(_at_least(1))
-    class_: int | None = _field(_at_least(1))
+    classes: int | None = _field(_at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,10 @@ class Config:
         """
         return _create(cls, values, prefix="")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the plain values that `create` makes this of."""
+        return dataclasses.asdict(self)
+
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
         outer, inner = default_loops(self.ipc)
@@ -154,8 +161,7 @@ def default_loops(ipc: int) -> tuple[int, int]:
 
 
 def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
-    # `class` is no name for an attribute in Python.
-    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
             raise ValueError(
@@ -167,16 +173,16 @@ def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
     for name, field in fields.items():
         if name not in values:
             raise ValueError(f"config.{prefix}{name} is missing.")
-        hint = hints[field.name]
+        hint = hints[name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(values[name], Mapping):
                 raise ValueError(
                     f"config.{prefix}{name} must be a group of fields, got "
                     f"{values[name]!r}."
                 )
-            checked[field.name] = _create(hint, values[name], f"{prefix}{name}.")
+            checked[name] = _create(hint, values[name], f"{prefix}{name}.")
         else:
-            checked[field.name] = _check(values[name], hint, field, prefix + name)
+            checked[name] = _check(values[name], hint, field, prefix + name)
     return cls(**checked)
 
 

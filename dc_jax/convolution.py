@@ -25,7 +25,7 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 IMPLEMENTATIONS = ("native", "trilinear", "winograd")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 # Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three
-# times as long to compile: 8 s for the paper's ConvNet, half a minute for VGG-11.
+# times as long to compile: 8 s for the paper's ConvNet.
 _MIN_WINOGRAD_PIXELS = 16
 # With this few input channels a matrix product over patches beats the convolution.
 _MAX_PATCH_CHANNELS = 4

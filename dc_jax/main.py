@@ -17,6 +17,8 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from dc_jax.command_line import one_line, parse_flags
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The run, a file of configs/.", lock_config=True
 )
@@ -59,21 +61,11 @@ def main(argv: list[str]) -> None:
             runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
-        logging.error("error: %s", _one_line(error))
+        logging.error("error: %s", one_line(error))
         _leave(1)
     except runner.Stopped as stopped:
         logging.info("%s", stopped)
         _leave(stopped.exit_code)
-
-
-def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line, and returns what is left of it."""
-    try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError) as error:
-        sys.exit(f"error: no such field of the config: {_one_line(error)}")
-    except OSError as error:
-        sys.exit(f"error: {_one_line(error)}")
 
 
 def _leave(code: int) -> None:
@@ -84,14 +76,6 @@ def _leave(code: int) -> None:
     logging.flush()
     sys.stdout.flush()
     os._exit(code)
-
-
-def _one_line(error: BaseException) -> str:
-    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = error.args[0] if isinstance(error, KeyError) else error
-    return " ".join(str(text).split())
 
 
 if __name__ == "__main__":

@@ -163,11 +163,11 @@ def make_layout(
 
 def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int, int]:
     """The devices along the axes of experiments, networks and classes."""
-    nets, classes = config.mesh.net, config.mesh.class_
+    nets, classes = config.mesh.net, config.mesh.classes
     if (nets or 1) * (classes or 1) > num:
         raise ValueError(
-            f"config.mesh.net x config.mesh.class must be at most the {num} device(s) "
-            f"there are, got {nets or 1} x {classes or 1}."
+            f"config.mesh.net x config.mesh.classes must be at most {num}, the number "
+            f"of devices, got {nets or 1} x {classes or 1}."
         )
 
     def work(sizes: tuple[int, int, int]) -> float:
@@ -181,7 +181,7 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
     total = num if hosts.are_several() else None
     if total and nets and classes and nets * classes != total:
         raise ValueError(
-            f"config.mesh.net x config.mesh.class must be the {num} devices that the "
+            f"config.mesh.net x config.mesh.classes must be the {num} devices that the "
             f"{jax.process_count()} processes have, got {nets} x {classes}."
         )
     candidates = [
@@ -207,8 +207,8 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
 def use_cpu_cores() -> None:
     """Makes each CPU core a device, where the user has not said otherwise.
 
-    To be called before JAX looks for devices. One program on two cores is half again as
-    fast as two devices of one thread each than as one device of two threads.
+    To be called before JAX looks for devices. On two cores the gradient of 256 images
+    took 0.22 s with two devices of one thread, and 0.28 s with one of two.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     is_set = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags

@@ -21,7 +21,9 @@ from dc_jax.parallel import Layout
 
 def load(config: Config) -> Dataset:
     """Loads the dataset of a run and logs what it is."""
-    dataset = load_dataset(config.dataset.name, config.dataset.path)
+    dataset = load_dataset(
+        config.dataset.name, config.dataset.path, stream=config.dataset.stream
+    )
     height, width, channels = dataset.image_shape
     logging.info(
         "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
@@ -103,6 +105,7 @@ def make_parts(
             dataset.num_classes,
             dataset.image_shape,
             make_conv_fn(config.execution.convolution, layout.platform),
+            dtype=config.execution.dtype,
         )
     return network, make_execution(
         config.execution, network, dataset.image_shape, layout

@@ -4,9 +4,12 @@ The only module with `jax.jit`; all of it is plain Python around two pure functi
 step of a method and the evaluation of a set.
 """
 
+import contextlib
 import dataclasses
+import functools
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store, normalise
 from dc_jax.data.store import store_specs
+from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
 from dc_jax.execution import Execution, compiler_options, use_compilation_cache
 from dc_jax.methods import make_method
@@ -240,8 +244,7 @@ def compile_method(
         state: CondenseState, store: ClassStore, keys: jax.Array, iteration: jax.Array
     ) -> tuple[CondenseState, dict[str, jax.Array]]:
         def one(state: CondenseState, key: jax.Array):
-            key = jax.random.fold_in(key, iteration)
-            state, metrics = method.step(state, store, key)
+            state, metrics = method.step(state, store, iteration_key(key, iteration))
             finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(state.images).all()
             return state, {**metrics, "is_finite": finite}
 
@@ -251,6 +254,7 @@ def compile_method(
         return layout.experiments.gather(results, len(keys))
 
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # A program has its name.
         def spread(*args: Any) -> Any:
             specs = tuple(
                 store_specs(arg) if isinstance(arg, ClassStore) else P() for arg in args
@@ -260,6 +264,30 @@ def compile_method(
         return jax.jit(spread, compiler_options=compiler_options(layout))
 
     return compiled(init), compiled(step)
+
+
+def compile_draws(method: Method) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns what `init(store, keys)` and a step draw, for all experiments, jitted.
+
+    They are `init_draws(store, keys)` and `step_draws(store, keys, iteration)` with
+    keys `[E]`, and return offsets `[C, P]`.
+    """
+
+    def init_draws(store: ClassStore, keys: jax.Array) -> jax.Array:
+        offsets = jax.lax.map(lambda key: method.init_draws(store, key), keys)
+        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+
+    def step_draws(store: ClassStore, keys: jax.Array, iteration: jax.Array):
+        keys = jax.vmap(lambda key: iteration_key(key, iteration))(keys)
+        offsets = jax.lax.map(lambda key: method.step_draws(store, key), keys)
+        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+
+    return jax.jit(init_draws), jax.jit(step_draws)
+
+
+def iteration_key(key: jax.Array, iteration: jax.Array) -> jax.Array:
+    """Returns an experiment's key for an iteration."""
+    return jax.random.fold_in(key, iteration)
 
 
 def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
@@ -281,18 +309,21 @@ class Loop:
         self, method: Method, execution: Execution, evaluator: Evaluator
     ) -> tuple[CondenseState, float]:
         """Returns the last state, leaves `[E, ...]`, and the seconds it took."""
-        store = make_store(self.dataset, execution.layout)
         init, step = compile_method(method, execution)
         init_keys, step_keys, _ = jax.vmap(
             lambda experiment: experiment_keys(self.config, experiment)
         )(jnp.arange(self.config.num_experiments)).T
+        store, make_stores = self._stores(
+            method, execution.layout, init_keys=init_keys, step_keys=step_keys
+        )
         first, state, before = self._restore(init(store, init_keys))
         clock = _Clock(before)
         metrics = Metrics(
             self.folder, first=first, total=self.config.iterations, seconds=before
         )
-        with metrics, StopSignals() as signals:
-            for iteration in range(first, self.config.iterations):
+        iterations = range(first, self.config.iterations)
+        with metrics, StopSignals() as signals, make_stores(iterations) as stores:
+            for iteration, store in zip(iterations, stores, strict=False):
                 if self._is_evaluated(iteration):
                     self._save_and_wait(iteration, state, clock)
                     metrics.accuracy(iteration, self._evaluate(state, evaluator))
@@ -310,6 +341,32 @@ class Loop:
         if first < self.config.iterations:
             self._save_and_wait(self.config.iterations, state, clock)
         return state, clock.seconds()
+
+    def _stores(
+        self,
+        method: Method,
+        layout: Layout,
+        *,
+        init_keys: jax.Array,
+        step_keys: jax.Array,
+    ) -> tuple[
+        ClassStore,
+        Callable[[range], contextlib.AbstractContextManager[Iterator[ClassStore]]],
+    ]:
+        """Returns the real images to begin with, and how to get those of iterations."""
+        if not self.config.dataset.stream:
+            store = make_store(self.dataset, layout)
+            return store, lambda _: contextlib.nullcontext(itertools.repeat(store))
+        host = HostStore(self.dataset, layout)
+        init_draws, step_draws = compile_draws(method)
+
+        def draw(iteration: int) -> jax.Array:
+            return step_draws(host.index, step_keys, jnp.int32(iteration))
+
+        store = host.load(init_draws(host.index, init_keys))
+        return store, lambda iterations: contextlib.closing(
+            prefetch(draw, host.load, iterations)
+        )
 
     def _restore(self, state: CondenseState) -> tuple[int, CondenseState, float]:
         """Returns iteration, state and seconds of the last checkpoint, or of none."""

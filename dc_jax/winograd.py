@@ -5,9 +5,6 @@ Neural Networks", CVPR 2016, https://arxiv.org/abs/1509.09308, section 4.1: wind
 4x4 pixels, two pixels apart, and the kernel are each taken to 16 numbers, which are
 multiplied one by one (each a matrix product over channels), and every 16 products give
 2x2 outputs. Equal to the direct convolution but for rounding.
-
-Each of the 16 products is a graph of its own, from strided slices to a matrix product:
-on a CPU a single array of all sixteen would cost a copy.
 """
 
 import jax

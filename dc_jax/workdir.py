@@ -19,7 +19,7 @@ from dc_jax.data import Dataset
 from dc_jax.evaluate import Protocol
 
 # A stopped run may be continued with other values of these: they do not change the
-# images after a given iteration.
+# images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("evaluation", "execution", "mesh"),
@@ -70,8 +70,10 @@ def claim(config: Config, folder: Path) -> None:
       ValueError: another run's files are in it.
     """
     path = folder / "config.json"
-    ours = dataclasses.asdict(config)
+    ours = config.to_dict()
     theirs = _read(path)
+    if theirs:  # Where the images are kept does not change them.
+        theirs.setdefault("dataset", {})["stream"] = config.dataset.stream
     for name in ours if theirs else ():
         if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
             raise ValueError(
@@ -85,7 +87,7 @@ def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:
     """Returns the result of this very run if the folder holds it already."""
     # The card and not config.json: that one may be of a longer run, since stopped.
     card = _read(folder / "card.json")
-    if card is None or card["config"] != dataclasses.asdict(config):
+    if card is None or card["config"] != config.to_dict():
         return None
     for name, record in card["files"].items():
         path = folder / name
@@ -118,7 +120,7 @@ def save_run(
         artefact.save_image_grid(files[-1], synthetic)
     card = artefact.make_card(
         method=config.method,
-        config=dataclasses.asdict(config),
+        config=config.to_dict(),
         seed=config.seed,
         dataset=dataset,
         protocol=dataclasses.asdict(protocol),

@@ -98,6 +98,7 @@ def test_an_integer_is_taken_for_a_float():
         ("init", "real"),
         ("execution__network_loop", "vmap"),
         ("execution__convolution", "native"),
+        ("execution__dtype", "bfloat16"),
         ("evaluation__epochs", 1),
     ],
 )
@@ -179,6 +180,12 @@ def test_edges_are_allowed(field, value):
             "scan",
             "config.execution.network_loop must be one of vmap, map, got 'scan'.",
         ),
+        (
+            "execution__dtype",
+            "float16",
+            "config.execution.dtype must be one of float32, bfloat16, got 'float16'.",
+        ),
+        ("execution__dtype", None, "config.execution.dtype must be str, got None."),
         ("dataset__name", "", "config.dataset.name must be a name, got ''."),
         (
             "evaluation__network",
@@ -251,3 +258,11 @@ def test_loops_of_every_other_number_of_images(ipc):
 )
 def test_loops_may_be_given(fields, loops):
     assert Config.create(_values(ipc=10, **fields)).loops() == loops
+
+
+def test_to_dict_is_what_create_takes():
+    values = base.get_config().to_dict()
+    values["mesh"]["classes"] = 3
+    config = Config.create(values)
+    assert config.to_dict() == values
+    assert config.mesh.classes == 3

@@ -1,6 +1,5 @@
 """Tests of the command, from its first line to the files it leaves."""
 
-import dataclasses
 import json
 import signal
 import time
@@ -83,7 +82,7 @@ def test_the_card_and_the_result(finished):
     assert card["seed"] == 0
     assert card["dataset"]["name"] == "digits"
     assert card["protocol"]["epochs"] == 1
-    config = dataclasses.asdict(run_helpers.tiny_config(eval_every=2))
+    config = run_helpers.tiny_config(eval_every=2).to_dict()
     assert card["config"] == json.loads((folder / "config.json").read_text()) == config
 
 

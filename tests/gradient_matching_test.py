@@ -340,7 +340,7 @@ def test_experiments_by_themselves_and_together_compile_once_and_learn():
     method = _make_method()
     traced_once = chex.assert_max_traces(method.step, n=1)
     init, step = compile_method(
-        Method(method.init, traced_once), Execution("map", slice_size=8)
+        method._replace(step=traced_once), Execution("map", slice_size=8)
     )
     keys = jax.random.split(jax.random.key(0), 2)
     state = init(STORE, keys)

@@ -35,7 +35,7 @@ def _config(**changes):
         # Six images: two batches, neither of which four devices share evenly.
         "batch_train": 5,
         "mesh.net": None,
-        "mesh.class": None,
+        "mesh.classes": None,
     }
     return run_helpers.tiny_config(**defaults | changes)
 
@@ -89,10 +89,10 @@ _run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
 @pytest.mark.parametrize(
     ("network", "num_devices", "mesh"),
     [
-        (NETWORK, 2, {"mesh.class": 2}),
-        (NETWORK, 4, {"mesh.class": 4}),
+        (NETWORK, 2, {"mesh.classes": 2}),
+        (NETWORK, 4, {"mesh.classes": 4}),
         (NETWORK, 4, {"mesh.net": 4}),
-        ("ConvNetD1W8BN", 4, {"mesh.net": 2, "mesh.class": 2}),
+        ("ConvNetD1W8BN", 4, {"mesh.net": 2, "mesh.classes": 2}),
     ],
 )
 def test_steps_on_a_mesh_equal_those_on_one_device(network, num_devices, mesh):
@@ -105,7 +105,7 @@ def test_steps_on_a_mesh_equal_those_on_one_device(network, num_devices, mesh):
 def test_real_images_to_begin_with_are_the_same_on_a_mesh():
     config = _config(init="real")
     begins = []
-    for layout in (ONE_DEVICE, _layout(2, **{"mesh.class": 2})):
+    for layout in (ONE_DEVICE, _layout(2, **{"mesh.classes": 2})):
         execution = Execution("map", 8, layout)
         init, _ = compile_method(make_method(config, _network(), execution), execution)
         keys = jax.random.split(jax.random.key(0), 3)
@@ -131,7 +131,7 @@ def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
 
 
 def _on_four(function):
-    layout = _layout(4, **{"mesh.class": 4})
+    layout = _layout(4, **{"mesh.classes": 4})
     return jax.jit(layout.spread(lambda *args: function(layout.classes, *args), P()))
 
 
@@ -158,7 +158,7 @@ def test_one_device_has_all():
 
 def test_a_device_holds_its_classes_alone():
     dataset = _dataset()
-    store = make_store(dataset, _layout(2, **{"mesh.class": 2}))
+    store = make_store(dataset, _layout(2, **{"mesh.classes": 2}))
     one, two = (np.asarray(shard.data) for shard in store.images.addressable_shards)
     by_class = [dataset.train_images[dataset.train_labels == c] for c in range(CLASSES)]
     np.testing.assert_array_equal(one, np.concatenate(by_class[:2]))
@@ -178,9 +178,9 @@ def test_a_device_holds_its_classes_alone():
         (4, {"num_experiments": 1, "num_networks": 1}, (1, 1, 3)),
         (4, {"num_experiments": 2, "num_networks": 1}, (2, 1, 2)),
         (4, {"mesh.net": 1}, (1, 1, 3)),
-        (4, {"mesh.class": 4}, (1, 1, 4)),
-        (4, {"mesh.net": 2, "mesh.class": 1, "num_experiments": 1}, (1, 2, 1)),
-        (4, {"mesh.net": 1, "mesh.class": 1}, (1, 1, 1)),
+        (4, {"mesh.classes": 4}, (1, 1, 4)),
+        (4, {"mesh.net": 2, "mesh.classes": 1, "num_experiments": 1}, (1, 2, 1)),
+        (4, {"mesh.net": 1, "mesh.classes": 1}, (1, 1, 1)),
     ],
 )
 def test_the_split_leaves_least_to_a_device(num_devices, changes, sizes):
@@ -191,9 +191,9 @@ def test_the_split_leaves_least_to_a_device(num_devices, changes, sizes):
 
 
 def test_too_few_devices_is_one_line():
-    match = r"^config.mesh.net x config.mesh.class must be at most the 4 .* 2 x 3\.$"
+    match = r"^config.mesh.net x config.mesh.classes must be at most 4, .* 2 x 3\.$"
     with pytest.raises(ValueError, match=match):
-        _layout(4, **{"mesh.net": 2, "mesh.class": 3})
+        _layout(4, **{"mesh.net": 2, "mesh.classes": 3})
     match = r"^config.mesh.net must be .*num_experiments = 1 .* = 1, got 2\.$"
     with pytest.raises(ValueError, match=match):
         _layout(4, **{"mesh.net": 2, "num_experiments": 1, "num_networks": 1})

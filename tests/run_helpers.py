@@ -24,7 +24,7 @@ TINY = {
     "network.name": "ConvNetD1W8",
     "evaluation.epochs": 1,
     "mesh.net": 1,
-    "mesh.class": 1,
+    "mesh.classes": 1,
 }
 
 

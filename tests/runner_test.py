@@ -68,7 +68,7 @@ def whole(tmp_path_factory):
             traces.append(args)
             return method.step(*args)
 
-        return Method(method.init, step)
+        return method._replace(step=step)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "make_method", make_counting_method)
@@ -126,6 +126,23 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path):
     assert json.loads(line) == evaluation
     assert evaluation["protocol"]["network"] == "ConvNetD1W8"
     assert evaluation["set"] == path
+
+
+@pytest.mark.parametrize("init", ["noise", "real"])
+def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path, init):
+    changes = {"iterations": 3, "outer_loop": 2, "inner_loop": 1, "init": init}
+    for name, stream in (("memory", False), ("stream", True)):
+        _condense(tmp_path / name, **changes, **{"dataset.stream": stream})
+    _assert_same_images(tmp_path / "stream", tmp_path / "memory")
+    cards = [json.loads((f / "card.json").read_text()) for f in tmp_path.iterdir()]
+    assert cards[0]["dataset"] == cards[1]["dataset"]
+    assert cards[0]["accuracy"]["accuracies"] == cards[1]["accuracy"]["accuracies"]
+
+
+def test_a_run_may_go_on_streaming(whole, tmp_path):
+    _condense(tmp_path, iterations=2)
+    _condense(tmp_path, **{"dataset.stream": True})
+    _assert_same_images(tmp_path, whole[0])
 
 
 def _with_unused_field(value):
@@ -220,7 +237,11 @@ def _toy_method(goes_wrong=""):
         toy = _ToyState(toy.count + 1, toy.is_fragile, trace)
         return CondenseState(images, toy), {"loss": loss}
 
-    return Method(init, step)
+    def draw_nothing(store, key):
+        del key
+        return jnp.zeros((store.num_classes, 0), jnp.int32)
+
+    return Method(init, step, draw_nothing, draw_nothing)
 
 
 @pytest.fixture
@@ -282,6 +303,22 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
     metrics = run_helpers.read_metrics(tmp_path / "parts")
     assert [line["iteration"] for line in metrics] == [1, 2, 3, 4, 5]
+
+
+def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
+    load, loads = runner.HostStore.load, []
+
+    def fail(self, offsets):
+        loads.append(offsets)
+        # One for the beginning, then one for each iteration.
+        if len(loads) == 4:
+            raise OSError("the disk is gone")
+        return load(self, offsets)
+
+    monkeypatch.setattr(runner.HostStore, "load", fail)
+    with pytest.raises(OSError, match="the disk is gone"):
+        _condense(tmp_path, **{"dataset.stream": True})
+    assert [line["iteration"] for line in run_helpers.read_metrics(tmp_path)] == [1, 2]
 
 
 def test_checkpoints_are_as_rare_as_the_config_says(toy, tmp_path, monkeypatch):

@@ -127,6 +127,47 @@ def test_tfds_images_come_back_exactly(prepared, name):
         assert _as_pairs(images, labels) == _as_pairs(*written[name][split])
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_images_are_mapped_from_a_file_written_once(
+    prepared, tmp_path, monkeypatch, name
+):
+    data_dir, _, loaded = prepared
+    shutil.copytree(data_dir / name, tmp_path / name)
+    monkeypatch.setattr(tfds_source, "_CHUNK", 6)
+    first = load_dataset(name, str(tmp_path), stream=True)
+    assert isinstance(first.train_images, np.memmap)
+    assert first.checksum() == loaded[name].checksum()
+    np.testing.assert_array_equal(first.train_labels, loaded[name].train_labels)
+    files = sorted(tmp_path.rglob("*dc_jax-*"))
+    assert [f.suffix for f in files] == [".npy", ".npy"]
+    times = [f.stat().st_mtime_ns for f in files]
+
+    load_dataset(name, str(tmp_path), stream=True)
+    load_dataset(name, str(tmp_path))
+    assert [f.stat().st_mtime_ns for f in files] == times
+    # What a full disk or another program may leave.
+    for damaged in files:
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        again = load_dataset(name, str(tmp_path), stream=True)
+        assert again.checksum() == loaded[name].checksum()
+
+
+def test_a_file_that_breaks_off_leaves_nothing(prepared, tmp_path, monkeypatch):
+    shutil.copytree(prepared[0] / "mnist", tmp_path / "mnist")
+    monkeypatch.setattr(tfds_source, "_CHUNK", 6)
+    chunks = tfds_source._read_chunks
+
+    def break_off(builder, split):
+        yield next(chunks(builder, split))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(tfds_source, "_read_chunks", break_off)
+    match = r"config\.dataset\.stream .* cannot be written to: the disk is full\.$"
+    with pytest.raises(ValueError, match=match):
+        load_dataset("mnist", str(tmp_path), stream=True)
+    assert not list(tmp_path.rglob("*dc_jax-*"))
+
+
 def test_tfds_names_and_statistics(prepared):
     loaded = prepared[2]
     assert loaded["mnist"].source == "TFDS mnist:3.0.1"

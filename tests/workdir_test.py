@@ -53,7 +53,7 @@ def test_claim_writes_the_config(tmp_path):
     config = run_helpers.tiny_config(seed=7)
     workdir.claim(config, tmp_path / "new" / "folder")
     written = json.loads((tmp_path / "new" / "folder" / "config.json").read_text())
-    assert written == dataclasses.asdict(config)
+    assert written == config.to_dict()
     assert written["seed"] == 7
     assert written["network"]["name"] == "ConvNetD1W8"
 
@@ -81,6 +81,7 @@ def test_claim_refuses_another_runs_folder(tmp_path, field, value):
         ("checkpoint_minutes", 1.0),
         ("evaluation.epochs", 2),
         ("execution.network_loop", "vmap"),
+        ("dataset.stream", True),
     ],
 )
 def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
@@ -88,7 +89,7 @@ def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
     changed = run_helpers.tiny_config(**{field: value})
     workdir.claim(changed, tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
-    assert written == dataclasses.asdict(changed)
+    assert written == changed.to_dict()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"\xff\xfe\x00"])

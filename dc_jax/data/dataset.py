@@ -1,6 +1,7 @@
-"""A labelled image dataset in memory: its arrays, their checks and their statistics."""
+"""A labelled image dataset: its arrays, their checks and their statistics."""
 
 import dataclasses
+import functools
 import hashlib
 
 import numpy as np
@@ -16,7 +17,8 @@ class Dataset:
     Attributes:
       name: canonical name, e.g. "svhn_cropped".
       source: where it came from, in words, for the log and the card.
-      train_images: `[n, H, W, D]` uint8, or float32 in [0, 1].
+      train_images: `[n, H, W, D]` uint8, or float32 in [0, 1]; may be mapped from a
+        file that is larger than memory.
       train_labels: `[n]` int32 in [0, C).
       test_images: as `train_images`, same H, W, D and dtype.
       test_labels: as `train_labels`.
@@ -68,6 +70,10 @@ class Dataset:
 
     def checksum(self) -> str:
         """Returns the SHA-256, in hex, of the images and labels of both splits."""
+        return self._checksum
+
+    @functools.cached_property
+    def _checksum(self) -> str:
         digest = hashlib.sha256()
         for array in (
             self.train_images,

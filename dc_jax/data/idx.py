@@ -7,6 +7,7 @@ big-endian 32-bit integer, then the values
 
 import gzip
 import math
+import mmap
 import struct
 import zlib
 from pathlib import Path
@@ -107,12 +108,15 @@ def _find(folder: Path, stem: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
+def _read_bytes(path: Path) -> bytes | mmap.mmap:
+    """Returns the content of a file; of a plain one it is read where it is used."""
     if path.suffix != ".gz":
-        return data
+        with path.open("rb") as file:
+            # An empty file cannot be mapped.
+            size = path.stat().st_size
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     try:
-        return gzip.decompress(data)
+        return gzip.decompress(path.read_bytes())
     # What a wrong header, a truncated and a flipped stream raise.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a sound gzip file: {error}.") from error

@@ -42,8 +42,10 @@ _IDX_CLASS_NAMES = {
 }
 
 
-def load_dataset(name: str, path: str | None = None) -> Dataset:
-    """Loads both splits of a dataset into memory.
+def load_dataset(
+    name: str, path: str | None = None, *, stream: bool = False
+) -> Dataset:
+    """Loads both splits of a dataset.
 
     Without a path, "digits" comes with scikit-learn and every other name is looked up
     in TFDS. A dataset that TFDS has not prepared yet is downloaded and prepared, except
@@ -60,6 +62,9 @@ def load_dataset(name: str, path: str | None = None) -> Dataset:
       name: "digits", "mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", or any
         TFDS name of labelled images of one size.
       path: a folder, or None.
+      stream: whether the training images stay on disk. Those of TFDS are decoded to a
+        file next to it once. Plain IDX files always stay there; gzipped ones and the
+        digits are small and never do.
 
     Returns:
       The dataset. TFDS and IDX images are uint8, digits are float32.
@@ -71,7 +76,7 @@ def load_dataset(name: str, path: str | None = None) -> Dataset:
     """
     name = _ALIASES.get(name, name)
     if path is not None:
-        return _load_from_path(name, path)
+        return _load_from_path(name, path, stream)
     if name == "digits":
         return _load_digits()
     builder = tfds_source.open_builder(name, data_dir=None)
@@ -81,10 +86,10 @@ def load_dataset(name: str, path: str | None = None) -> Dataset:
         and idx.has_idx_files(_DEBIAN_FASHION_MNIST)
     ):
         return _load_idx(name, _DEBIAN_FASHION_MNIST)
-    return _load_tfds(name, builder)
+    return _load_tfds(name, builder, stream)
 
 
-def _load_from_path(name: str, path: str) -> Dataset:
+def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     folder = Path(path).expanduser()
     # Path("") is the current folder, which nobody means by it.
     if not path or (folder.exists() and not folder.is_dir()):
@@ -96,7 +101,8 @@ def _load_from_path(name: str, path: str) -> Dataset:
             f"dataset.path must be None for 'digits', which is built in, got '{path}' "
             "(without IDX files)."
         )
-    return _load_tfds(name, tfds_source.open_builder(name, data_dir=str(folder)))
+    builder = tfds_source.open_builder(name, data_dir=str(folder))
+    return _load_tfds(name, builder, stream)
 
 
 def _load_digits() -> Dataset:
@@ -133,10 +139,10 @@ def _load_idx(name: str, folder: Path) -> Dataset:
     return _make_dataset(name, f"IDX files in {folder}", arrays, class_names)
 
 
-def _load_tfds(name: str, builder) -> Dataset:
+def _load_tfds(name: str, builder, stream: bool) -> Dataset:
     if not builder.is_prepared():
         tfds_source.prepare(builder)
-    arrays, class_names, full_name = tfds_source.read_prepared(builder)
+    arrays, class_names, full_name = tfds_source.read_prepared(builder, stream=stream)
     return _make_dataset(name, f"TFDS {full_name}", arrays, class_names)
 
 

@@ -3,6 +3,10 @@
 On a mesh each device has the images of its part of the classes, padded to the same
 size; a class is then known there by its place among them.
 
+Drawing images is in two parts: which ones, which takes no more than a key and how many
+there are, and fetching them. So what will be drawn can be known beforehand, and a store
+may hold no more than that, see `stream`.
+
 Images keep the dtype they came in: a uint8 dataset takes a quarter of the memory it
 would take as float32, and only the images of a batch are ever normalised.
 """
@@ -21,7 +25,7 @@ Array = jax.Array | np.ndarray
 
 @flax.struct.dataclass
 class ClassStore:
-    """A training split, class after class.
+    """A training split, or the images of it that are needed next, class after class.
 
     Attributes:
       images: `[n, H, W, D]` uint8, or float32 in [0, 1]; sorted by class, within a
@@ -32,6 +36,8 @@ class ClassStore:
       std: `[D]` float32, of pixels in [0, 1].
       num_classes: C, on all devices together.
       max_count: the largest of `counts`.
+      resident: None where all images are in `images`; else `[C, P]` int32, the sorted
+        offsets, within each class, of those that are. Each class has P places then.
     """
 
     images: jax.Array  # [n, H, W, D]
@@ -41,6 +47,7 @@ class ClassStore:
     std: jax.Array  # [D]
     num_classes: int = flax.struct.field(pytree_node=False)
     max_count: int = flax.struct.field(pytree_node=False)
+    resident: jax.Array | None = None  # [C, P]
 
 
 def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
@@ -48,10 +55,7 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     devices = layout.classes.size
     order = np.argsort(dataset.train_labels, kind="stable")
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    share = -(-dataset.num_classes // devices)
-    # What pads has one image, so that it can be drawn like any class.
-    padded = np.pad(counts, (0, devices * share - len(counts)), constant_values=1)
-    blocks = padded.reshape(devices, share)
+    blocks = class_blocks(counts, devices)
     size = int(blocks.sum(1).max())
     images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
     begin = 0
@@ -64,7 +68,7 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     return ClassStore(
         images=layout.put(images.reshape(-1, *dataset.image_shape), by_class),
         starts=layout.put(starts.astype(np.int32), by_class),
-        counts=layout.put(padded.astype(np.int32), by_class),
+        counts=layout.put(blocks.reshape(-1).astype(np.int32), by_class),
         mean=layout.put(dataset.mean),
         std=layout.put(dataset.std),
         num_classes=dataset.num_classes,
@@ -72,11 +76,44 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     )
 
 
+def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
+    """Returns the sizes of the classes of each device. `[C]` -> `[devices, share]`.
+
+    What pads the last ones is a class of one image, to be drawn from like any.
+    """
+    share = -(-len(counts) // devices)
+    padding = (0, devices * share - len(counts))
+    return np.pad(counts, padding, constant_values=1).reshape(devices, share)
+
+
 def store_specs(store: ClassStore) -> ClassStore:
     """Returns how the leaves of a store are split over a mesh."""
     by_class = P(CLASS_AXIS)
     return store.replace(
-        images=by_class, starts=by_class, counts=by_class, mean=P(), std=P()
+        images=by_class,
+        starts=by_class,
+        counts=by_class,
+        mean=P(),
+        std=P(),
+        resident=None if store.resident is None else by_class,
+    )
+
+
+def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:
+    """Returns the key that each class is drawn with, `[C]`."""
+    return jax.random.split(key, store.num_classes)
+
+
+def draw_classes(store: ClassStore, key: jax.Array, num: int) -> jax.Array:
+    """Returns the offsets of the images that `sample_classes` draws, `[C, num]`.
+
+    Args:
+      store: of one device; its images are not used.
+      key: as for `sample_classes`.
+      num: as for `sample_classes`.
+    """
+    return jax.vmap(lambda key, place: draw_offsets(store, key, place, num))(
+        class_keys(store, key), jnp.arange(store.num_classes)
     )
 
 
@@ -85,7 +122,7 @@ def sample_classes(
 ) -> jax.Array:
     """Draws `num` images of every class, on every device. `[C, num, H, W, D]`."""
     labels, _ = devices.part(store.num_classes)
-    keys = jax.random.split(key, store.num_classes)[labels]
+    keys = class_keys(store, key)[labels]
     images = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
         keys, jnp.arange(len(labels))
     )
@@ -114,6 +151,17 @@ def sample_class(
     Raises:
       ValueError: `num` is below 1.
     """
+    offsets = draw_offsets(store, key, place, num)
+    if store.resident is not None:
+        offsets = jnp.searchsorted(store.resident[place], offsets)
+    images = jnp.take(store.images, store.starts[place] + offsets, axis=0, mode="clip")
+    return normalise(images, store.mean, store.std)
+
+
+def draw_offsets(
+    store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
+) -> jax.Array:
+    """Draws what `sample_class` fetches: offsets within the class, `[num]` int32."""
     if num < 1:
         raise ValueError(f"num must be >= 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
@@ -123,8 +171,7 @@ def sample_class(
     if num <= store.max_count:
         distinct = _distinct_offsets(distinct_key, count, store.max_count, num)
         offsets = jnp.where(count >= num, distinct, offsets)
-    images = jnp.take(store.images, store.starts[place] + offsets, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std)
+    return offsets
 
 
 def _distinct_offsets(

@@ -28,14 +28,18 @@ import optax
 
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, sample_class, sample_classes
+from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.execution import Execution
 from dc_jax.matching import match_loss
+from dc_jax.methods.draws import (
+    BATCH_NORM_IMAGES,
+    make_draws,
+    match_keys,
+    outer_keys,
+    step_keys,
+)
 from dc_jax.parallel import ONE_DEVICE, WHOLE, Axis, Layout
 from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
-
-# Real images a class that set the statistics of batch norm, as in the authors' code.
-_BATCH_NORM_IMAGES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +103,12 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
     ) -> tuple[CondenseState, dict[str, jax.Array]]:
-        init_key, loop_key = jax.random.split(key)
+        init_key, loop_key = step_keys(key)
         networks = init_networks(matching, state.images, init_key)
 
         def outer_step(carry, t):
             state, networks = carry
-            train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
+            train_key, match_key = outer_keys(loop_key, t)
             if outer_loop > 1:  # Trained before every outer step but the first.
                 networks = train_networks(
                     matching,
@@ -124,7 +128,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         # Reported as the authors' code does: a class, an outer step.
         return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
 
-    return Method(init, step)
+    return Method(init, step, *make_draws(config, network))
 
 
 def init_images(
@@ -210,7 +214,7 @@ def match_step(
     _, is_network = layout.networks.part(matching.num_networks)
 
     def match_network(network: TrainState, key: jax.Array):
-        statistics_key, real_key = jax.random.split(key)
+        statistics_key, real_key = match_keys(key)
         variables = set_batch_norm(matching, network.variables, store, statistics_key)
 
         def match_one(images: jax.Array, label: jax.Array, place: jax.Array, key):
@@ -222,7 +226,7 @@ def match_step(
             state.images[labels],
             labels,
             jnp.arange(len(labels)),
-            jax.random.split(real_key, num_classes)[labels],
+            class_keys(store, real_key)[labels],
         )
         loss = jnp.sum(jnp.where(is_class, losses, 0))
         return loss, grads, network._replace(variables=variables)
@@ -286,7 +290,7 @@ def set_batch_norm(
     """
     if "batch_stats" not in variables:
         return variables
-    real = sample_classes(store, key, _BATCH_NORM_IMAGES, matching.layout.classes)
+    real = sample_classes(store, key, BATCH_NORM_IMAGES, matching.layout.classes)
     _, updated = matching.recipe.network.apply(
         variables,
         real.reshape(-1, *real.shape[2:]),

@@ -6,6 +6,8 @@ are drawn from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), normalisation adds 1e-5 to th
 variance and computes it in two passes.
 
 Parameters take JAX's default float type: float32, or float64 under `jax_enable_x64`.
+Layers compute in the type of their input and keep it; normalisations compute in JAX's
+default float type.
 """
 
 import math
@@ -55,6 +57,7 @@ def conv(
         use_bias=use_bias,
         kernel_init=init,
         bias_init=init,
+        dtype=x.dtype,
         param_dtype=float,
         conv_general_dilated=conv_fn,
     )(x)
@@ -64,7 +67,12 @@ def dense(x: jax.Array, features: int, name: str | None = None) -> jax.Array:
     """A linear layer. `[n, F]` -> `[n, features]`."""
     init = uniform_init(x.shape[-1])
     return nn.Dense(
-        features, kernel_init=init, bias_init=init, param_dtype=float, name=name
+        features,
+        kernel_init=init,
+        bias_init=init,
+        dtype=x.dtype,
+        param_dtype=float,
+        name=name,
     )(x)
 
 
@@ -85,9 +93,13 @@ def norm(x: jax.Array, kind: str, *, train: bool) -> jax.Array:
     for every entry; "instance" each channel of an image by itself; "group" `GROUPS`
     groups of channels. `train` matters to "batch" alone.
     """
-    shared = {"epsilon": _EPSILON, "use_fast_variance": False, "param_dtype": float}
     if kind == "none":
         return x
+    return _norm(x.astype(float), kind, train).astype(x.dtype)
+
+
+def _norm(x: jax.Array, kind: str, train: bool) -> jax.Array:
+    shared = {"epsilon": _EPSILON, "use_fast_variance": False, "param_dtype": float}
     if kind == "batch":
         return BatchNorm()(x, train)
     if kind == "layer":

@@ -2,6 +2,8 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from dc_jax.networks import layers
 
@@ -13,17 +15,21 @@ class Network(nn.Module):
       features: called as `features(x, train)` on images `[n, H, W, D]`; returns
         `[n, ...]`.
       num_classes: C.
+      dtype: of what is computed between the images and the logits, which are of JAX's
+        default float type as the parameters are.
     """
 
     features: nn.Module
     num_classes: int
+    dtype: DTypeLike = float
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Returns the logits. `[n, H, W, D]` -> `[n, C]`."""
-        return layers.dense(self.embed(x, train), self.num_classes, name="classifier")
+        x = self.embed(x, train)
+        return layers.dense(x, self.num_classes, name="classifier").astype(float)
 
     def embed(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Returns what the classifier reads. `[n, H, W, D]` -> `[n, F]`."""
-        x = self.features(x, train)
+        x = self.features(jnp.asarray(x, self.dtype), train)
         return x.reshape(x.shape[0], -1)

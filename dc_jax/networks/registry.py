@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
+from jax.typing import DTypeLike
 
 from dc_jax.convolution import ConvFn
 from dc_jax.networks import alexnet, layers, lenet, resnet, vgg
@@ -86,6 +87,8 @@ def make_network(
     num_classes: int,
     image_shape: Sequence[int],
     conv_fn: ConvFn = jax.lax.conv_general_dilated,
+    *,
+    dtype: DTypeLike = float,
 ) -> nn.Module:
     """Makes the network of a name for one kind of images.
 
@@ -101,6 +104,8 @@ def make_network(
       num_classes: C.
       image_shape: `(H, W, D)`.
       conv_fn: called in place of `jax.lax.conv_general_dilated`.
+      dtype: of the layers' arithmetic. Parameters, normalisations and logits have
+        JAX's default float type whatever it is.
 
     Raises:
       ValueError: the name is unknown, or the images too small for the network.
@@ -115,11 +120,11 @@ def make_network(
     if name in _ENTRIES:
         entry = _ENTRIES[name]
         _check_size(name, image_shape, entry.min_side)
-        return Network(entry.make(conv_fn), num_classes)
+        return Network(entry.make(conv_fn), num_classes, dtype)
     spec = _convnet_spec(name)
     depth = spec.depth or convnet_depth(image_shape)
     _check_size(name, image_shape, 1 if spec.pooling == "none" else 2**depth)
-    return Network(ConvNet(depth, spec, conv_fn), num_classes)
+    return Network(ConvNet(depth, spec, conv_fn), num_classes, dtype)
 
 
 def _convnet_spec(name: str) -> ConvNetSpec:

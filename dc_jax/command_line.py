@@ -1,0 +1,24 @@
+"""What the commands share: flags of a config, and errors of one line."""
+
+import sys
+
+from absl import app
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line, and returns what is left of it."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError) as error:
+        sys.exit(f"error: no such field of the config: {one_line(error)}")
+    except OSError as error:
+        sys.exit(f"error: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error, without line breaks."""
+    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(text).split())

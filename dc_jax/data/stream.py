@@ -1,0 +1,103 @@
+"""Training images that stay off the devices, but for those that are drawn next."""
+
+import concurrent.futures
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import ClassStore
+from dc_jax.parallel import CLASS_AXIS, ONE_DEVICE, Layout
+
+# Sorted behind every offset.
+_NONE = np.iinfo(np.int32).max
+
+
+class HostStore:
+    """The training split of a dataset on the host, in memory or mapped from a file.
+
+    Attributes:
+      index: as much of a store, of one device, as drawing needs; it has no images.
+    """
+
+    index: ClassStore
+
+    def __init__(self, dataset: Dataset, layout: Layout = ONE_DEVICE):
+        self._images, self._layout = dataset.train_images, layout
+        counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+        order = np.argsort(dataset.train_labels, kind="stable")
+        # The images of each class, in the order of the dataset.
+        self._members = np.split(order, np.cumsum(counts)[:-1])
+        self._share = -(-dataset.num_classes // layout.classes.size)
+        self.index = ClassStore(
+            images=np.zeros((0, *dataset.image_shape), dataset.train_images.dtype),
+            starts=np.zeros_like(counts, np.int32),
+            counts=counts.astype(np.int32),
+            mean=dataset.mean,
+            std=dataset.std,
+            num_classes=dataset.num_classes,
+            max_count=int(counts.max()),
+        )
+
+    def load(self, offsets: jax.Array) -> ClassStore:
+        """Puts the images that will be drawn on the devices.
+
+        Args:
+          offsets: of the images within their classes, in any order. Shape `[C, P]`.
+
+        Returns:
+          A store in which sampling finds what it would find among all images. Its
+          shapes depend on those of `offsets` alone.
+        """
+        offsets = np.asarray(offsets)
+        size = min(offsets.shape[1], self.index.max_count)
+        padded = self._layout.classes.size * self._share
+        images = np.zeros((padded, size, *self._images.shape[1:]), self._images.dtype)
+        resident = np.full((padded, size), _NONE, np.int32)
+        for label, members in enumerate(self._members):
+            distinct = np.unique(offsets[label])
+            resident[label, : len(distinct)] = distinct
+            images[label, : len(distinct)] = self._images[members[distinct]]
+        starts = np.tile(np.arange(self._share) * size, self._layout.classes.size)
+        # What pads has one image, so that it can be drawn like any class.
+        num_pads = padded - self.index.num_classes
+        counts = np.pad(self.index.counts, (0, num_pads), constant_values=1)
+        put, by_class = self._layout.put, P(CLASS_AXIS)
+        return self.index.replace(
+            images=put(images.reshape(-1, *images.shape[2:]), by_class),
+            starts=put(starts.astype(np.int32), by_class),
+            counts=put(counts, by_class),
+            mean=put(self.index.mean),
+            std=put(self.index.std),
+            resident=put(resident, by_class),
+        )
+
+
+def prefetch(
+    draw: Callable[[int], jax.Array],
+    load: Callable[[jax.Array], ClassStore],
+    iterations: range,
+) -> Iterator[ClassStore]:
+    """Yields the store of each iteration; a thread loads the next one meanwhile.
+
+    To be closed, which ends the thread.
+
+    Args:
+      draw: returns the offsets of the images of an iteration. It is called before the
+        iteration before is yielded, so that a device that does one thing after another
+        does not do that one first.
+      load: see `HostStore.load`; called in the thread. What it raises is raised by the
+        iteration that needs it.
+      iterations: which.
+    """
+    if not iterations:
+        return
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(load, draw(iterations[0]))
+        for following in iterations[1:]:
+            store = pending.result()
+            pending = pool.submit(load, draw(following))
+            yield store
+        yield pending.result()
