@@ -1,26 +1,35 @@
 """Several processes of one run, as on the hosts of a TPU pod.
 
 All run the same program on the devices of all. The first alone has the folder of the
-run, writes to it and tells of it. What only one process can know, such as what is in
-that folder or that a signal came, is told to all before they act on it: a process that
-left the others would leave them waiting in the next sum over all devices.
+run, writes to it and tells of it; the others are told what they need of it. A process
+that left the others would leave them waiting in the next sum over all devices. So all
+stop together, and where one fails it tells the others, each of which has a thread that
+waits for this and ends it.
 """
 
+import contextlib
 import dataclasses
+import os
 import pickle
+import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from absl import logging
+
+# There is no public way to tell something to a process that waits for its devices.
+from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from dc_jax.config import Config
 
-# Bytes of an error that the other processes get to see.
-_LONGEST = 1000
+_FAILURE = "dc_jax/failure"
+_FOREVER = 10**12  # Milliseconds.
 # For the last process to reach the end once the first has.
-_SHUTDOWN_SECONDS = 60
+_SHUTDOWN_SECONDS = 30
 
 
 def initialize(config: Config) -> None:
@@ -29,7 +38,7 @@ def initialize(config: Config) -> None:
     To be called before JAX looks for devices.
 
     Raises:
-      ValueError: the config does not say where they are, or they are not there.
+      ValueError: the config does not say where they are, or theirs is another.
     """
     fields = ("coordinator_address", "num_processes", "process_id")
     values = {name: getattr(config, name) for name in fields}
@@ -44,57 +53,29 @@ def initialize(config: Config) -> None:
         jax.distributed.initialize(**values, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"config.distributed: {error}") from error
-    check_same("the config", lambda: dataclasses.replace(config, process_id=None))
+    threading.Thread(target=_await_failure, daemon=True).start()
+    check_same("the config", dataclasses.replace(config, process_id=None))
 
 
 def are_several() -> bool:
     """Whether the run has more processes than this one."""
-    return jax.process_count() > 1
+    return distributed.global_state.num_processes > 1
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes."""
-    return jax.process_index() == 0
+    return distributed.global_state.process_id == 0
 
 
 def on_first(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function on the first process; all get its result, or its error.
-
-    Raises:
-      ValueError: on the other processes, with the text of what the first one raised.
-    """
+    """Calls a function on the first process; all get its result."""
+    result = function(*args, **kwargs) if is_first() else None
     if not are_several():
-        return function(*args, **kwargs)
-    result = error = None
-    if is_first():
-        result, error = _attempt(function, *args, **kwargs)
-    result, text = _from_first((result, error and str(error)))
-    if text is not None:
-        raise error or ValueError(text)
-    return result
-
-
-def on_all(function: Callable[..., Any], *args: Any) -> Any:
-    """Calls a function on every process; each gets its own result, all any error.
-
-    Raises:
-      ValueError: with the text of what another process raised.
-    """
-    if not are_several():
-        return function(*args)
-    result, error = _attempt(function, *args)
-    text = (str(error) or repr(error)).encode() if error else b""
-    padded = np.frombuffer(text[:_LONGEST].ljust(_LONGEST, b"\0"), np.uint8)
-    texts = [
-        row.tobytes().rstrip(b"\0").decode(errors="replace")
-        for row in multihost_utils.process_allgather(padded)
-    ]
-    if error is not None:
-        raise error
-    for process, text in enumerate(texts):
-        if text:
-            raise ValueError(f"on process {process}: {text}")
-    return result
+        return result
+    data = np.frombuffer(pickle.dumps(result), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
+    data = data if is_first() else np.zeros(size, np.uint8)
+    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)))
 
 
 def largest(number: int) -> int:
@@ -104,46 +85,50 @@ def largest(number: int) -> int:
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def check_same(what: str, function: Callable[[], Any]) -> None:
-    """Checks that a function returns the same on all processes.
+def check_same(what: str, value: Any) -> None:
+    """Checks that a value is the same on all processes.
 
     Raises:
-      ValueError: this one or another has not.
+      ValueError: on those where it is another than on the first.
     """
+    if value != on_first(lambda: value):
+        raise ValueError(f"{what} must be the same as on the first process.")
+
+
+def fail(text: str) -> NoReturn:
+    """Ends all processes, each with this line."""
     if not are_several():
-        return
-    first = on_first(function)
+        _end_with(text)
+    process = distributed.global_state.process_id
+    # Another may have been faster.
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        distributed.global_state.client.key_value_set(
+            _FAILURE, f"on process {process}: {text}" if process else text
+        )
+    threading.Event().wait()
 
-    def check() -> None:
-        if function() != first:
-            raise ValueError(f"{what} must be the same as on the first process.")
 
-    on_all(check)
+def leave(code: int) -> NoReturn:
+    """Ends this process once the others are about to end, too.
 
-
-def leave() -> None:
-    """Waits for the other processes, all of which must be at their end as well.
-
-    Else the first could end before another has told what happened, and JAX kills those
-    that are left.
+    Else JAX would kill those that are left, when the first ends.
     """
-    if jax.distributed.is_initialized():
-        jax.distributed.shutdown()
+    jax.distributed.shutdown()
+    # Not sys.exit, which would wait for a step that is still computed in vain.
+    logging.flush()
+    sys.stdout.flush()
+    os._exit(code)
 
 
-def _attempt(
-    function: Callable[..., Any], *args: Any, **kwargs: Any
-) -> tuple[Any, Exception | None]:
+def _await_failure() -> None:
+    client = distributed.global_state.client
     try:
-        return function(*args, **kwargs), None
-    # Whatever it is, the others must not wait in vain; it is raised again.
-    except Exception as error:
-        return None, error
+        text = client.blocking_key_value_get(_FAILURE, _FOREVER)
+    except jax.errors.JaxRuntimeError:
+        return  # All leave without one.
+    _end_with(text)
 
 
-def _from_first(value: Any) -> Any:
-    """Returns the first process's value, on all."""
-    data = np.frombuffer(pickle.dumps(value) if is_first() else b"", np.uint8)
-    size = int(multihost_utils.broadcast_one_to_all(np.int64(data.size)))
-    data = data if is_first() else np.zeros(size, np.uint8)
-    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)))
+def _end_with(text: str) -> NoReturn:
+    logging.error("error: %s", text)
+    leave(1)

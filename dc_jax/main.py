@@ -11,8 +11,6 @@ images), card.json (what they are), result.json (accuracy), metrics.jsonl, check
 """
 
 import logging as std_logging
-import os
-import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -61,21 +59,17 @@ def main(argv: list[str]) -> None:
             runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
-        logging.error("error: %s", one_line(error))
-        _leave(1)
+        hosts.fail(one_line(error))
     except runner.Stopped as stopped:
         logging.info("%s", stopped)
-        _leave(stopped.exit_code)
-
-
-def _leave(code: int) -> None:
-    from dc_jax import hosts
-
-    hosts.leave()
-    # Not sys.exit, which would wait for a step that is still computed in vain.
-    logging.flush()
-    sys.stdout.flush()
-    os._exit(code)
+        hosts.leave(stopped.exit_code)
+    except BaseException as error:
+        if not hosts.are_several():
+            raise
+        logging.exception("The others end with this process:")
+        hosts.fail(repr(error))
+    if hosts.are_several():
+        hosts.leave(0)
 
 
 if __name__ == "__main__":

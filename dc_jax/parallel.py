@@ -149,6 +149,10 @@ def make_layout(
       ValueError: there are too few devices, or some that a process would not use.
     """
     devices = list(devices or jax.devices())
+    if jax.process_count() > 1 and not config.distributed:
+        raise ValueError(
+            "config.distributed must be True where there are several hosts."
+        )
     sizes = _choose_sizes(config, num_classes, len(devices))
     num = int(np.prod(sizes))
     if num == 1 and devices[0] in jax.devices():
@@ -179,11 +183,6 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
 
     # Every process must have a part in a run: with several, all devices are used.
     total = num if hosts.are_several() else None
-    if total and nets and classes and nets * classes != total:
-        raise ValueError(
-            f"config.mesh.net x config.mesh.classes must be the {num} devices that the "
-            f"{jax.process_count()} processes have, got {nets} x {classes}."
-        )
     candidates = [
         (e, m, c)
         for e in range(1, min(config.num_experiments, num) + 1)
@@ -194,6 +193,11 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
         and (total is None or e * m * c == total)
         and (total or classes or c <= num_classes)
     ]
+    if total and not candidates:
+        raise ValueError(
+            f"config.mesh must leave none of the {num} devices out when there are "
+            f"several processes, got net = {nets}, classes = {classes}."
+        )
     if not candidates:
         raise ValueError(
             f"config.mesh.net must be at most, and made of factors of at most, "

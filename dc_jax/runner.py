@@ -70,9 +70,9 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
 def _prepare(config: Config) -> Dataset:
     """Checks the config and loads its dataset."""
     check_names(config)
-    hosts.on_all(use_compilation_cache, config.execution)
-    dataset = hosts.on_all(load, config)
-    hosts.check_same("the dataset", dataset.checksum)
+    use_compilation_cache(config.execution)
+    dataset = load(config)
+    hosts.check_same("the dataset", dataset.checksum())
     return dataset
 
 
@@ -392,13 +392,9 @@ class Loop:
         clock.saved()
 
     def _save_and_wait(self, *args: Any) -> None:
-        """Saves to the end of it; where that fails, it fails on all processes."""
-
-        def save() -> None:
-            self._save(*args)
-            self.checkpointer.wait()
-
-        hosts.on_first(save)
+        """Saves, and waits until the first process has written it."""
+        self._save(*args)
+        hosts.on_first(self.checkpointer.wait)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every
