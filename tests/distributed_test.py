@@ -78,9 +78,10 @@ def _run_one(folder, **changes):
     return lines[0]
 
 
-def _assert_both_fail(processes, message):
-    codes, lines = _finish(processes)
+def _fail_two(folder, message, **changes):
+    codes, lines = _finish(_start_two(folder, **changes))
     assert codes == [1, 1], lines
+    assert not folder.with_name("unused").exists()
     assert lines[0][-1] == lines[1][0]
     assert message in lines[0][-1]
     assert len(lines[1]) == 1
@@ -113,15 +114,13 @@ def test_two_processes_equal_one(one, tmp_path):
 def test_an_error_before_the_run_ends_both_with_a_line(one, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((one / "config.json").read_text())
-    _assert_both_fail(
-        _start_two(tmp_path / "run", seed=1), "holds a run with config.seed = 0, not 1"
-    )
+    _fail_two(tmp_path / "run", "holds a run with config.seed = 0, not 1", seed=1)
 
 
 def test_an_error_during_the_run_ends_both_with_a_line(tmp_path):
     # The other process waits for the first in the sums of the first step.
     (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
-    _assert_both_fail(_start_two(tmp_path / "run"), "Is a directory: ")
+    _fail_two(tmp_path / "run", "Is a directory: ")
 
 
 @pytest.mark.slow
