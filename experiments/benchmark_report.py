@@ -118,11 +118,12 @@ def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
 
 _BUFFERS = ("temporary", "argument", "output")
 _PROGRAMS_NOTE = """\
-GFLOP are those of the direct algorithm: Winograd's, which dc_jax has for its 3x3
-convolutions on a CPU, multiplies 2.25 times less often, so a share may exceed what
-direct convolutions could reach. Compiled from cold. Buffers are those of the compiled
-program. Resident memory is that of a process for this workload alone: the most while
-running, with what compilation left behind (and the most in all)."""
+GFLOP are those of the direct algorithm without its products with padding: Winograd's,
+which dc_jax has for its 3x3 convolutions on a CPU, multiplies 2.25 times less often, so
+a share may exceed what direct convolutions could reach. Compiled from cold.
+Buffers are those of the compiled program. Resident memory is that of a process for this
+workload alone: the most while running, with what compilation left behind (and the most
+in all)."""
 
 
 def _startup(records: list[Record]) -> str:

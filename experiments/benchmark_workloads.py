@@ -1,8 +1,8 @@
 """The workloads as this project runs them: its own functions, jitted as it does.
 
-Each is a function of a case and of the convolution to build it with (None for the
-backend's best) that returns a jitted function and its arguments, which are on the
-device. All are pure, so every run does the same work.
+Each is a function of a case, and of whether it is only to be counted: by the direct
+algorithm on one device. It returns a jitted function and its arguments, which are on
+the device. All are pure, so every run does the same work.
 """
 
 import time
@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import PartitionSpec as P
 
 from configs import fashion_mnist
@@ -23,11 +22,12 @@ from dc_jax.data import Dataset, make_store, normalise
 from dc_jax.evaluate import make_protocol, phases
 from dc_jax.execution import Execution, compiler_options
 from dc_jax.methods import make_method
+from dc_jax.methods.gradient_matching import inner_recipe
 from dc_jax.parallel import Axis, make_layout, use_cpu_cores
 from dc_jax.parts import make_parts
 from dc_jax.train import Recipe, TrainState, accuracy, batched, init_state, train
+from experiments import cost
 from experiments.benchmark_cases import Case
-from experiments.flops import count_flops
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -35,7 +35,7 @@ Program = tuple[Callable[..., Any], tuple[Any, ...]]
 def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
     """Compiles a workload; returns how to run it, and what else there is to report."""
     use_cpu_cores()
-    function, args = PROGRAMS[case.workload](case, None)
+    function, args = PROGRAMS[case.workload](case, counted=False)
     began = time.perf_counter()
     compiled = function.lower(*args).compile()
     compile_seconds = time.perf_counter() - began
@@ -61,13 +61,14 @@ def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]
 
 
 def _direct_flops(case: Case) -> int:
-    function, args = PROGRAMS[case.workload](case, "native")
-    return count_flops(function, *args)
+    function, args = PROGRAMS[case.workload](case, counted=True)
+    # The only loop of unknown length is that over epochs, of which there is one.
+    return cost.count(function.trace(*args).jaxpr, while_trips=1).flops
 
 
-def outer_step(case: Case, convolution: str | None) -> Program:
+def outer_step(case: Case, *, counted: bool) -> Program:
     """An iteration of one outer step: fresh networks, real batches, one update."""
-    config = make_config(case, convolution)
+    config = make_config(case, counted=counted)
     dataset = random_dataset(case, real_per_class=case.real_per_class)
     network, execution = _make_parts(config, dataset)
     method = make_method(config, network, execution)
@@ -77,23 +78,17 @@ def outer_step(case: Case, convolution: str | None) -> Program:
     return step, (init(store, init_key[None]), store, step_key[None], jnp.int32(0))
 
 
-def inner_epoch(case: Case, convolution: str | None) -> Program:
+def inner_epoch(case: Case, *, counted: bool) -> Program:
     """One epoch of training on the synthetic set, as between two outer steps."""
-    config = make_config(case, convolution)
+    config = make_config(case, counted=counted)
     network, execution = _make_parts(config, random_dataset(case))
-    recipe = Recipe(
-        network=network,
-        optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
-        batch_size=config.batch_train,
-        slice_size=execution.slice_size,
-        devices=execution.layout.classes,
-    )
+    recipe = inner_recipe(config, network, execution)
     return _epoch(case, recipe, execution, execution.layout.networks)
 
 
-def eval_epoch(case: Case, convolution: str | None) -> Program:
+def eval_epoch(case: Case, *, counted: bool) -> Program:
     """One epoch of the training of evaluation networks."""
-    config = make_config(case, convolution)
+    config = make_config(case, counted=counted)
     dataset = random_dataset(case)
     network, execution = _make_parts(config, dataset)
     protocol = make_protocol(
@@ -103,10 +98,10 @@ def eval_epoch(case: Case, convolution: str | None) -> Program:
     return _epoch(case, recipe, execution, execution.layout.everything)
 
 
-def test_10k(case: Case, convolution: str | None) -> Program:
+def test_10k(case: Case, *, counted: bool) -> Program:
     """One pass over the test images."""
     dataset = random_dataset(case, num_test=case.num_test)
-    config = make_config(case, convolution)
+    config = make_config(case, counted=counted)
     network, execution = _make_parts(config, dataset)
     images = normalise(dataset.test_images, dataset.mean, dataset.std)
 
@@ -126,14 +121,14 @@ def test_10k(case: Case, convolution: str | None) -> Program:
     return _compiled(test, execution), args
 
 
-def matmul(case: Case, convolution: str | None) -> Program:
+def matmul(case: Case, *, counted: bool) -> Program:
     """A product of two matrices, for what the machine can do."""
-    del convolution
+    del counted
     matrix = jax.random.normal(jax.random.key(0), (case.matrix, case.matrix))
     return jax.jit(jnp.matmul), (matrix, matrix)
 
 
-PROGRAMS: dict[str, Callable[[Case, str | None], Program]] = {
+PROGRAMS: dict[str, Callable[..., Program]] = {
     "outer_step": outer_step,
     "inner_epoch": inner_epoch,
     "eval_epoch": eval_epoch,
@@ -142,7 +137,7 @@ PROGRAMS: dict[str, Callable[[Case, str | None], Program]] = {
 }
 
 
-def make_config(case: Case, convolution: str | None) -> Config:
+def make_config(case: Case, *, counted: bool) -> Config:
     """Returns the paper's run on FashionMNIST with the sizes of a case."""
     config = fashion_mnist.get_config()
     config.ipc = case.ipc
@@ -153,7 +148,9 @@ def make_config(case: Case, convolution: str | None) -> Config:
     config.batch_train = case.batch_train
     config.network.name = f"ConvNetW{case.width}D{case.depth}"
     config.evaluation.batch_size = case.batch_train
-    config.execution.convolution = convolution
+    if counted:
+        config.execution.convolution = "native"
+        config.mesh.net = config.mesh.classes = 1
     return Config.create(config.to_dict())
 
 

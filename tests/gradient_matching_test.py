@@ -7,18 +7,17 @@ of the networks and of the images to begin with.
 import functools
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toy import Tiny, make_dataset
 
 from configs import base
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, make_store, normalise
-from dc_jax.data.dataset import Dataset
 from dc_jax.execution import Execution
 from dc_jax.methods import METHODS, make_method
 from dc_jax.methods.gradient_matching import (
@@ -29,7 +28,6 @@ from dc_jax.methods.gradient_matching import (
     set_batch_norm,
     train_networks,
 )
-from dc_jax.networks import layers
 from dc_jax.runner import compile_method
 from dc_jax.train import Recipe
 
@@ -39,20 +37,7 @@ PER_CLASS = 16
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
-class Tiny(nn.Module):
-    """Four hidden units."""
-
-    has_batch_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
-        if self.has_batch_norm:
-            x = layers.BatchNorm()(x, train)
-        return nn.Dense(CLASSES)(nn.sigmoid(x))
-
-
-PLAIN, BATCH_NORM = Tiny(), Tiny(has_batch_norm=True)
+PLAIN, BATCH_NORM = Tiny(CLASSES), Tiny(CLASSES, has_batch_norm=True)
 
 
 def _make_store() -> ClassStore:
@@ -61,19 +46,7 @@ def _make_store() -> ClassStore:
     centres = rng.integers(0, 200, (CLASSES, *SHAPE))
     noise = rng.integers(0, 56, (len(labels), *SHAPE))
     images = (centres[labels] + noise).astype(np.uint8)
-    return make_store(
-        Dataset(
-            name="toy",
-            source="random numbers",
-            train_images=images,
-            train_labels=labels,
-            test_images=images[:2],
-            test_labels=labels[:2],
-            class_names=("a", "b"),
-            mean=np.array([0.4], np.float32),
-            std=np.array([0.3], np.float32),
-        )
-    )
+    return make_store(make_dataset(images, labels, mean=(0.4,)))
 
 
 STORE = _make_store()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import run_helpers
 from jax.sharding import PartitionSpec as P
+from toy import random_dataset
 
 from dc_jax import parallel
 from dc_jax.convolution import make_conv_fn
-from dc_jax.data import Dataset, make_store
+from dc_jax.data import make_store
 from dc_jax.evaluate import Protocol, make_evaluate
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
@@ -30,7 +31,7 @@ def _config(**changes):
         "outer_loop": 2,
         "inner_loop": 2,
         "num_experiments": 3,
-        "num_networks": 2,
+        "num_networks": 3,
         "batch_real": 8,
         # Six images: two batches, neither of which four devices share evenly.
         "batch_train": 5,
@@ -44,22 +45,8 @@ def _layout(num_devices, **changes):
     return make_layout(_config(**changes), CLASSES, jax.devices()[:num_devices])
 
 
-def _dataset():
-    rng = np.random.default_rng(0)
-    # Unequal classes, the last of which has fewer images than are drawn.
-    labels = rng.permutation(np.repeat(np.arange(CLASSES, dtype=np.int32), (20, 11, 5)))
-    images = rng.integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
-    return Dataset(
-        name="toy",
-        source="random numbers",
-        train_images=images,
-        train_labels=labels,
-        test_images=images,
-        test_labels=labels,
-        class_names=("a", "b", "c"),
-        mean=np.array([0.5], np.float32),
-        std=np.array([0.3], np.float32),
-    )
+# Unequal classes, the last of which has fewer images than are drawn.
+DATASET = random_dataset((20, 11, 5), SHAPE)
 
 
 def _network(name=NETWORK):
@@ -72,7 +59,7 @@ def _run(network, layout):
     execution = Execution("map", 8, layout)
     method = make_method(config, _network(network), execution)
     init, step = compile_method(method, execution)
-    store = make_store(_dataset(), layout)
+    store = make_store(DATASET, layout)
     keys = jax.random.split(jax.random.key(0), config.num_experiments)
     state = init(store, keys)
     losses = []
@@ -109,16 +96,15 @@ def test_real_images_to_begin_with_are_the_same_on_a_mesh():
         execution = Execution("map", 8, layout)
         init, _ = compile_method(make_method(config, _network(), execution), execution)
         keys = jax.random.split(jax.random.key(0), 3)
-        begins.append(init(make_store(_dataset(), layout), keys).images)
+        begins.append(init(make_store(DATASET, layout), keys).images)
     np.testing.assert_array_equal(*begins)
 
 
 @pytest.mark.parametrize(("num", "loop"), [(3, "map"), (4, "vmap")])
 def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
     protocol = Protocol(NETWORK, 3, "none", 0.01, 0.9, 5e-4, 4)
-    dataset = _dataset()
-    images = jnp.asarray(dataset.train_images, jnp.float32) / 255
-    labels = jnp.asarray(dataset.train_labels)
+    images = jnp.asarray(DATASET.train_images, jnp.float32) / 255
+    labels = jnp.asarray(DATASET.train_labels)
     keys = jax.random.split(jax.random.key(0), num)
     one, four = (
         jax.jit(make_evaluate(protocol, _network(), Execution(loop, 8, layout)))(
@@ -157,10 +143,9 @@ def test_one_device_has_all():
 
 
 def test_a_device_holds_its_classes_alone():
-    dataset = _dataset()
-    store = make_store(dataset, _layout(2, **{"mesh.classes": 2}))
+    store = make_store(DATASET, _layout(2, **{"mesh.classes": 2}))
     one, two = (np.asarray(shard.data) for shard in store.images.addressable_shards)
-    by_class = [dataset.train_images[dataset.train_labels == c] for c in range(CLASSES)]
+    by_class = [DATASET.train_images[DATASET.train_labels == c] for c in range(CLASSES)]
     np.testing.assert_array_equal(one, np.concatenate(by_class[:2]))
     np.testing.assert_array_equal(two[:5], by_class[2])
     assert not two[5:].any()
@@ -174,7 +159,7 @@ def test_a_device_holds_its_classes_alone():
         # Experiments, networks, classes.
         (1, {}, (1, 1, 1)),
         (3, {}, (3, 1, 1)),
-        (4, {"num_experiments": 1}, (1, 2, 2)),
+        (4, {"num_experiments": 1, "num_networks": 2}, (1, 2, 2)),
         (4, {"num_experiments": 1, "num_networks": 1}, (1, 1, 3)),
         (4, {"num_experiments": 2, "num_networks": 1}, (2, 1, 2)),
         (4, {"mesh.net": 1}, (1, 1, 3)),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toy import make_dataset
 
 from dc_jax.data import Dataset, denormalise, make_store, normalise, sample_class
 
@@ -18,17 +19,8 @@ MEMBERS = {0: [1, 5, 8], 1: [3], 2: [0, 2, 4, 6, 7, 9]}
 def _dataset(dtype=np.uint8) -> Dataset:
     images = np.broadcast_to(np.arange(10)[:, None, None, None], (10, 2, 3, 2))
     images = images.astype(np.uint8) if dtype == np.uint8 else images.astype(dtype) / 16
-    labels = np.array(LABELS, np.int32)
-    return Dataset(
-        name="hand-made",
-        source="test",
-        train_images=np.ascontiguousarray(images),
-        train_labels=labels,
-        test_images=images[:1],
-        test_labels=labels[:1],
-        class_names=("a", "b", "c"),
-        mean=np.array([0.25, 0.5], np.float32),
-        std=np.array([0.5, 2.0], np.float32),
+    return make_dataset(
+        np.ascontiguousarray(images), LABELS, mean=(0.25, 0.5), std=(0.5, 2.0)
     )
 
 
@@ -141,21 +133,8 @@ def test_vmap_and_map_over_classes_equal_a_loop(num):
 
 def test_last_class_of_the_array_stays_within_its_own_images():
     """Class 1 is last and smaller than the largest: a shifted window would show."""
-    labels = np.array([0, 0, 0, 0, 1, 1], np.int32)
     images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1)
-    store = make_store(
-        Dataset(
-            name="tail",
-            source="test",
-            train_images=images,
-            train_labels=labels,
-            test_images=images,
-            test_labels=labels,
-            class_names=("a", "b"),
-            mean=np.zeros(1, np.float32),
-            std=np.ones(1, np.float32),
-        )
-    )
+    store = make_store(make_dataset(images, [0, 0, 0, 0, 1, 1]))
     keys = jax.random.split(jax.random.key(0), 10)
     for images in np.asarray(_sample(store, keys, 1, 2)):
         assert sorted(_identify(store, images)) == [4, 5]

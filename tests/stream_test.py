@@ -4,55 +4,24 @@ import contextlib
 import threading
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_helpers
+from toy import Tiny, random_dataset
 
-from dc_jax.data import Dataset, make_store, sample_class
+from dc_jax.data import make_store, sample_class
 from dc_jax.data.store import draw_offsets
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
-from dc_jax.networks import layers
 from dc_jax.parallel import ONE_DEVICE, make_layout
 from dc_jax.runner import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 # Many in two, so that an iteration draws a part; the last has fewer than are drawn.
 COUNTS = (400, 300, 5)
-
-
-class Tiny(nn.Module):
-    """Four hidden units."""
-
-    has_batch_norm: bool = False
-
-    @nn.compact
-    def __call__(self, x, train=False):
-        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
-        if self.has_batch_norm:
-            x = layers.BatchNorm()(x, train)
-        return nn.Dense(CLASSES)(nn.sigmoid(x))
-
-
-def _dataset():
-    rng = np.random.default_rng(0)
-    labels = rng.permutation(np.repeat(np.arange(CLASSES, dtype=np.int32), COUNTS))
-    images = rng.integers(0, 256, (len(labels), *SHAPE), dtype=np.uint8)
-    return Dataset(
-        name="toy",
-        source="random numbers",
-        train_images=images,
-        train_labels=labels,
-        test_images=images[:3],
-        test_labels=labels[:3],
-        class_names=("a", "b", "c"),
-        mean=np.array([0.5], np.float32),
-        std=np.array([0.3], np.float32),
-    )
 
 
 def _config(**changes):
@@ -71,7 +40,7 @@ def _config(**changes):
 
 def _run(config, network, layout, *, stream):
     """The states and metrics of two iterations, and images in the stores of steps."""
-    dataset = _dataset()
+    dataset = random_dataset(COUNTS, SHAPE)
     execution = Execution("map", 8, layout)
     method = make_method(config, network, execution)
     init, step = compile_method(method, execution)
@@ -96,14 +65,14 @@ def _run(config, network, layout, *, stream):
 @pytest.mark.parametrize(
     ("network", "mesh", "changes"),
     [
-        (Tiny(), None, {}),
-        (Tiny(has_batch_norm=True), None, {"num_experiments": 1}),
+        (Tiny(CLASSES), None, {}),
+        (Tiny(CLASSES, has_batch_norm=True), None, {"num_experiments": 1}),
         (
-            Tiny(has_batch_norm=True),
+            Tiny(CLASSES, has_batch_norm=True),
             {"mesh.classes": 2, "mesh.net": 1},
             {"init": "real"},
         ),
-        (Tiny(), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
+        (Tiny(CLASSES), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
     ],
 )
 def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
@@ -122,7 +91,7 @@ def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
 
 @pytest.mark.parametrize("num", [1, 4, 9])
 def test_a_sample_needs_its_own_images_alone(num):
-    dataset = _dataset()
+    dataset = random_dataset(COUNTS, SHAPE)
     host, whole = HostStore(dataset), make_store(dataset)
     keys = jax.random.split(jax.random.key(0), CLASSES)
     offsets = jnp.stack([draw_offsets(whole, keys[c], c, num) for c in range(CLASSES)])
@@ -136,7 +105,7 @@ def test_a_sample_needs_its_own_images_alone(num):
 
 
 def test_no_more_is_held_than_there_is():
-    host = HostStore(_dataset())
+    host = HostStore(random_dataset(COUNTS, SHAPE))
     offsets = np.random.default_rng(0).integers(0, 5, (CLASSES, 1000))
     store = host.load(offsets)
     assert store.resident.shape == (CLASSES, max(COUNTS))

@@ -75,13 +75,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     """
     outer_loop, inner_loop = config.loops()
     matching = Matching(
-        recipe=Recipe(
-            network=network,
-            optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
-            batch_size=config.batch_train,
-            slice_size=execution.slice_size,
-            devices=execution.layout.classes,
-        ),
+        recipe=inner_recipe(config, network, execution),
         distance=config.distance,
         batch_real=config.batch_real,
         optimiser=optax.sgd(config.lr_img, config.momentum_img or None),
@@ -129,6 +123,17 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
 
     return Method(init, step, *make_draws(config, network))
+
+
+def inner_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:
+    """Returns how networks are trained on the synthetic images."""
+    return Recipe(
+        network=network,
+        optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
+        batch_size=config.batch_train,
+        slice_size=execution.slice_size,
+        devices=execution.layout.classes,
+    )
 
 
 def init_images(
