@@ -53,7 +53,8 @@ def initialize(config: Config) -> None:
         jax.distributed.initialize(**values, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"config.distributed: {error}") from error
-    threading.Thread(target=_await_failure, daemon=True).start()
+    if are_several():
+        threading.Thread(target=_await_failure, daemon=True).start()
     check_same("the config", dataclasses.replace(config, process_id=None))
 
 
