@@ -113,4 +113,12 @@ def get_config() -> ConfigDict:
     config.mesh.net = placeholder(int)
     config.mesh.classes = placeholder(int)
 
+    # Several processes, each with its own devices, as on a TPU pod: see docs/tpu.md.
+    config.distributed = False
+    # HOST:PORT of the first process, how many there are, and which is this one, from
+    # 0. None: found automatically, on Cloud TPUs and under Slurm or Open MPI.
+    config.coordinator_address = placeholder(str)
+    config.num_processes = placeholder(int)
+    config.process_id = placeholder(int)
+
     return config

@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
+
+from dc_jax import hosts
 
 PyTree = Any
 
@@ -42,8 +43,8 @@ class Checkpointer:
         """Chooses the folder, which the first save creates where needed.
 
         Args:
-          directory: folder that holds checkpoints and nothing else. On several hosts
-            it must be the same shared folder.
+          directory: folder that holds checkpoints and nothing else. Of several
+            processes only the first needs it.
           keep: how many of the newest steps to keep.
 
         Raises:
@@ -67,9 +68,15 @@ class Checkpointer:
 
     @functools.cached_property
     def _manager(self) -> Any:
+        os.makedirs(self._directory, exist_ok=True)
         return self._ocp.CheckpointManager(
             self._directory,
             options=self._ocp.CheckpointManagerOptions(
+                # Else Orbax would wait for the other processes.
+                multiprocessing_options=self._ocp.options.MultiprocessingOptions(
+                    active_processes={0}
+                ),
+                create=False,
                 max_to_keep=self._keep,
                 # What a killed process left half written.
                 cleanup_tmp_directories=True,
@@ -80,6 +87,9 @@ class Checkpointer:
 
     def save(self, step: int, state: PyTree, meta: dict) -> None:
         """Starts to write one step; returns once the values are copied.
+
+        Only the first of several processes writes; on all of them every leaf must be
+        whole. The others return at once.
 
         Waits for the write before it. A step that is there and intact stays as it is;
         a damaged one is replaced, and the steps that `restore` had to skip are deleted.
@@ -93,6 +103,8 @@ class Checkpointer:
           ValueError: the folder holds an intact step beyond this one.
           TypeError: `meta` holds something that JSON cannot.
         """
+        if not hosts.is_first():
+            return
         self.wait()
         for held in reversed(self._steps()):
             if held < step or held in self._damaged or self._read(held) is None:
@@ -127,7 +139,8 @@ class Checkpointer:
     def restore(self, template: PyTree) -> Restored | None:
         """Returns the newest intact step, or None where there is no checkpoint.
 
-        Every damaged step that is passed over is logged as one warning.
+        Every damaged step that is passed over is logged as one warning. The first of
+        several processes reads, and all get what it found.
 
         Args:
           template: pytree with the structure, shapes, dtypes and shardings wanted: a
@@ -137,6 +150,19 @@ class Checkpointer:
           ValueError: no step is intact, or the newest intact one does not fit
             `template` because it was saved under another configuration.
         """
+        found = hosts.on_first(self._newest, _describe(template))
+        if found is None:
+            return None
+        step, record, arrays = found
+        leaves, treedef = jax.tree.flatten(template)
+        placed = [
+            _place(array, leaf, held["key_impl"])
+            for array, leaf, held in zip(arrays, leaves, record["leaves"], strict=True)
+        ]
+        return Restored(step, jax.tree.unflatten(treedef, placed), record["meta"])
+
+    def _newest(self, wanted: list[dict]) -> tuple[int, dict, list[np.ndarray]] | None:
+        """Returns the newest intact step, its record and its arrays."""
         if not os.path.exists(self._directory):
             return None
         self.wait()
@@ -146,15 +172,8 @@ class Checkpointer:
             if contents is None:
                 continue
             record, arrays = contents
-            self._check_fit(step, record["leaves"], _describe(template))
-            leaves, treedef = jax.tree.flatten(template)
-            placed = [
-                _place(array, leaf, held["key_impl"])
-                for array, leaf, held in zip(
-                    arrays, leaves, record["leaves"], strict=True
-                )
-            ]
-            return Restored(step, jax.tree.unflatten(treedef, placed), record["meta"])
+            self._check_fit(step, record["leaves"], wanted)
+            return step, record, arrays
         if steps:
             raise ValueError(
                 f"no checkpoint in {self._directory} is intact (tried steps "
@@ -240,13 +259,9 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _to_host(leaf: Any) -> np.ndarray:
-    """Returns a copy of the whole leaf, the same on every process."""
+    """Returns a copy of the whole leaf."""
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
-    if isinstance(leaf, jax.Array) and not (
-        leaf.is_fully_addressable or leaf.is_fully_replicated
-    ):
-        leaf = multihost_utils.process_allgather(leaf, tiled=True)
     return np.array(leaf)
 
 

@@ -49,6 +49,10 @@ _FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
 _SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
 _ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
 _NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}
+_ADDRESS = {
+    "is_allowed": lambda value: value.rpartition(":")[2].isdecimal(),
+    "allowed": "HOST:PORT",
+}
 
 
 def _field(rule: dict[str, Any]) -> Any:
@@ -121,6 +125,10 @@ class Config:
     evaluation: EvaluationConfig
     execution: ExecutionConfig
     mesh: MeshConfig
+    distributed: bool = _field(_ANY)
+    coordinator_address: str | None = _field(_ADDRESS)
+    num_processes: int | None = _field(_at_least(1))
+    process_id: int | None = _field(_at_least(0))
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "Config":

@@ -11,8 +11,6 @@ images), card.json (what they are), result.json (accuracy), metrics.jsonl, check
 """
 
 import logging as std_logging
-import os
-import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -46,30 +44,32 @@ def main(argv: list[str]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax import parallel, runner
+    from dc_jax import hosts, parallel, runner
     from dc_jax.config import Config
 
     parallel.use_cpu_cores()
     try:
         config = Config.create(_CONFIG.value.to_dict())
+        hosts.initialize(config)
+        if not hosts.is_first():
+            logging.set_verbosity(logging.ERROR)
         if _MODE.value == "condense":
             runner.condense(config, _WORKDIR.value)
         else:
             runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
-        logging.error("error: %s", one_line(error))
-        _leave(1)
+        hosts.fail(one_line(error))
     except runner.Stopped as stopped:
         logging.info("%s", stopped)
-        _leave(stopped.exit_code)
-
-
-def _leave(code: int) -> None:
-    # Not sys.exit, which would wait for a step that is still computed in vain.
-    logging.flush()
-    sys.stdout.flush()
-    os._exit(code)
+        hosts.leave(stopped.exit_code)
+    except BaseException as error:
+        if not hosts.are_several():
+            raise
+        logging.exception("The others end with this process:")
+        hosts.fail(repr(error))
+    if hosts.are_several():
+        hosts.leave(0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dc_jax import hosts
 from dc_jax.config import Config
 
 CLASS_AXIS = "class"
@@ -145,9 +146,13 @@ def make_layout(
       devices: of all processes; None for all there are.
 
     Raises:
-      ValueError: there are too few devices.
+      ValueError: there are too few devices, or some that a process would not use.
     """
     devices = list(devices or jax.devices())
+    if jax.process_count() > 1 and not config.distributed:
+        raise ValueError(
+            "config.distributed must be True where there are several hosts."
+        )
     sizes = _choose_sizes(config, num_classes, len(devices))
     num = int(np.prod(sizes))
     if num == 1 and devices[0] in jax.devices():
@@ -177,7 +182,7 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
         return rounds * (-(-num_classes // classes) / num_classes + 1 / classes)
 
     # Every process must have a part in a run: with several, all devices are used.
-    total = num if jax.process_count() > 1 and not (nets and classes) else None
+    total = num if hosts.are_several() else None
     candidates = [
         (e, m, c)
         for e in range(1, min(config.num_experiments, num) + 1)
@@ -188,6 +193,11 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
         and (total is None or e * m * c == total)
         and (total or classes or c <= num_classes)
     ]
+    if total and not candidates:
+        raise ValueError(
+            f"config.mesh must leave none of the {num} devices out when there are "
+            f"several processes, got net = {nets}, classes = {classes}."
+        )
     if not candidates:
         raise ValueError(
             f"config.mesh.net must be at most, and made of factors of at most, "

@@ -17,6 +17,8 @@ import numpy as np
 import tqdm
 from absl import logging
 
+from dc_jax import hosts
+
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
     """A signal asked the run to stop, and its state is saved.
@@ -56,12 +58,14 @@ class StopSignals:
         """Waits for arrays; returns False, without waiting on, once told to stop.
 
         A blocked wait would not notice a signal before an iteration ends, which can
-        take minutes.
+        take minutes. Of several processes all must stop together: they wait, and are
+        told to stop where one is.
         """
         pause = 1e-4
-        while self.number is None:
+        while self.number is None or hosts.are_several():
             if all(leaf.is_ready() for leaf in jax.tree.leaves(values)):
-                return True
+                self.number = hosts.largest(self.number or 0) or None
+                return self.number is None
             time.sleep(pause)
             pause = min(2 * pause, 0.02)
         return False
@@ -90,7 +94,10 @@ def _handled_by(handler: Any) -> Iterator[None]:
 
 
 class Metrics:
-    """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar."""
+    """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar.
+
+    Nothing comes of it on other processes than the first.
+    """
 
     def __init__(self, folder: Path, *, first: int, total: int, seconds: float = 0.0):
         """Opens the file, dropping what a run that continues after `first` redoes.
@@ -98,8 +105,9 @@ class Metrics:
         Those are the losses after `first`, and the accuracy from `first` on. `seconds`
         is the time that the run took up to there.
         """
-        path = folder / "metrics.jsonl"
-        if path.exists():
+        is_first = hosts.is_first()
+        path = folder / "metrics.jsonl" if is_first else Path(os.devnull)
+        if path.is_file():
             lines = [_parse(line) for line in path.read_text("utf-8").splitlines()]
             kept = [line for line in lines if line and _is_kept(line, first)]
             draft = path.with_suffix(".tmp")
@@ -112,6 +120,7 @@ class Metrics:
             initial=first,
             unit="it",
             desc="Condensing",
+            disable=not is_first,
             dynamic_ncols=True,
             # A log file should not get a line every tenth of a second.
             mininterval=0.1 if sys.stderr.isatty() else 30,

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import PartitionSpec as P
 
-from dc_jax import artefact, workdir
+from dc_jax import artefact, hosts, workdir
 from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
@@ -52,23 +51,29 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
       Stopped: by a signal; the state is saved.
     """
     folder = Path(folder)
-    result = workdir.finished_result(config, folder)
+    result = hosts.on_first(workdir.finished_result, config, folder)
     if result is None:
-        check_names(config)
-        use_compilation_cache(config.execution)
-        dataset = load(config)
+        dataset = _prepare(config)
         layout = make_layout(config, dataset.num_classes)
         network, execution = make_parts(config, dataset, "network", layout)
         method = make_method(config, network, execution)
         evaluator = make_evaluator(config, dataset, layout)
         log_choices(config, dataset, layout)
-        with workdir.locked(folder):
-            workdir.claim(config, folder)
+        with workdir.entered(config, folder):
             result = _run(config, folder, method, execution, evaluator)
     else:
         logging.info("%s holds the finished run already.", folder)
     workdir.log_result(result)
     return result
+
+
+def _prepare(config: Config) -> Dataset:
+    """Checks the config and loads its dataset."""
+    check_names(config)
+    use_compilation_cache(config.execution)
+    dataset = load(config)
+    hosts.check_same("the dataset", dataset.checksum())
+    return dataset
 
 
 def _run(
@@ -88,7 +93,7 @@ def _run(
         checkpointer.close()
 
     began = time.monotonic()
-    sets = [make_set(images, dataset) for images in state.images]
+    sets = [make_set(images, dataset) for images in np.asarray(state.images)]
     with signals_kill():
         accuracies = evaluate_sets(config, evaluator, sets)
     result = {
@@ -98,8 +103,12 @@ def _run(
         "seconds": round(seconds + time.monotonic() - began, 3),
         "seconds_condense": round(seconds, 3),
     }
-    workdir.save_run(
-        config, folder, dataset, protocol=evaluator.protocol, sets=sets, result=result
+    hosts.on_first(
+        workdir.save_run,
+        *(config, folder, dataset),
+        protocol=evaluator.protocol,
+        sets=sets,
+        result=result,
     )
     return result
 
@@ -120,10 +129,8 @@ def evaluate(
     Raises:
       ValueError: the set or the config is unusable, or they do not fit.
     """
-    synthetic = artefact.load_synthetic_set(set_path)
-    check_names(config)
-    use_compilation_cache(config.execution)
-    dataset = load(config)
+    synthetic = hosts.on_first(artefact.load_synthetic_set, set_path)
+    dataset = _prepare(config)
     check_fit(synthetic, dataset, set_path)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
@@ -135,9 +142,7 @@ def evaluate(
         "protocol": dataclasses.asdict(evaluator.protocol),
     }
     if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with open(Path(folder) / "evaluations.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(result) + "\n")
+        hosts.on_first(workdir.add_evaluation, Path(folder), result)
     workdir.log_result(result)
     return result
 
@@ -204,7 +209,7 @@ def evaluate_sets(
     return np.stack([evaluator(s, k) for s, k in zip(sets, keys, strict=True)])
 
 
-def make_set(images: jax.Array, dataset: Dataset) -> SyntheticSet:
+def make_set(images: np.ndarray, dataset: Dataset) -> SyntheticSet:
     """Returns the images `[C, I, H, W, D]` with what is needed to use them."""
     num_classes, ipc = images.shape[:2]
     labels = np.repeat(np.arange(num_classes, dtype=np.int32)[:, None], ipc, axis=1)
@@ -320,21 +325,21 @@ class Loop:
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
             for iteration, store in zip(iterations, stores, strict=False):
                 if self._is_evaluated(iteration):
-                    self._save(iteration, state, clock)
+                    self._save_and_wait(iteration, state, clock)
                     metrics.accuracy(iteration, self._evaluate(state, evaluator))
                 good = state
                 state, out = step(good, store, step_keys, jnp.int32(iteration))
                 if not signals.wait(out):
-                    self._save(iteration, good, clock)
+                    self._save_and_wait(iteration, good, clock)
                     raise Stopped(signals.number, iteration)
                 if not out["is_finite"].all():
-                    self._save(iteration, good, clock)
+                    self._save_and_wait(iteration, good, clock)
                     raise FloatingPointError(self._not_finite(iteration))
                 metrics.loss(iteration + 1, np.asarray(out["loss"]))
                 if clock.since_save() >= 60 * self.config.checkpoint_minutes:
                     self._save(iteration + 1, state, clock)
         if first < self.config.iterations:
-            self._save(self.config.iterations, state, clock)
+            self._save_and_wait(self.config.iterations, state, clock)
         return state, clock.seconds()
 
     def _stores(
@@ -386,15 +391,20 @@ class Loop:
         self.checkpointer.save(iteration, state, meta)
         clock.saved()
 
+    def _save_and_wait(self, *args: Any) -> None:
+        """Saves, and waits until the first process has written it."""
+        self._save(*args)
+        hosts.on_first(self.checkpointer.wait)
+
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every
         return bool(every) and iteration > 0 and iteration % every == 0
 
     def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
-        """Returns the accuracies `[E, N]` of a state that is being saved."""
-        self.checkpointer.wait()
+        """Returns the accuracies `[E, N]` of a state that is saved."""
         with signals_kill():
-            sets = [make_set(images, self.dataset) for images in state.images]
+            images = np.asarray(state.images)
+            sets = [make_set(one, self.dataset) for one in images]
             return evaluate_sets(self.config, evaluator, sets)
 
     def _not_finite(self, iteration: int) -> str:

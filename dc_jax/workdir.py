@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact
+from dc_jax import artefact, hosts
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset
@@ -23,7 +23,25 @@ from dc_jax.evaluate import Protocol
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("evaluation", "execution", "mesh"),
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
+
+
+@contextlib.contextmanager
+def entered(config: Config, folder: Path) -> Iterator[None]:
+    """Locks the folder and claims it for a run, on the process that writes.
+
+    Raises:
+      ValueError: on all processes, if the folder is in use or another run's.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(locked(folder))
+            claim(config, folder)
+
+        hosts.on_first(enter)
+        yield
 
 
 @contextlib.contextmanager
@@ -112,6 +130,13 @@ def save_run(
     )
     artefact.write_json(folder / "result.json", result)
     artefact.write_json(folder / "card.json", card)
+
+
+def add_evaluation(folder: Path, result: dict[str, Any]) -> None:
+    """Adds a line to `evaluations.jsonl`, in a folder that is made where needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "evaluations.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
 
 
 def summarise(accuracies: np.ndarray) -> dict[str, Any]:

@@ -73,6 +73,8 @@ def test_an_unknown_flag(tmp_path):
         # These are found by the program, not by the parser of the command line.
         ("--config.ipc=0", "error: config.ipc must be at least 1, got 0."),
         ("--config.evaluation.lr=-1", "config.evaluation.lr must be positive, got -1"),
+        ("--config.coordinator_address=host", "must be HOST:PORT, got 'host'"),
+        ("--config.process_id=1", "config.process_id needs config.distributed=True."),
     ],
 )
 def test_a_field_or_value_that_is_wrong(tmp_path, argument, expected):

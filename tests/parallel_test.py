@@ -184,6 +184,18 @@ def test_too_few_devices_is_one_line():
         _layout(4, **{"mesh.net": 2, "num_experiments": 1, "num_networks": 1})
 
 
+def test_several_processes_use_all_devices(monkeypatch):
+    changes = {"num_experiments": 1, "num_networks": 1}
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"^config.distributed must be True"):
+        _layout(4, **changes)
+    monkeypatch.setattr(parallel.hosts, "are_several", lambda: True)
+    assert _layout(4, distributed=True, **changes).classes.size == 4
+    match = r"^config.mesh must leave none of the 4 devices out .* classes = 3\.$"
+    with pytest.raises(ValueError, match=match):
+        _layout(4, distributed=True, **changes, **{"mesh.classes": 3})
+
+
 def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import progress, runner
+from dc_jax import hosts, progress, runner
 from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
@@ -182,6 +182,7 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
         monkeypatch.setattr(type(group), "__getattribute__", recorder)
     # To tell of a field is not to use it.
     monkeypatch.setattr(runner, "log_choices", lambda *_: None)
+    hosts.initialize(config)
     runner.condense(config, str(tmp_path))
     assert expected - read == unused
 
