@@ -10,6 +10,7 @@ killed half way, never leaves half a file.
 import hashlib
 import importlib.metadata
 import io
+import itertools
 import json
 import math
 import os
@@ -92,6 +93,31 @@ def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
     names = tuple(arrays["class_names"].tolist())
     fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
     return SyntheticSet(class_names=names, **fields)
+
+
+def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
+    """Reads a set, or all sets of a run in the order of its experiments.
+
+    Args:
+      path: the `.npz` of one, or the folder of a run.
+
+    Raises:
+      FileNotFoundError: there is no set.
+      ValueError: a file is damaged, or is not such a set.
+    """
+    sets = [load_synthetic_set(path)]
+    if os.path.isdir(path):
+        for experiment in itertools.count(1):
+            name = os.path.join(path, set_name(experiment))
+            if not os.path.isfile(name):
+                break
+            sets.append(load_synthetic_set(name))
+    return sets
+
+
+def set_name(experiment: int) -> str:
+    """Returns the file name of an experiment's set in the folder of a run."""
+    return f"synthetic_set_{experiment}.npz" if experiment else SET_NAME
 
 
 def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:

@@ -161,7 +161,7 @@ class Checkpointer:
         ]
         return Restored(step, jax.tree.unflatten(treedef, placed), record["meta"])
 
-    def _newest(self, wanted: list[dict]) -> tuple[int, dict, list[np.ndarray]] | None:
+    def _newest(self, wanted: list[dict]) -> list[Any] | None:
         """Returns the newest intact step, its record and its arrays."""
         if not os.path.exists(self._directory):
             return None
@@ -173,7 +173,7 @@ class Checkpointer:
                 continue
             record, arrays = contents
             self._check_fit(step, record["leaves"], wanted)
-            return step, record, arrays
+            return [step, record, arrays]
         if steps:
             raise ValueError(
                 f"no checkpoint in {self._directory} is intact (tried steps "

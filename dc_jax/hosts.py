@@ -10,7 +10,6 @@ waits for this and ends it.
 import contextlib
 import dataclasses
 import os
-import pickle
 import sys
 import threading
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 from absl import logging
+from flax.serialization import msgpack_restore, msgpack_serialize
 
 # There is no public way to tell something to a process that waits for its devices.
 from jax._src import distributed
@@ -69,14 +69,18 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function on the first process; all get its result."""
+    """Calls a function on the first process; all get its result.
+
+    The result may be of dicts, lists, arrays, numbers and strings.
+    """
     result = function(*args, **kwargs) if is_first() else None
     if not are_several():
         return result
-    data = np.frombuffer(pickle.dumps(result), np.uint8)
+    data = np.frombuffer(msgpack_serialize({"result": result}), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(data.size)))
     data = data if is_first() else np.zeros(size, np.uint8)
-    return pickle.loads(np.asarray(multihost_utils.broadcast_one_to_all(data)))
+    data = np.asarray(multihost_utils.broadcast_one_to_all(data))
+    return msgpack_restore(data.tobytes())["result"]
 
 
 def largest(number: int) -> int:
@@ -92,7 +96,7 @@ def check_same(what: str, value: Any) -> None:
     Raises:
       ValueError: on those where it is another than on the first.
     """
-    if value != on_first(lambda: value):
+    if repr(value) != on_first(repr, value):
         raise ValueError(f"{what} must be the same as on the first process.")
 
 

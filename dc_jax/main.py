@@ -27,7 +27,9 @@ _MODE = flags.DEFINE_enum(
     "mode", "condense", ["condense", "evaluate"], "Condense, or evaluate a saved set."
 )
 _SET = flags.DEFINE_string(
-    "set", None, "With --mode=evaluate: a synthetic_set.npz, or a folder with one."
+    "set",
+    None,
+    "With --mode=evaluate: a synthetic_set.npz, or a run's folder for all of them.",
 )
 
 

@@ -116,11 +116,11 @@ def _run(
 def evaluate(
     config: Config, set_path: str, *, folder: str | None = None
 ) -> dict[str, Any]:
-    """Evaluates a saved set on the test split of the config's dataset.
+    """Evaluates saved sets on the test split of the config's dataset.
 
     Args:
       config: its dataset, network and evaluation.
-      set_path: a `synthetic_set.npz`, or the folder of a run.
+      set_path: a `synthetic_set.npz`, or the folder of a run for all of its sets.
       folder: where given, a line is added to `evaluations.jsonl` there.
 
     Returns:
@@ -129,14 +129,15 @@ def evaluate(
     Raises:
       ValueError: the set or the config is unusable, or they do not fit.
     """
-    synthetic = hosts.on_first(artefact.load_synthetic_set, set_path)
+    sets = _load_sets(set_path)
     dataset = _prepare(config)
-    check_fit(synthetic, dataset, set_path)
+    for synthetic in sets:
+        check_fit(synthetic, dataset, set_path)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
     began = time.monotonic()
     result = {
-        **workdir.summarise(evaluate_sets(config, evaluator, [synthetic])),
+        **workdir.summarise(evaluate_sets(config, evaluator, sets)),
         "seconds": round(time.monotonic() - began, 3),
         "set": str(set_path),
         "protocol": dataclasses.asdict(evaluator.protocol),
@@ -145,6 +146,15 @@ def evaluate(
         hosts.on_first(workdir.add_evaluation, Path(folder), result)
     workdir.log_result(result)
     return result
+
+
+def _load_sets(path: str) -> list[SyntheticSet]:
+    """Loads sets on the first process, for all."""
+    fields = hosts.on_first(lambda: list(map(vars, artefact.load_synthetic_sets(path))))
+    return [
+        SyntheticSet(**one | {"class_names": tuple(one["class_names"])})
+        for one in fields
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

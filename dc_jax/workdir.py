@@ -114,7 +114,7 @@ def save_run(
     files = []
     for experiment, synthetic in enumerate(sets):
         suffix = f"_{experiment}" if experiment else ""
-        files.append(folder / f"synthetic_set{suffix}.npz")
+        files.append(folder / artefact.set_name(experiment))
         artefact.save_synthetic_set(files[-1], synthetic)
         files.append(folder / f"images{suffix}.png")
         artefact.save_image_grid(files[-1], synthetic)

@@ -126,6 +126,9 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path):
     assert json.loads(line) == evaluation
     assert evaluation["protocol"]["network"] == "ConvNetD1W8"
     assert evaluation["set"] == path
+    # Of a folder all sets, each with the networks that it had.
+    evaluation = runner.evaluate(config, str(whole))
+    assert evaluation["accuracies"] == result["accuracies"]
 
 
 @pytest.mark.parametrize("init", ["noise", "real"])
