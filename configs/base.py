@@ -1,7 +1,8 @@
 """Every field of a run, with the defaults of the paper's main experiment (Table 1).
 
 The other files override these; so does the command line, as in `--config.ipc=10`. A
-field that is None is chosen by a rule, which its comment gives and the run logs.
+field that is None is chosen by a rule, which its comment gives and the run logs; dc,
+dsa and dm in a rule are methods.
 """
 
 from ml_collections import ConfigDict
@@ -14,14 +15,15 @@ def get_config() -> ConfigDict:
 
     # All randomness: images, networks, batches, evaluation.
     config.seed = 0
-    # Condensation method: "dc", gradient matching.
+    # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
+    # Siamese augmentation; "dm", distribution matching.
     config.method = "dc"
     # I, synthetic images a class.
     config.ipc = 1
-    # K, iterations; each begins with fresh random networks.
-    config.iterations = 1000
-    # T, updates of the images in an iteration. None: 1, 10, 20, 30, 40, 50 as the
-    # authors for as many images a class; `ipc` between these; 50 above.
+    # K, iterations; each begins with fresh random networks. None: 1000; dm 20000.
+    config.iterations = placeholder(int)
+    # T, updates of the images in an iteration (dc, dsa). None: 1, 10, 20, 30, 40, 50 as
+    # the authors for as many images a class; `ipc` between these; 50 above.
     config.outer_loop = placeholder(int)
     # Epochs of training the networks on the images between two updates. None: 1, 50,
     # 25, 20, 15, 10 as the authors; 500 / ipc between these; 10 above.
@@ -32,16 +34,22 @@ def get_config() -> ConfigDict:
     config.num_experiments = 5
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
-    # Images to begin with: standard normal "noise" (the paper) or "real" ones.
-    config.init = "noise"
-    # Distance between gradients: "ours" (layer-wise cosine), "mse" or "cos".
+    # Images to begin with: standard normal "noise" or "real" ones. None: noise; dsa and
+    # dm real.
+    config.init = placeholder(str)
+    # Differentiable Siamese augmentation of real and synthetic images: "none", or some
+    # of color, crop, cutout, flip, scale, rotate joined by "_", one of which is drawn
+    # for each class and update. None: none; dsa and dm all, but for flip where the
+    # dataset is digits, mnist or svhn.
+    config.augmentation = placeholder(str)
+    # Distance between gradients (dc, dsa): "ours" (layer-wise cosine), "mse" or "cos".
     config.distance = "ours"
     # N, real images a class for one gradient.
     config.batch_real = 256
     # Synthetic images in a step of training the networks in the inner loop.
     config.batch_train = 256
-    # SGD on the images.
-    config.lr_img = 0.1
+    # SGD on the images. None: 0.1; dm 1, or 10 from 100 images a class on.
+    config.lr_img = placeholder(float)
     config.momentum_img = 0.5
     # SGD on the networks. The authors' code has no momentum since July 2021; its
     # releases from January to March 2021 had 0.5.
@@ -77,8 +85,10 @@ def get_config() -> ConfigDict:
     # augmentation.
     config.evaluation.epochs = placeholder(int)
     # "none", or some of crop, scale, rotate, noise joined by "_", one of which is
-    # applied to each image. None: "crop_scale_rotate" for mnist, "crop_noise" for
-    # ConvNetBN, else "none".
+    # applied to each image; or "dsa:" and a strategy as of config.augmentation, one
+    # operation of which is applied to a batch, to each image in its own way. None: that
+    # of config.augmentation, or where it is "none" as in the authors' code of dc:
+    # "crop_scale_rotate" for mnist, "crop_noise" for ConvNetBN, else "none".
     config.evaluation.augmentation = placeholder(str)
     # SGD; the learning rate drops to a tenth half-way.
     config.evaluation.lr = 0.01

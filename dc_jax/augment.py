@@ -1,8 +1,9 @@
-"""The augmentation of images on which evaluation networks are trained.
+"""The augmentation of images on which networks are trained.
 
 Follows the authors' code (`augment` and `get_daparam` in utils.py of
 https://github.com/VICO-UoE/DatasetCondensation), which uses `crop_scale_rotate` for
-MNIST, `crop_noise` for the ConvNet with batch norm, and `none` otherwise.
+MNIST, `crop_noise` for the ConvNet with batch norm, and `none` otherwise. Strategies
+that begin with `dsa:` are those of `siamese`.
 
 An operation is two functions: `draw_*` takes a key to parameters, `apply_*` is a pure
 function of one image and those parameters. Batches are made by `vmap` in `augment`.
@@ -15,6 +16,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from dc_jax import siamese
 
 # The values of `get_daparam`.
 _CROP = 4  # pixels
@@ -41,13 +44,10 @@ def parse_strategy(strategy: str) -> tuple[str, ...]:
     Raises:
       ValueError: it names something that is not an operation.
     """
-    names = () if strategy == "none" else tuple(strategy.split("_"))
-    if not set(names) <= set(OPERATIONS):
-        raise ValueError(
-            f"augmentation strategy must be 'none' or some of {', '.join(OPERATIONS)} "
-            f"joined by '_', got {strategy!r}."
-        )
-    return names
+    if strategy.startswith(siamese.PREFIX):
+        return siamese.parse_strategy(strategy.removeprefix(siamese.PREFIX))
+    note = f", or '{siamese.PREFIX}' and some of {', '.join(siamese.OPERATIONS)}"
+    return siamese.parse_strategy(strategy, OPERATIONS, note)
 
 
 def augment(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
@@ -56,7 +56,8 @@ def augment(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
     Args:
       key: the key is consumed.
       images: normalised, of a floating type. Shape `[n, H, W, D]`.
-      strategy: names of operations joined by `_`, or `none`.
+      strategy: names of operations joined by `_`, or `none`; or one of `siamese` after
+        `dsa:`, whose operation is the same for all images.
 
     Returns:
       The augmented images. Shape `[n, H, W, D]`.
@@ -67,6 +68,9 @@ def augment(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
     names = parse_strategy(strategy)
     if not names:
         return images
+    if strategy.startswith(siamese.PREFIX):
+        strategy = strategy.removeprefix(siamese.PREFIX)
+        return siamese.augment_each(key, images, strategy)
     chex.assert_rank(images, 4)
     chex.assert_type(images, float)
     mean = jnp.mean(images, axis=(0, 1, 2))  # [D]

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dc_jax.matching import DISTANCES
+from dc_jax.siamese import PREFIX
 
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
+# Sets whose images mean something else when they are flipped.
+_DIGITS = ("digits", "mnist", "svhn", "svhn_cropped")
 DTYPES = ("float32", "bfloat16")
 
 # Outer steps and inner epochs of the authors' code, by images per class.
@@ -99,22 +102,26 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. The fields are explained in `configs/base.py`."""
+    """One run. The fields are explained in `configs/base.py`.
+
+    `create` fills in those whose default depends on the method; they are never None.
+    """
 
     seed: int = _field(_SEED)
     method: str = _field(_NOT_EMPTY)
     ipc: int = _field(_at_least(1))
-    iterations: int = _field(_at_least(1))
+    iterations: int | None = _field(_at_least(1))
     outer_loop: int | None = _field(_at_least(1))
     inner_loop: int | None = _field(_at_least(1))
     num_networks: int = _field(_at_least(1))
     num_experiments: int = _field(_at_least(1))
     num_evaluations: int = _field(_at_least(1))
-    init: str = _field(_one_of(*INITS))
+    init: str | None = _field(_one_of(*INITS))
+    augmentation: str | None = _field(_NOT_EMPTY)
     distance: str = _field(_one_of(*DISTANCES))
     batch_real: int = _field(_at_least(1))
     batch_train: int = _field(_at_least(1))
-    lr_img: float = _field(_POSITIVE)
+    lr_img: float | None = _field(_POSITIVE)
     momentum_img: float = _field(_FRACTION)
     lr_net: float = _field(_POSITIVE)
     momentum_net: float = _field(_FRACTION)
@@ -134,10 +141,12 @@ class Config:
     def create(cls, values: Mapping[str, Any]) -> "Config":
         """Checks plain values, as of `ConfigDict.to_dict()`, and freezes them.
 
+        What depends on the method is filled in where it is None.
+
         Raises:
           ValueError: a field is unknown, missing, of a wrong type or not allowed.
         """
-        return _create(cls, values, prefix="")
+        return _fill(_create(cls, values, prefix=""))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plain values that `create` makes this of."""
@@ -147,6 +156,52 @@ class Config:
         """Returns the outer steps T and the inner epochs between two of them."""
         outer, inner = default_loops(self.ipc)
         return self.outer_loop or outer, self.inner_loop or inner
+
+
+def method_defaults(config: Config) -> dict[str, Any]:
+    """Returns the fields whose default depends on the method, with their values.
+
+    Those of gradient matching are for any method that has no others. DSA and DM have
+    what the authors give: main.py and main_DM.py of their code, and its README.
+    """
+    siamese = "color_crop_cutout_flip_scale_rotate"
+    if config.dataset.name in _DIGITS:
+        siamese = "color_crop_cutout_scale_rotate"
+    defaults = {
+        "iterations": 1000,
+        "init": "noise",
+        "lr_img": 0.1,
+        "augmentation": "none",
+    }
+    others = {
+        "dsa": {"init": "real", "augmentation": siamese},
+        "dm": {
+            "iterations": 20000,
+            "init": "real",
+            "lr_img": 10.0 if config.ipc >= 100 else 1.0,
+            "augmentation": siamese,
+        },
+    }
+    return defaults | others.get(config.method, {})
+
+
+def _fill(config: Config) -> Config:
+    """Returns a config in which nothing that depends on the method is None.
+
+    Networks are evaluated with the augmentation that the images were condensed for.
+    """
+    missing = {
+        name: value
+        for name, value in method_defaults(config).items()
+        if getattr(config, name) is None
+    }
+    config = dataclasses.replace(config, **missing)
+    if config.evaluation.augmentation is not None or config.augmentation == "none":
+        return config
+    evaluation = dataclasses.replace(
+        config.evaluation, augmentation=PREFIX + config.augmentation
+    )
+    return dataclasses.replace(config, evaluation=evaluation)
 
 
 def default_loops(ipc: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
+from dc_jax import siamese
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
@@ -48,6 +49,8 @@ def check_names(config: Config) -> None:
         with _naming(f"config.{field}"):
             if name is not None:
                 has_batch_norm(name)
+    with _naming("config.augmentation"):
+        siamese.parse_strategy(config.augmentation)
     with _naming("config.evaluation.augmentation"):
         parse_strategy(config.evaluation.augmentation or "none")
 
@@ -67,12 +70,12 @@ def log_choices(config: Config, dataset: Dataset, layout: Layout) -> None:
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
         logging.info("%s has depth %d here.", config.network.name, depth)
-    outer_loop, inner_loop = config.loops()
     logging.info(
-        "Condensing to %d image(s) a class: %d iterations of %d outer step(s), with %d "
-        "inner epoch(s) between them, %d network(s) at once, %d experiment(s).",
-        *(config.ipc, config.iterations, outer_loop, inner_loop),
-        *(config.num_networks, config.num_experiments),
+        "Condensing to %d image(s) a class with method %s: %d iterations from %s "
+        "images, learning rate %g, augmentation %s, %d network(s) at once, %d "
+        "experiment(s).",
+        *(config.ipc, config.method, config.iterations, config.init, config.lr_img),
+        *(config.augmentation, config.num_networks, config.num_experiments),
     )
     needed = {"batch_real": config.batch_real}
     if config.init == "real":

@@ -74,6 +74,7 @@ def claim(config: Config, folder: Path) -> None:
     theirs = _read(path)
     if theirs:  # Where the images are kept does not change them.
         theirs.setdefault("dataset", {})["stream"] = config.dataset.stream
+        theirs.setdefault("augmentation", "none")  # Of runs before there was any.
     for name in ours if theirs else ():
         if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
             raise ValueError(

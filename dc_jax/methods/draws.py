@@ -4,19 +4,16 @@ The step and `step_draws` get their keys from here, so that the latter knows bef
 without any network, what the former will draw.
 """
 
-from collections.abc import Callable
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, draw_classes
+from dc_jax.methods.images import Draws
 
 # Real images a class that set the statistics of batch norm, as in the authors' code.
 BATCH_NORM_IMAGES = 16
-
-Draws = Callable[[ClassStore, jax.Array], jax.Array]
 
 
 def step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -31,22 +28,18 @@ def outer_keys(loop_key: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]
     return train_key, match_key
 
 
-def match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys that a network's images are drawn with.
+def match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the keys of a network's images.
 
-    The first is of those that set its batch norm, the second of those it is matched on.
+    With the first those are drawn that set its batch norm, with the second those it is
+    matched on; with the third these are augmented.
     """
-    statistics_key, real_key = jax.random.split(key)
-    return statistics_key, real_key
+    statistics_key, real_key, augment_key = jax.random.split(key, 3)
+    return statistics_key, real_key, augment_key
 
 
-def make_draws(config: Config, network: nn.Module) -> tuple[Draws, Draws]:
-    """Returns `init_draws` and `step_draws` of gradient matching, see `Method`."""
-
-    def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        if config.init == "noise":
-            return jnp.zeros((store.num_classes, 0), jnp.int32)
-        return draw_classes(store, key, config.ipc)
+def make_step_draws(config: Config, network: nn.Module) -> Draws:
+    """Returns `step_draws` of gradient matching, see `Method`."""
 
     def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
         image = jax.ShapeDtypeStruct((1, *store.images.shape[1:]), jnp.float32)
@@ -54,7 +47,7 @@ def make_draws(config: Config, network: nn.Module) -> tuple[Draws, Draws]:
         _, loop_key = step_keys(key)
 
         def of_network(key: jax.Array) -> jax.Array:
-            statistics_key, real_key = match_keys(key)
+            statistics_key, real_key, _ = match_keys(key)
             offsets = [draw_classes(store, real_key, config.batch_real)]
             if has_batch_norm:
                 offsets.append(draw_classes(store, statistics_key, BATCH_NORM_IMAGES))
@@ -69,4 +62,4 @@ def make_draws(config: Config, network: nn.Module) -> tuple[Draws, Draws]:
         offsets = jax.lax.map(of_outer_step, jnp.arange(config.loops()[0]))
         return jnp.moveaxis(offsets, 2, 0).reshape(store.num_classes, -1)
 
-    return init_draws, step_draws
+    return step_draws

@@ -14,18 +14,26 @@ after the last one.
                 S_c   <- S_c - sgd(gradient of D(g_syn, g_real))
             theta <- sgd on all synthetic images, `inner_loop` epochs
 
+With `augmentation`, both gradients of a class are those of images that one draw of
+differentiable Siamese augmentation has changed alike, and the networks are trained on
+augmented images: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese
+Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/2102.08259.
+
 With M > 1 networks the matching loss is the mean over them, which is this project's
 generalisation; M = 1 is the paper.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from absl import logging
 
+from dc_jax import siamese
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
@@ -33,12 +41,13 @@ from dc_jax.execution import Execution
 from dc_jax.matching import match_loss
 from dc_jax.methods.draws import (
     BATCH_NORM_IMAGES,
-    make_draws,
+    make_step_draws,
     match_keys,
     outer_keys,
     step_keys,
 )
-from dc_jax.parallel import ONE_DEVICE, WHOLE, Axis, Layout
+from dc_jax.methods.images import make_init, make_optimiser, update_images
+from dc_jax.parallel import ONE_DEVICE, Layout
 from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
 
 
@@ -54,6 +63,7 @@ class Matching:
       num_networks: M.
       network_loop: `vmap` or `map`, how the axis M is run.
       layout: the devices.
+      augmentation: strategy of `siamese`, drawn for each class, network, outer step.
     """
 
     recipe: Recipe
@@ -63,6 +73,7 @@ class Matching:
     num_networks: int
     network_loop: str
     layout: Layout = ONE_DEVICE
+    augmentation: str = "none"
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
@@ -74,25 +85,21 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
     """
     outer_loop, inner_loop = config.loops()
+    logging.info(
+        "An iteration has %d outer step(s), with %d inner epoch(s) between them.",
+        *(outer_loop, inner_loop),
+    )
     matching = Matching(
         recipe=inner_recipe(config, network, execution),
         distance=config.distance,
         batch_real=config.batch_real,
-        optimiser=optax.sgd(config.lr_img, config.momentum_img or None),
+        optimiser=make_optimiser(config),
         num_networks=config.num_networks,
         network_loop=execution.network_loop,
         layout=execution.layout,
+        augmentation=config.augmentation,
     )
-
-    def init(store: ClassStore, key: jax.Array) -> CondenseState:
-        images = init_images(
-            store,
-            key,
-            ipc=config.ipc,
-            kind=config.init,
-            devices=execution.layout.classes,
-        )
-        return CondenseState(images, matching.optimiser.init(images))
+    init, init_draws = make_init(config, matching.optimiser, matching.layout.classes)
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
@@ -122,39 +129,20 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         # Reported as the authors' code does: a class, an outer step.
         return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
 
-    return Method(init, step, *make_draws(config, network))
+    return Method(init, step, init_draws, make_step_draws(config, network))
 
 
 def inner_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:
     """Returns how networks are trained on the synthetic images."""
+    is_augmented = config.augmentation != "none"
     return Recipe(
         network=network,
         optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
         batch_size=config.batch_train,
         slice_size=execution.slice_size,
+        augmentation=siamese.PREFIX + config.augmentation if is_augmented else "none",
         devices=execution.layout.classes,
     )
-
-
-def init_images(
-    store: ClassStore, key: jax.Array, *, ipc: int, kind: str, devices: Axis = WHOLE
-) -> jax.Array:
-    """Returns the images to begin with.
-
-    Args:
-      store: the real images.
-      key: consumed.
-      ipc: I.
-      kind: `noise` (standard normal, as in the paper) or `real` images.
-      devices: that share the classes.
-
-    Returns:
-      Shape `[C, I, H, W, D]`.
-    """
-    if kind == "noise":
-        shape = (store.num_classes, ipc, *store.images.shape[1:])
-        return jax.random.normal(key, shape)
-    return sample_classes(store, key, ipc, devices)
 
 
 def init_networks(matching: Matching, images: jax.Array, key: jax.Array) -> TrainState:
@@ -216,15 +204,17 @@ def match_step(
     num_classes = state.images.shape[0]
     layout = matching.layout
     labels, is_class = layout.classes.part(num_classes)
-    _, is_network = layout.networks.part(matching.num_networks)
 
     def match_network(network: TrainState, key: jax.Array):
-        statistics_key, real_key = match_keys(key)
+        statistics_key, real_key, augment_key = match_keys(key)
         variables = set_batch_norm(matching, network.variables, store, statistics_key)
 
-        def match_one(images: jax.Array, label: jax.Array, place: jax.Array, key):
-            real = sample_class(store, key, place, matching.batch_real)
-            return match_class(matching, variables, images, real, label)
+        def match_one(images, label, place, sample_key, siamese_key):
+            real = sample_class(store, sample_key, place, matching.batch_real)
+            augment = siamese.make_siamese(
+                siamese_key, matching.augmentation, images.shape[1:]
+            )
+            return match_class(matching, variables, images, real, label, augment)
 
         # One class after another: only one class's second-order graph in memory.
         losses, grads = batched(match_one, "map")(
@@ -232,6 +222,7 @@ def match_step(
             labels,
             jnp.arange(len(labels)),
             class_keys(store, real_key)[labels],
+            class_keys(store, augment_key)[labels],
         )
         loss = jnp.sum(jnp.where(is_class, losses, 0))
         return loss, grads, network._replace(variables=variables)
@@ -239,14 +230,15 @@ def match_step(
     losses, grads, networks = batched(match_network, matching.network_loop)(
         networks, network_keys(matching, key)
     )
-    # The mean over all networks, of which some may be here in vain.
-    weights = is_network / matching.num_networks
-    grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
-    grads = layout.classes.gather(grads, num_classes)
-    loss = layout.classes.sum(layout.networks.sum(jnp.dot(weights, losses)))
-    updates, opt_state = matching.optimiser.update(grads, state.opt_state, state.images)
-    images = optax.apply_updates(state.images, updates)
-    return CondenseState(images, opt_state), networks, loss
+    state, loss = update_images(
+        state,
+        losses,
+        grads,
+        optimiser=matching.optimiser,
+        layout=layout,
+        num_networks=matching.num_networks,
+    )
+    return state, networks, loss
 
 
 def match_class(
@@ -255,6 +247,7 @@ def match_class(
     images: jax.Array,
     real: jax.Array,
     label: jax.Array,
+    augment: Callable[[jax.Array], jax.Array],
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the gradients of one class and one network.
 
@@ -264,6 +257,7 @@ def match_class(
       images: synthetic images of the class. Shape `[I, H, W, D]`.
       real: real images of the class. Shape `[N, H, W, D]`.
       label: the class. Shape `[]`.
+      augment: changes both kinds of images alike, see `make_siamese`.
 
     Returns:
       The matching loss, `[]`, and its gradient with respect to `images`.
@@ -274,11 +268,11 @@ def match_class(
         labels = jnp.broadcast_to(label, images.shape[:1])
         return mean_gradient(network, variables, images, labels, slice_size=slice_size)
 
-    grads_real = gradient(real, slice_size)
+    grads_real = gradient(augment(real), slice_size)
 
     def loss(images: jax.Array) -> jax.Array:
         # At once: for the second order, every slice would be kept anyway.
-        grads_syn = gradient(images, images.shape[0])
+        grads_syn = gradient(augment(images), images.shape[0])
         return match_loss(grads_syn, grads_real, matching.distance)
 
     return jax.value_and_grad(loss)(images)

@@ -1,0 +1,245 @@
+"""Dataset condensation with distribution matching (DM).
+
+Zhao and Bilen, "Dataset Condensation with Distribution Matching", WACV 2023,
+https://arxiv.org/abs/2110.04181, algorithm 1, and the authors' code where it differs
+(main_DM.py of https://github.com/VICO-UoE/DatasetCondensation): the embedding is the
+input of the classifier of a network with fresh random weights, which are never trained.
+
+    for k in range(K):                                 # the runner
+        theta ~ P(theta_0)                             # `step` from here on
+        for every class c:                             # `match_class`
+            omega ~ Omega                              # `make_siamese`
+            e_real = mean embedding of N real images of c, augmented with omega
+            e_syn  = mean embedding of the I synthetic images of c, augmented with omega
+        S <- S - sgd(gradient of the sum over c of |e_real - e_syn|^2)
+
+With batch norm, whose statistics are those of the batch, the real images of all classes
+are embedded at once, and so are the synthetic ones. With M > 1 networks the loss is the
+mean over them, which is this project's generalisation.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from dc_jax import siamese
+from dc_jax.base import CondenseState, Method
+from dc_jax.config import Config
+from dc_jax.data.store import (
+    ClassStore,
+    class_keys,
+    draw_classes,
+    sample_class,
+    sample_classes,
+)
+from dc_jax.execution import Execution
+from dc_jax.methods.images import Draws, make_init, make_optimiser, update_images
+from dc_jax.train import batched, fold_slices
+
+# From images `[n, H, W, D]` to images.
+Augment = Callable[[jax.Array], jax.Array]
+
+
+def make(config: Config, network: nn.Module, execution: Execution) -> Method:
+    """Returns distribution matching as a method.
+
+    Args:
+      config: the run.
+      network: the module to embed images with; it has `embed`, see `make_network`.
+      execution: how to run it on this backend.
+    """
+    optimiser, layout = make_optimiser(config), execution.layout
+    init, init_draws = make_init(config, optimiser, layout.classes)
+
+    def step(
+        state: CondenseState, store: ClassStore, key: jax.Array
+    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+        init_key, match_key = _step_keys(key)
+
+        def match_network(init_key: jax.Array, key: jax.Array):
+            variables = network.init(init_key, state.images[0, :1])
+            match = _match_at_once if "batch_stats" in variables else _match_by_class
+            return match(
+                config, network, execution, variables, state.images, store, key
+            )
+
+        mine, _ = layout.networks.part(config.num_networks)
+        keys = (jax.random.split(k, config.num_networks) for k in (init_key, match_key))
+        losses, grads = batched(match_network, execution.network_loop)(
+            *(k[mine] for k in keys)
+        )
+        state, loss = update_images(
+            state,
+            losses,
+            grads,
+            optimiser=optimiser,
+            layout=layout,
+            num_networks=config.num_networks,
+        )
+        # Reported as the authors' code does: a class.
+        return state, {"loss": loss / state.images.shape[0]}
+
+    return Method(init, step, init_draws, make_step_draws(config))
+
+
+def make_step_draws(config: Config) -> Draws:
+    """Returns `step_draws`, see `Method`."""
+
+    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        def of_network(key: jax.Array) -> jax.Array:
+            real_key, _ = _match_keys(key)
+            return draw_classes(store, real_key, config.batch_real)
+
+        _, match_key = _step_keys(key)
+        keys = jax.random.split(match_key, config.num_networks)
+        offsets = jax.lax.map(of_network, keys)  # [M, C, N]
+        return jnp.moveaxis(offsets, 1, 0).reshape(store.num_classes, -1)
+
+    return step_draws
+
+
+def _step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of a step's fresh networks and of matching them."""
+    init_key, match_key = jax.random.split(key)
+    return init_key, match_key
+
+
+def _match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of a network's real images and of their augmentation."""
+    real_key, augment_key = jax.random.split(key)
+    return real_key, augment_key
+
+
+def _match_by_class(config, network, execution, variables, images, store, key):
+    """Matches one network, one class after another.
+
+    Returns:
+      The loss, summed over this device's classes, and its gradient with respect to the
+      images of each of them, `[c, I, H, W, D]`.
+    """
+    labels, is_class = execution.layout.classes.part(images.shape[0])
+    real_key, augment_key = _match_keys(key)
+
+    def match_one(images, place, sample_key, siamese_key):
+        real = sample_class(store, sample_key, place, config.batch_real)
+        augment = siamese.make_siamese(
+            siamese_key, config.augmentation, images.shape[1:]
+        )
+        return match_class(
+            network, variables, images, real, augment, slice_size=execution.slice_size
+        )
+
+    losses, grads = batched(match_one, "map")(
+        images[labels],
+        jnp.arange(len(labels)),
+        class_keys(store, real_key)[labels],
+        class_keys(store, augment_key)[labels],
+    )
+    return jnp.sum(jnp.where(is_class, losses, 0)), grads
+
+
+def _match_at_once(config, network, execution, variables, images, store, key):
+    """Matches one network with batch norm: like `_match_by_class`, on every device."""
+    labels, is_class = execution.layout.classes.part(images.shape[0])
+    real_key, augment_key = _match_keys(key)
+    real = sample_classes(store, real_key, config.batch_real, execution.layout.classes)
+
+    def augment(images: jax.Array) -> jax.Array:
+        """Changes the images of each class in its own way. `[C, n, H, W, D]`."""
+
+        def augment_one(images: jax.Array, key: jax.Array) -> jax.Array:
+            shape = images.shape[1:]
+            return siamese.make_siamese(key, config.augmentation, shape)(images)
+
+        return jax.vmap(augment_one)(images, class_keys(store, augment_key))
+
+    losses, grads = match_classes(network, variables, images, real, augment)
+    return jnp.sum(jnp.where(is_class, losses[labels], 0)), grads[labels]
+
+
+def match_class(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    real: jax.Array,
+    augment: Augment,
+    *,
+    slice_size: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Matches the mean embeddings of one class and one network.
+
+    Args:
+      network: the module.
+      variables: of the network.
+      images: synthetic images of the class. Shape `[I, H, W, D]`.
+      real: real images of the class. Shape `[N, H, W, D]`.
+      augment: changes both kinds of images alike, see `make_siamese`.
+      slice_size: images at once. Changes memory and speed only.
+
+    Returns:
+      The squared distance of the means, `[]`, and its gradient with respect to
+      `images`.
+    """
+
+    # Of a slice no more than its images is kept for the gradient: there may be many.
+    @jax.checkpoint
+    def add(total: jax.Array, images: jax.Array) -> jax.Array:
+        embedded = network.apply(variables, images, method="embed")
+        return total + jnp.sum(embedded.astype(float), axis=0)
+
+    def mean_embedding(images: jax.Array) -> jax.Array:
+        shape = jax.eval_shape(add, 0.0, images[:1]).shape
+        return fold_slices(add, jnp.zeros(shape), images, slice_size) / len(images)
+
+    target = mean_embedding(augment(real))
+
+    def loss(images: jax.Array) -> jax.Array:
+        return jnp.sum((mean_embedding(augment(images)) - target) ** 2)
+
+    return jax.value_and_grad(loss)(images)
+
+
+def match_classes(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    real: jax.Array,
+    augment: Augment,
+) -> tuple[jax.Array, jax.Array]:
+    """Matches the mean embeddings of all classes, with the statistics of the batch.
+
+    Args:
+      network: the module, with batch norm.
+      variables: of the network.
+      images: synthetic images. Shape `[C, I, H, W, D]`.
+      real: real images. Shape `[C, N, H, W, D]`.
+      augment: changes both kinds of images `[C, n, H, W, D]` alike.
+
+    Returns:
+      The squared distance of the means of each class, `[C]`, and the gradient of their
+      sum with respect to `images`.
+    """
+
+    def mean_embeddings(images: jax.Array) -> jax.Array:
+        embedded, _ = network.apply(
+            variables,
+            images.reshape(-1, *images.shape[2:]),
+            train=True,
+            method="embed",
+            mutable=["batch_stats"],
+        )
+        embedded = embedded.astype(float).reshape(*images.shape[:2], -1)
+        return jnp.mean(embedded, axis=1)
+
+    target = mean_embeddings(augment(real))
+
+    def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        differences = mean_embeddings(augment(images)) - target
+        losses = jnp.sum(differences**2, axis=1)
+        return jnp.sum(losses), losses
+
+    (_, losses), grads = jax.value_and_grad(loss, has_aux=True)(images)
+    return losses, grads

@@ -1,0 +1,101 @@
+"""The synthetic images of methods that descend a gradient: first state and update."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dc_jax.base import CondenseState
+from dc_jax.config import Config
+from dc_jax.data.store import ClassStore, draw_classes, sample_classes
+from dc_jax.parallel import WHOLE, Axis, Layout
+
+Init = Callable[[ClassStore, jax.Array], CondenseState]
+Draws = Callable[[ClassStore, jax.Array], jax.Array]
+
+
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Returns the SGD on the images."""
+    return optax.sgd(config.lr_img, config.momentum_img or None)
+
+
+def make_init(
+    config: Config, optimiser: optax.GradientTransformation, devices: Axis
+) -> tuple[Init, Draws]:
+    """Returns `init` and `init_draws`, see `Method`.
+
+    Args:
+      config: the run.
+      optimiser: of the images.
+      devices: that share the classes.
+    """
+
+    def init(store: ClassStore, key: jax.Array) -> CondenseState:
+        images = init_images(
+            store, key, ipc=config.ipc, kind=config.init, devices=devices
+        )
+        return CondenseState(images, optimiser.init(images))
+
+    def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        if config.init == "noise":
+            return jnp.zeros((store.num_classes, 0), jnp.int32)
+        return draw_classes(store, key, config.ipc)
+
+    return init, init_draws
+
+
+def init_images(
+    store: ClassStore, key: jax.Array, *, ipc: int, kind: str, devices: Axis = WHOLE
+) -> jax.Array:
+    """Returns the images to begin with.
+
+    Args:
+      store: the real images.
+      key: consumed.
+      ipc: I.
+      kind: `noise` (standard normal, as in the paper) or `real` images.
+      devices: that share the classes.
+
+    Returns:
+      Shape `[C, I, H, W, D]`.
+    """
+    if kind == "noise":
+        shape = (store.num_classes, ipc, *store.images.shape[1:])
+        return jax.random.normal(key, shape)
+    return sample_classes(store, key, ipc, devices)
+
+
+def update_images(
+    state: CondenseState,
+    losses: jax.Array,
+    grads: jax.Array,
+    *,
+    optimiser: optax.GradientTransformation,
+    layout: Layout,
+    num_networks: int,
+) -> tuple[CondenseState, jax.Array]:
+    """One update, from what each device has found for its networks and its classes.
+
+    Args:
+      state: the images `[C, I, H, W, D]` and their optimiser.
+      losses: of this device's networks, summed over its classes. Shape `[m]`.
+      grads: their gradients with respect to the images of its classes, of which the
+        last may be there twice. Shape `[m, c, I, H, W, D]`.
+      optimiser: of the images.
+      layout: the devices.
+      num_networks: M.
+
+    Returns:
+      The new state, and the loss, summed over classes and averaged over networks, `[]`.
+    """
+    num_classes = state.images.shape[0]
+    _, is_network = layout.networks.part(num_networks)
+    # The mean over all networks, of which some may be here in vain.
+    weights = is_network / num_networks
+    grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
+    grads = layout.classes.gather(grads, num_classes)
+    loss = layout.classes.sum(layout.networks.sum(jnp.dot(weights, losses)))
+    updates, opt_state = optimiser.update(grads, state.opt_state, state.images)
+    images = optax.apply_updates(state.images, updates)
+    return CondenseState(images, opt_state), loss
