@@ -115,8 +115,10 @@ def test_edges_are_allowed(field, value):
         ("ipc", 1.0, "config.ipc must be int, got 1.0."),
         ("ipc", None, "config.ipc must be int, got None."),
         ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
-        ("lr_img", "0.1", "config.lr_img must be float, got '0.1'."),
-        ("lr_img", False, "config.lr_img must be float, got False."),
+        ("lr_img", "0.1", "config.lr_img must be float or None, got '0.1'."),
+        ("lr_img", False, "config.lr_img must be float or None, got False."),
+        ("iterations", 1.5, "config.iterations must be int or None, got 1.5."),
+        ("augmentation", "", "config.augmentation must be a name, got ''."),
         ("lr_net", None, "config.lr_net must be float, got None."),
         ("method", 1, "config.method must be str, got 1."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
@@ -261,8 +263,58 @@ def test_loops_may_be_given(fields, loops):
 
 
 def test_to_dict_is_what_create_takes():
-    values = base.get_config().to_dict()
+    given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
+    values = _values(**given, evaluation__augmentation="none")
     values["mesh"]["classes"] = 3
     config = Config.create(values)
     assert config.to_dict() == values
     assert config.mesh.classes == 3
+
+
+SIAMESE = "color_crop_cutout_flip_scale_rotate"
+
+
+@pytest.mark.parametrize(
+    ("method", "iterations", "init", "lr_img", "augmentation"),
+    [
+        ("dc", 1000, "noise", 0.1, "none"),
+        ("dsa", 1000, "real", 0.1, SIAMESE),
+        ("dm", 20000, "real", 1.0, SIAMESE),
+        # A method without defaults of its own.
+        ("new", 1000, "noise", 0.1, "none"),
+    ],
+)
+def test_defaults_follow_the_method(method, iterations, init, lr_img, augmentation):
+    values = _values(method=method, dataset__name="cifar10")
+    config = Config.create(values)
+    assert (config.iterations, config.init) == (iterations, init)
+    assert (config.lr_img, config.augmentation) == (lr_img, augmentation)
+    expected = None if augmentation == "none" else f"dsa:{augmentation}"
+    assert config.evaluation.augmentation == expected
+    assert Config.create(config.to_dict()) == config
+
+
+def test_what_is_given_wins_over_the_methods_defaults():
+    given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
+    config = Config.create(_values(method="dm", **given))
+    assert given.items() <= config.to_dict().items()
+    assert config.evaluation.augmentation == "dsa:flip"
+    config = Config.create(_values(method="dsa", evaluation__augmentation="none"))
+    assert config.evaluation.augmentation == "none"
+    config = Config.create(_values(method="dm", augmentation="none"))
+    assert (config.augmentation, config.evaluation.augmentation) == ("none", None)
+
+
+@pytest.mark.parametrize(("ipc", "lr_img"), [(1, 1), (99, 1), (100, 10), (1250, 10)])
+def test_dm_takes_larger_steps_for_many_images(ipc, lr_img):
+    assert Config.create(_values(method="dm", ipc=ipc)).lr_img == lr_img
+
+
+@pytest.mark.parametrize(
+    ("name", "is_flipped"),
+    [("digits", False), ("mnist", False), ("svhn", False), ("svhn_cropped", False)]
+    + [(name, True) for name in ("fashion_mnist", "cifar10", "cifar100")],
+)
+def test_digits_are_not_flipped(name, is_flipped):
+    config = Config.create(_values(method="dsa", dataset__name=name))
+    assert ("flip" in config.augmentation) == is_flipped

@@ -24,12 +24,12 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax import evaluate, matching, networks, train
+from dc_jax import evaluate, matching, networks, siamese, train
 from dc_jax.base import CondenseState
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import ClassStore
 from dc_jax.execution import Execution
-from dc_jax.methods import gradient_matching
+from dc_jax.methods import distribution_matching, gradient_matching
 
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
@@ -270,7 +270,7 @@ def test_network_in_float32(network_file):
 @pytest.mark.parametrize(
     ("name", "image_shape"), [("ConvNet", (28, 28, 1)), ("ConvNetW32", (32, 32, 3))]
 )
-def test_embedding_and_its_gradient(request, name, image_shape):
+def test_distribution_matching(request, name, image_shape):
     height, width, channels = image_shape
     golden = load_or_skip(request, "distribution_matching.npz")
     seed = int(golden["seed"])
@@ -283,25 +283,47 @@ def test_embedding_and_its_gradient(request, name, image_shape):
         real, syn = golden_inputs.draw_images(seed, shapes)
 
         @jax.jit
-        @jax.value_and_grad
-        def distance(syn, real):
-            means = [
-                jnp.mean(
-                    module.apply(
-                        {"params": params},
-                        images.reshape(-1, *image_shape),
-                        method="embed",
-                    ).reshape(*images.shape[:2], -1),
-                    axis=1,
-                )
-                for images in (syn, real)
-            ]
-            return jnp.sum((means[0] - means[1]) ** 2)
+        def match(syn, real):
+            # A slice of 3 images divides neither batch.
+            return distribution_matching.match_class(
+                module,
+                {"params": params},
+                syn,
+                real,
+                lambda images: images,
+                slice_size=3,
+            )
 
-        got_loss, got_grad = map(np.asarray, distance(syn, real))
+        losses, grads = zip(*map(match, syn, real), strict=True)
+        got_loss, got_grad = sum(losses), np.stack(grads)
     np.testing.assert_allclose(got_loss, loss, rtol=1e-7)
     error = np.linalg.norm(np.moveaxis(got_grad, -1, -3) - grad)
     assert error <= 1e-7 * np.linalg.norm(grad)
+
+
+# All operations, "color" in its three parts.
+SIAMESE = (
+    *("brightness", "saturation", "contrast"),
+    *("crop", "cutout", "flip", "scale", "rotate"),
+)
+
+
+@pytest.mark.parametrize("name", SIAMESE)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_siamese_augmentation(request, name, channels):
+    golden = load_or_skip(request, "siamese_augmentation.npz")
+    images = np.moveaxis(golden[f"x_{channels}ch"], 1, -1)
+    run = jax.jit(jax.vmap(getattr(siamese, f"apply_{name}"), (0, None)))
+    for i in range(3):
+        draws = golden[f"{name}_{channels}ch_{i}_draws"]
+        is_place = name in ("crop", "cutout")
+        draws = draws.astype(np.int32 if is_place else np.float32)
+        expected = np.moveaxis(golden[f"{name}_{channels}ch_{i}_y"], 1, -1)
+        result = run(images, draws if len(draws) == 2 else draws[0])
+        np.testing.assert_allclose(result, expected, atol=2e-5)
+        # A grey image has no saturation.
+        is_grey = (name, channels) == ("saturation", 1)
+        assert is_grey == (np.abs(result - images).max() < 1e-2)
 
 
 def load_or_skip(request, name: str) -> dict[str, np.ndarray]:

@@ -4,6 +4,7 @@ Every draw of real images takes all of a class here, so that the randomness left
 of the networks and of the images to begin with.
 """
 
+import dataclasses
 import functools
 
 import chex
@@ -22,13 +23,14 @@ from dc_jax.execution import Execution
 from dc_jax.methods import METHODS, make_method
 from dc_jax.methods.gradient_matching import (
     Matching,
-    init_images,
     init_networks,
     match_step,
     set_batch_norm,
     train_networks,
 )
+from dc_jax.methods.images import init_images
 from dc_jax.runner import compile_method
+from dc_jax.siamese import OPERATIONS
 from dc_jax.train import Recipe
 
 CLASSES, IPC, SHAPE = 2, 2, (4, 4, 1)
@@ -186,6 +188,26 @@ def test_match_step_equals_the_algorithm_written_out(network, num_networks):
             )
     # Compared to the tolerance.
     assert np.abs(images - _draw_images()).max() > 1e-2
+
+
+def test_real_and_synthetic_images_are_augmented_alike():
+    """All real images as synthetic ones have the same gradient, whatever is drawn."""
+    plain = _make_matching()
+    augmented = dataclasses.replace(plain, augmentation="_".join(OPERATIONS))
+    images = jnp.stack([_real(label) for label in range(CLASSES)])
+    state = CondenseState(images, plain.optimiser.init(images))
+    step = jax.jit(functools.partial(match_step, augmented))
+    networks = _make_networks(plain)
+    for seed in range(6):
+        _, _, loss = step(state, networks, STORE, jax.random.key(seed))
+        np.testing.assert_allclose(loss, 0, atol=1e-2)
+    # Others have not, and what is drawn changes how much.
+    others = CondenseState(_draw_images(), state.opt_state)
+    losses = [
+        step(others, networks, STORE, jax.random.key(seed))[2] for seed in range(3)
+    ]
+    assert min(losses) > 0.1
+    assert len(set(map(float, losses))) == 3
 
 
 def test_batch_norm_is_set_by_one_pass_over_real_images():
@@ -378,7 +400,7 @@ def test_init_real_takes_distinct_images_of_the_class():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="config.method must be one of dc, got 'dd'"):
+    with pytest.raises(ValueError, match="config.method must be one of dc, dsa, dm, got 'dd'"):
         _make_method(method="dd")
 
 

@@ -53,9 +53,9 @@ def _network(name=NETWORK):
     return make_network(name, CLASSES, SHAPE, make_conv_fn("trilinear"))
 
 
-def _run(network, layout):
+def _run(network, method, layout):
     """The images and losses of two iterations."""
-    config = _config()
+    config = _config(method=method)
     execution = Execution("map", 8, layout)
     method = make_method(config, _network(network), execution)
     init, step = compile_method(method, execution)
@@ -74,17 +74,20 @@ _run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
 
 
 @pytest.mark.parametrize(
-    ("network", "num_devices", "mesh"),
+    ("network", "method", "num_devices", "mesh"),
     [
-        (NETWORK, 2, {"mesh.classes": 2}),
-        (NETWORK, 4, {"mesh.classes": 4}),
-        (NETWORK, 4, {"mesh.net": 4}),
-        ("ConvNetD1W8BN", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        (NETWORK, "dc", 2, {"mesh.classes": 2}),
+        (NETWORK, "dc", 4, {"mesh.classes": 4}),
+        (NETWORK, "dc", 4, {"mesh.net": 4}),
+        ("ConvNetD1W8BN", "dc", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        (NETWORK, "dsa", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        (NETWORK, "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        ("ConvNetD1W8BN", "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
     ],
 )
-def test_steps_on_a_mesh_equal_those_on_one_device(network, num_devices, mesh):
-    expected = _run_on_one_device(network)
-    actual = _run(network, _layout(num_devices, **mesh))
+def test_steps_on_a_mesh_equal_those_on_one_device(network, method, num_devices, mesh):
+    expected = _run_on_one_device(network, method)
+    actual = _run(network, method, _layout(num_devices, **mesh))
     chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
     assert actual[0].images.shape == (3, CLASSES, 2, *SHAPE)
 

@@ -44,7 +44,7 @@ def _case(name, implementation, dtype):
         logits = network.apply(variables, IMAGES)
         grads = train.mean_gradient(network, variables, IMAGES, LABELS, slice_size=NUM)
         loss, images_grad = match_class(
-            matching, variables, IMAGES[:2], IMAGES[2:], LABELS[0]
+            matching, variables, IMAGES[:2], IMAGES[2:], LABELS[0], lambda x: x
         )
         return logits, grads, loss, images_grad
 

@@ -567,7 +567,8 @@ def test_seeds_differ(toy, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "dm"}, "config.method must be one of dc, got 'dm'"),
+        ({"method": "dn"}, "config.method must be one of dc, dsa, dm, got 'dn'"),
+        ({"augmentation": "crop_flop"}, "config.augmentation: .* got 'crop_flop'"),
         ({"network.name": "ConvNetX"}, "got 'ConvNetX'"),
         ({"evaluation.network": "Conv"}, "got 'Conv'"),
         ({"evaluation.augmentation": "crop_flop"}, "flop"),

@@ -11,15 +11,18 @@ import pytest
 import run_helpers
 from toy import Tiny, random_dataset
 
+from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store, sample_class
 from dc_jax.data.store import draw_offsets
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
+from dc_jax.networks import make_network
 from dc_jax.parallel import ONE_DEVICE, make_layout
 from dc_jax.runner import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
+CONVNET = make_network("ConvNetD1W8", CLASSES, SHAPE, make_conv_fn("trilinear"))
 # Many in two, so that an iteration draws a part; the last has fewer than are drawn.
 COUNTS = (400, 300, 5)
 
@@ -73,6 +76,8 @@ def _run(config, network, layout, *, stream):
             {"init": "real"},
         ),
         (Tiny(CLASSES), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
+        (Tiny(CLASSES), None, {"augmentation": "crop_flip"}),
+        (CONVNET, None, {"method": "dm", "outer_loop": 1}),
     ],
 )
 def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
@@ -84,7 +89,8 @@ def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
     # The same shapes in each iteration, and far fewer images.
     assert len(sizes) == 1
     drawn = config.num_experiments * config.outer_loop * config.num_networks
-    drawn *= config.batch_real + (16 if network.has_batch_norm else 0)
+    has_batch_norm = getattr(network, "has_batch_norm", False)
+    drawn *= config.batch_real + (16 if has_batch_norm else 0)
     classes = CLASSES + 1 if mesh else CLASSES
     assert sizes.pop() == classes * min(drawn, max(COUNTS))
 

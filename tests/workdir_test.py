@@ -101,6 +101,17 @@ def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
     assert (tmp_path / "config.json").read_bytes() == content
 
 
+def test_claim_takes_a_folder_of_before_there_was_augmentation(tmp_path):
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["augmentation"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config\.augmentation = 'none', not 'flip'"):
+        workdir.claim(run_helpers.tiny_config(augmentation="flip"), tmp_path)
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+
+
 def test_no_result_in_an_empty_folder(tmp_path):
     assert workdir.finished_result(run_helpers.tiny_config(), tmp_path) is None
 
