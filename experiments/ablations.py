@@ -13,4 +13,4 @@ def report(config, rows, folder) -> str:
 
 
 if __name__ == "__main__":
-    sweep.main(matrix.make_cells, report, default="configs/ablations.py")
+    sweep.main(matrix.make_cells, report, default="configs/experiments/ablations.py")

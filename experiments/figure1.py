@@ -70,4 +70,4 @@ def _plot(points: list[tuple[sweep.Row, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/table1.py")
+    sweep.main(make_cells, report, default="configs/experiments/table1.py")

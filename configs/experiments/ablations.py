@@ -1,6 +1,6 @@
 """The paper's ablations at 1 image a class; `paper`, `cpu` or `smoke`.
 
-  python -m experiments.ablations --config=configs/ablations.py:cpu \
+  python -m experiments.ablations --config=configs/experiments/ablations.py:cpu \
       --output=runs/ablations
 
 Every network condenses, and every one is tested with, but for the distances, which are

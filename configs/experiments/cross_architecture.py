@@ -1,7 +1,7 @@
 """Table 2: six networks to condense with, and to test with; `paper`, `cpu`, `smoke`.
 
   python -m experiments.cross_architecture --output=runs/cross_architecture \
-      --config=configs/cross_architecture.py:cpu
+      --config=configs/experiments/cross_architecture.py:cpu
 """
 
 from ml_collections import ConfigDict
