@@ -1,7 +1,8 @@
 """Table 1 of the paper: accuracy by dataset, images a class and method.
 
 python -m experiments.table1 --output=runs/table1
-python -m experiments.table1 --config=configs/experiments/table1.py:cpu --output=runs/table1
+python -m experiments.table1 --output=runs/table1 \
+    --config=configs/experiments/table1.py:cpu
 """
 
 from pathlib import Path
