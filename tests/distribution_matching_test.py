@@ -23,7 +23,7 @@ from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.methods.distribution_matching import match_class
 from dc_jax.networks import make_network
-from dc_jax.runner import compile_method
+from dc_jax.programs import compile_method
 from dc_jax.siamese import OPERATIONS
 
 CLASSES, IPC, SHAPE, PER_CLASS = 2, 3, (4, 4, 1), 5

@@ -29,7 +29,7 @@ from dc_jax.methods.gradient_matching import (
     train_networks,
 )
 from dc_jax.methods.images import init_images
-from dc_jax.runner import compile_method
+from dc_jax.programs import compile_method
 from dc_jax.siamese import OPERATIONS
 from dc_jax.train import Recipe
 
@@ -400,7 +400,7 @@ def test_init_real_takes_distinct_images_of_the_class():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match="config.method must be one of dc, dsa, dm, got 'dd'"):
+    with pytest.raises(ValueError, match="one of dc, dsa, dm, got 'dd'"):
         _make_method(method="dd")
 
 

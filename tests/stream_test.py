@@ -19,7 +19,7 @@ from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.parallel import ONE_DEVICE, make_layout
-from dc_jax.runner import compile_draws, compile_method
+from dc_jax.programs import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 CONVNET = make_network("ConvNetD1W8", CLASSES, SHAPE, make_conv_fn("trilinear"))

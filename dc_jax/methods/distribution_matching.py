@@ -5,7 +5,7 @@ https://arxiv.org/abs/2110.04181, algorithm 1, and the authors' code where it di
 (main_DM.py of https://github.com/VICO-UoE/DatasetCondensation): the embedding is the
 input of the classifier of a network with fresh random weights, which are never trained.
 
-    for k in range(K):                                 # the runner
+    for k in range(K):                                 # loop.py
         theta ~ P(theta_0)                             # `step` from here on
         for every class c:                             # `match_class`
             omega ~ Omega                              # `make_siamese`
