@@ -18,7 +18,7 @@ def _condense(folder, **changes):
 
 @pytest.mark.parametrize(("method", "lr_img"), [("dsa", 0.1), ("dm", 1.0)])
 def test_a_run_has_its_defaults_and_is_resumed_bit_for_bit(tmp_path, method, lr_img):
-    changes = {"method": method, "ipc": 2, "outer_loop": 2, "inner_loop": 1}
+    changes = {"method": method, "ipc": 2, "outer_loop": 1}
     _condense(tmp_path / "whole", **changes)
     card = json.loads((tmp_path / "whole" / "card.json").read_text())
     assert card["method"] == card["config"]["method"] == method

@@ -76,7 +76,6 @@ def _run(config, network, layout, *, stream):
             {"init": "real"},
         ),
         (Tiny(CLASSES), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
-        (Tiny(CLASSES), None, {"augmentation": "crop_flip"}),
         (CONVNET, None, {"method": "dm", "outer_loop": 1}),
     ],
 )
