@@ -54,7 +54,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.run = {"num_experiments": 1, "num_evaluations": 3, "batch_real": 64}
     elif size == "smoke":
         factors = {}
-        networks, ipcs, loops = ("MLP",), (2,), ()
+        networks, ipcs, loops = ("MLP",), (), ()
         config.dataset = "digits"
         config.run = {
             "num_experiments": 1,
