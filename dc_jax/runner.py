@@ -1,7 +1,7 @@
 """The host's side of a run: compile, loop, checkpoint, evaluate.
 
-The only module with `jax.jit`; all of it is plain Python around two pure functions, the
-step of a method and the evaluation of a set.
+With `baselines` the only module with `jax.jit`; all of it is plain Python around two
+pure functions, the step of a method and the evaluation of a set.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from absl import logging
 from jax.sharding import PartitionSpec as P
 
 from dc_jax import artefact, hosts, workdir
+from dc_jax.baselines import check_baseline, select, whole_accuracies
 from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
@@ -28,7 +29,7 @@ from dc_jax.data.store import store_specs
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol
 from dc_jax.execution import Execution, compiler_options, use_compilation_cache
-from dc_jax.methods import make_method
+from dc_jax.methods import BASELINES, make_method
 from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
@@ -55,12 +56,17 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     if result is None:
         dataset = _prepare(config)
         layout = make_layout(config, dataset.num_classes)
-        network, execution = make_parts(config, dataset, "network", layout)
-        method = make_method(config, network, execution)
         evaluator = make_evaluator(config, dataset, layout)
-        log_choices(config, dataset, layout)
+        if config.method in BASELINES:
+            check_baseline(config, dataset, layout)
+            run = functools.partial(_run_baseline, config, folder, layout, evaluator)
+        else:
+            network, execution = make_parts(config, dataset, "network", layout)
+            method = make_method(config, network, execution)
+            log_choices(config, dataset, layout)
+            run = functools.partial(_run, config, folder, method, execution, evaluator)
         with workdir.entered(config, folder):
-            result = _run(config, folder, method, execution, evaluator)
+            result = run()
     else:
         logging.info("%s holds the finished run already.", folder)
     workdir.log_result(result)
@@ -92,20 +98,66 @@ def _run(
     finally:
         checkpointer.close()
 
-    began = time.monotonic()
     sets = [make_set(images, dataset) for images in np.asarray(state.images)]
+    return _finish(
+        config, folder, evaluator, sets, seconds, iterations=config.iterations
+    )
+
+
+def _run_baseline(
+    config: Config, folder: Path, layout: Layout, evaluator: "Evaluator"
+) -> dict[str, Any]:
+    """Chooses, evaluates and saves coresets, or does without; returns the result."""
+    dataset = evaluator.dataset
+    if config.method == "whole":
+        keys = jax.random.split(experiment_keys(config, 0)[2], config.num_evaluations)
+        accuracies, seconds = whole_accuracies(
+            config, folder, dataset, layout, evaluator.protocol, keys
+        )
+        return _save(config, folder, evaluator, [], accuracies, seconds=seconds)
+    keys = [experiment_keys(config, e)[0] for e in range(config.num_experiments)]
+    indices, seconds = select(config, folder, dataset, layout, keys)
+    sets = [make_coreset(chosen, dataset) for chosen in indices]
+    return _finish(config, folder, evaluator, sets, seconds)
+
+
+def _finish(
+    config: Config,
+    folder: Path,
+    evaluator: "Evaluator",
+    sets: list[SyntheticSet],
+    seconds: float,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Evaluates and saves sets that were made in so many seconds."""
+    began = time.monotonic()
     with signals_kill():
         accuracies = evaluate_sets(config, evaluator, sets)
+    return _save(
+        *(config, folder, evaluator, sets, accuracies),
+        **facts,
+        seconds=seconds + time.monotonic() - began,
+        seconds_condense=seconds,
+    )
+
+
+def _save(
+    config: Config,
+    folder: Path,
+    evaluator: "Evaluator",
+    sets: list[SyntheticSet],
+    accuracies: np.ndarray,
+    **facts: float,
+) -> dict[str, Any]:
+    """Saves what a run leaves behind; returns the result."""
     result = {
         **workdir.summarise(accuracies),
         "protocol": dataclasses.asdict(evaluator.protocol),
-        "iterations": config.iterations,
-        "seconds": round(seconds + time.monotonic() - began, 3),
-        "seconds_condense": round(seconds, 3),
+        **{name: round(value, 3) for name, value in facts.items()},
     }
     hosts.on_first(
         workdir.save_run,
-        *(config, folder, dataset),
+        *(config, folder, evaluator.dataset),
         protocol=evaluator.protocol,
         sets=sets,
         result=result,
@@ -230,6 +282,13 @@ def make_set(images: np.ndarray, dataset: Dataset) -> SyntheticSet:
         std=dataset.std,
         class_names=dataset.class_names,
     )
+
+
+def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
+    """Returns the training images of indices `[C, I]` as a set."""
+    images = dataset.train_images[indices]
+    images = np.asarray(normalise(images, dataset.mean, dataset.std))
+    return make_set(images, dataset).replace(indices=indices)
 
 
 def compile_method(

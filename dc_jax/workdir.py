@@ -45,8 +45,12 @@ def entered(config: Config, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = "--workdir") -> Iterator[None]:
     """Keeps other processes out of the folder, which is created where needed.
+
+    Args:
+      folder: which.
+      name: what chose it.
 
     Raises:
       ValueError: another process is in it.
@@ -57,7 +61,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"--workdir={folder} is in use by another process: wait for it, stop "
+                f"{name}={folder} is in use by another process: wait for it, stop "
                 "it, or choose another folder."
             ) from None
         yield
@@ -72,8 +76,10 @@ def claim(config: Config, folder: Path) -> None:
     path = folder / "config.json"
     ours = config.to_dict()
     theirs = _read(path)
-    if theirs:  # Where the images are kept does not change them.
+    if theirs:  # Where images and networks are kept does not change them.
         theirs.setdefault("dataset", {})["stream"] = config.dataset.stream
+        coreset = theirs.setdefault("coreset", dict(ours["coreset"]))
+        coreset["networks"] = config.coreset.networks
     for name in ours if theirs else ():
         if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
             raise ValueError(
