@@ -1,7 +1,7 @@
 """The host's side of a run: compile, loop, checkpoint, evaluate.
 
-With `baselines` the only module with `jax.jit`; all of it is plain Python around two
-pure functions, the step of a method and the evaluation of a set.
+With `whole_trainer` the only module with `jax.jit`; all of it is plain Python around
+two pure functions, the step of a method and the evaluation of a set.
 """
 
 import contextlib
@@ -20,8 +20,8 @@ from absl import logging
 from jax.sharding import PartitionSpec as P
 
 from dc_jax import artefact, hosts, workdir
-from dc_jax.baselines import check_baseline, select, whole_accuracies
 from dc_jax.base import CondenseState, Method, SyntheticSet
+from dc_jax.baselines import check_baseline, select, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store, normalise
@@ -110,13 +110,11 @@ def _run_baseline(
     """Chooses, evaluates and saves coresets, or does without; returns the result."""
     dataset = evaluator.dataset
     if config.method == "whole":
-        keys = jax.random.split(experiment_keys(config, 0)[2], config.num_evaluations)
         accuracies, seconds = whole_accuracies(
-            config, folder, dataset, layout, evaluator.protocol, keys
+            config, folder, dataset, layout, evaluator.protocol
         )
         return _save(config, folder, evaluator, [], accuracies, seconds=seconds)
-    keys = [experiment_keys(config, e)[0] for e in range(config.num_experiments)]
-    indices, seconds = select(config, folder, dataset, layout, keys)
+    indices, seconds = select(config, folder, dataset, layout)
     sets = [make_coreset(chosen, dataset) for chosen in indices]
     return _finish(config, folder, evaluator, sets, seconds)
 

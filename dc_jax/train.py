@@ -194,7 +194,7 @@ def gradient_and_predictions(
     slice_size: int,
     devices: Axis = WHOLE,
 ) -> tuple[dict[str, Any], jax.Array]:
-    """Returns what `mean_gradient` does, and the class predicted for each image `[n]`."""
+    """Returns what `mean_gradient` does, and the predicted classes, `[n]`."""
     num = labels.shape[0]
     mine, counts = devices.part(num)
     if devices.size > 1:

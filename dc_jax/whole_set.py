@@ -12,7 +12,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from dc_jax.data import normalise
 from dc_jax.parallel import WHOLE, Axis
 from dc_jax.train import Recipe, TrainState, fold_slices, init_state, train_batch
 
@@ -54,9 +53,6 @@ def train_whole(
     images: jax.Array,
     labels: jax.Array,
     indices: jax.Array,
-    *,
-    mean: jax.Array,
-    std: jax.Array,
     key: jax.Array,
 ) -> WholeState:
     """Updates the network with one batch.
@@ -64,19 +60,15 @@ def train_whole(
     Args:
       recipe: how.
       state: to begin with.
-      images: as in the dataset. Shape `[b, H, W, D]`.
+      images: normalised. Shape `[b, H, W, D]`.
       labels: Shape `[b]`.
       indices: of the images in the training split, all distinct. Shape `[b]`.
-      mean: to normalise with. Shape `[D]`.
-      std: to normalise with. Shape `[D]`.
       key: of the augmentation, of this and other batches.
 
     Returns:
       The new state.
     """
-    network, predictions = train_batch(
-        recipe, state.network, normalise(images, mean, std), labels, key=key
-    )
+    network, predictions = train_batch(recipe, state.network, images, labels, key=key)
     is_right = predictions == labels
     is_learned = state.is_learned[indices] | is_right
     is_forgotten = state.was_right[indices] & ~is_right
