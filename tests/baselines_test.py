@@ -44,8 +44,10 @@ def _indices(folder):
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory):
-    """A folder of networks, as the runs of this module leave it."""
-    return tmp_path_factory.mktemp("networks")
+    """A folder with the network of the runs of this module."""
+    folder = tmp_path_factory.mktemp("networks")
+    _condense(tmp_path_factory.mktemp("first"), folder, method="herding")
+    return folder
 
 
 @pytest.fixture
@@ -92,7 +94,6 @@ def test_experiments_differ(networks, tmp_path):
 
 
 def test_networks_are_trained_once(networks, tmp_path, no_training):
-    # By the tests above, or now in vain.
     result = _condense(tmp_path / "1", networks, method="k_center", ipc=1)
     assert result["seconds_condense"] > 0
     _condense(tmp_path / "2", networks, method="herding", ipc=1)
