@@ -65,6 +65,9 @@ def get_config() -> ConfigDict:
     # to a file next to it, once; gzipped IDX files stay in the host's memory). The
     # result is the same.
     config.dataset.stream = False
+    # Training images held out, as many of each class as its share, which take the place
+    # of the test images. None: the dataset's own test split.
+    config.dataset.validation = placeholder(int)
 
     config.network = ConfigDict()
     # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, VGG11, VGG11BN, ResNet18, ResNet18BN,

@@ -13,9 +13,11 @@ from absl import logging
 from scipy.special import softmax
 
 from dc_jax import coresets
+from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data import Dataset
+from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import Protocol, make_protocol
+from dc_jax.evaluator import make_set
 from dc_jax.parallel import Layout
 from dc_jax.progress import signals_kill
 from dc_jax.whole_set import WholeState
@@ -58,13 +60,13 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
     logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
 
 
-def select(
+def choose_sets(
     config: Config,
     folder: Path,
     dataset: Dataset,
     layout: Layout,
-) -> tuple[np.ndarray, float]:
-    """Chooses coresets.
+) -> tuple[list[SyntheticSet], float]:
+    """Chooses a coreset for each experiment.
 
     Args:
       config: the run.
@@ -73,29 +75,35 @@ def select(
       layout: the devices.
 
     Returns:
-      The indices of the images in the training split, `[E, C, I]` int32, and the
-      seconds it took, training included.
+      The E sets, and the seconds it took, training included.
     """
     selection = coresets.SELECTIONS[config.method]
     is_trained = selection.needs != ("size",)
     trainer = _feature_trainer(config, folder, dataset, layout) if is_trained else None
     labels = dataset.train_labels
     classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
-    chosen, seconds = [], 0.0
+    sets, seconds = [], 0.0
     for experiment in range(config.num_experiments):
         state, spent = None, 0.0
         if trainer is not None:
             state, spent = trainer.train(experiment, config.num_experiments)
         began = time.monotonic()
+        chosen = []
         with signals_kill():
             for label, members in enumerate(classes):
                 rng = np.random.default_rng([config.seed, experiment, label])
                 known = _learn(config, trainer, state, members, label)
                 arguments = (known[name] for name in selection.needs)
                 chosen.append(members[selection.select(*arguments, config.ipc, rng)])
+        sets.append(make_coreset(np.array(chosen, np.int32), dataset))
         seconds += spent + time.monotonic() - began
-    shape = (config.num_experiments, dataset.num_classes, config.ipc)
-    return np.array(chosen, np.int32).reshape(shape), seconds
+    return sets, seconds
+
+
+def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
+    """Returns the training images of indices `[C, I]` as a set."""
+    images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
+    return make_set(np.asarray(images), dataset).replace(indices=indices)
 
 
 def _learn(

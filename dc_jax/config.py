@@ -65,6 +65,7 @@ class DatasetConfig:
     name: str = _field(_NOT_EMPTY)
     path: str | None = _field(_NOT_EMPTY)
     stream: bool = _field(_ANY)
+    validation: int | None = _field(_at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

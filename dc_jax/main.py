@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from dc_jax import hosts, parallel, runner
     from dc_jax.config import Config
+    from dc_jax.progress import Stopped
 
     parallel.use_cpu_cores()
     try:
@@ -62,7 +63,7 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
         hosts.fail(one_line(error))
-    except runner.Stopped as stopped:
+    except Stopped as stopped:
         logging.info("%s", stopped)
         hosts.leave(stopped.exit_code)
     except BaseException as error:

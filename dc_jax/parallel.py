@@ -5,7 +5,7 @@ of image gradients; classes share each step of training the networks. The synthe
 images are everywhere whole (they are few), the real images are split by class.
 
 The functions of this package are written for one device and ask an `Axis` for their
-part; the runner puts them on a mesh. On one device there is no mesh and an axis does
+part; `programs` puts them on a mesh. On one device there is no mesh and an axis does
 nothing.
 """
 

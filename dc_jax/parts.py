@@ -13,6 +13,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import Dataset, load_dataset
+from dc_jax.data.splits import hold_out
 from dc_jax.execution import Execution, make_execution
 from dc_jax.methods import check_method
 from dc_jax.networks import default_depth, has_batch_norm, make_network
@@ -24,6 +25,8 @@ def load(config: Config) -> Dataset:
     dataset = load_dataset(
         config.dataset.name, config.dataset.path, stream=config.dataset.stream
     )
+    if config.dataset.validation:
+        dataset = hold_out(dataset, config.dataset.validation)
     height, width, channels = dataset.image_shape
     logging.info(
         "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
@@ -40,8 +43,14 @@ def check_names(config: Config) -> None:
     """Checks what does not need the dataset, before it is downloaded and prepared.
 
     Raises:
-      ValueError: a method, network or augmentation is unknown.
+      ValueError: a method, network or augmentation is unknown, or fields exclude one
+        another.
     """
+    if config.dataset.validation and config.dataset.stream:
+        raise ValueError(
+            "config.dataset.validation must be None where config.dataset.stream is "
+            f"True, got {config.dataset.validation}."
+        )
     check_method(config.method)
     for field in ("network.name", "evaluation.network"):
         name = operator.attrgetter(field)(config)

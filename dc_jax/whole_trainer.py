@@ -10,23 +10,22 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import PartitionSpec as P
 
 from dc_jax import hosts, workdir
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import Protocol, phases
-from dc_jax.execution import compiler_options
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
+from dc_jax.programs import compile_everywhere
 from dc_jax.progress import Stopped, StopSignals, progress_bar
 from dc_jax.train import accuracy, init_state
 from dc_jax.whole_set import WholeState, init_whole, read_images, train_whole
@@ -84,28 +83,19 @@ class WholeTrainer:
             for recipe, epochs in phases(protocol, self._network, self._execution)
         ]
         self._steps = [
-            self._compile(functools.partial(train_whole, recipe))
+            compile_everywhere(functools.partial(train_whole, recipe), layout)
             for recipe, _ in self._phases
         ]
         slice_size = self._execution.slice_size
-        self._read = self._compile(
-            functools.partial(
-                read_images,
-                self._network,
-                slice_size=slice_size,
-                devices=layout.everything,
-            )
+        read = functools.partial(
+            read_images,
+            self._network,
+            slice_size=slice_size,
+            devices=layout.everything,
         )
-        self._test = self._compile(
-            functools.partial(accuracy, self._network, slice_size=slice_size)
-        )
-
-    def _compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns a function that runs on all devices."""
-        return jax.jit(
-            self._layout.spread(function, P()),
-            compiler_options=compiler_options(self._layout),
-        )
+        test = functools.partial(accuracy, self._network, slice_size=slice_size)
+        self._read = compile_everywhere(read, layout)
+        self._test = compile_everywhere(test, layout)
 
     def _put(self, tree: Any) -> Any:
         """Puts arrays whole on every device."""

@@ -1,8 +1,9 @@
 """The tables and the plot of a benchmark, from the records of its JSON lines."""
 
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from experiments.tables import markdown
 
 Record = dict[str, Any]
 
@@ -87,7 +88,7 @@ def _times(pairs: list[dict[str, Record]]) -> str:
         *("dc_jax, s a network", "PyTorch, s", "PyTorch / dc_jax, of medians"),
         "median of paired ratios",
     ]
-    return "Seconds a run, median (least to most).\n\n" + _table(header, rows)
+    return "Seconds a run, median (least to most).\n\n" + markdown(header, rows)
 
 
 def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
@@ -113,7 +114,7 @@ def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
         *("compile, s", *(f"{name}, MiB" for name in _BUFFERS)),
         *("dc_jax resident, MiB", "PyTorch resident, MiB"),
     ]
-    return _PROGRAMS_NOTE + "\n\n" + _table(header, rows)
+    return _PROGRAMS_NOTE + "\n\n" + markdown(header, rows)
 
 
 _BUFFERS = ("temporary", "argument", "output")
@@ -132,7 +133,7 @@ def _startup(records: list[Record]) -> str:
         for record in records
         if record["measurement"] == "startup"
     ]
-    return "Start-up, from the command.\n\n" + _table(["to", "seconds"], rows)
+    return "Start-up, from the command.\n\n" + markdown(["to", "seconds"], rows)
 
 
 def _growth(records: list[Record]) -> str:
@@ -148,7 +149,7 @@ def _growth(records: list[Record]) -> str:
                 ]
             )
     header = ["of", "value", "dc_jax, s", "PyTorch, s", "ratio", "resident, MiB"]
-    return "Growth of an outer step.\n\n" + _table(header, rows)
+    return "Growth of an outer step.\n\n" + markdown(header, rows)
 
 
 def _axes(records: list[Record]) -> list[str]:
@@ -206,8 +207,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

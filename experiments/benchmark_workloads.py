@@ -16,7 +16,6 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from configs import fashion_mnist
-from dc_jax import runner
 from dc_jax.config import Config
 from dc_jax.data import Dataset, make_store, normalise
 from dc_jax.evaluate import make_protocol, phases
@@ -25,6 +24,7 @@ from dc_jax.methods import make_method
 from dc_jax.methods.gradient_matching import inner_recipe
 from dc_jax.parallel import Axis, make_layout, use_cpu_cores
 from dc_jax.parts import make_parts
+from dc_jax.programs import compile_method, experiment_keys
 from dc_jax.train import Recipe, TrainState, accuracy, batched, init_state, train
 from experiments import cost
 from experiments.benchmark_cases import Case
@@ -72,9 +72,9 @@ def outer_step(case: Case, *, counted: bool) -> Program:
     dataset = random_dataset(case, real_per_class=case.real_per_class)
     network, execution = _make_parts(config, dataset)
     method = make_method(config, network, execution)
-    init, step = runner.compile_method(method, execution)
+    init, step = compile_method(method, execution)
     store = make_store(dataset, execution.layout)
-    init_key, step_key, _ = runner.experiment_keys(config, 0)
+    init_key, step_key, _ = experiment_keys(config, 0)
     return step, (init(store, init_key[None]), store, step_key[None], jnp.int32(0))
 
 

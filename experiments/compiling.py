@@ -21,7 +21,7 @@ from dc_jax.execution import make_execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.parallel import Layout, make_layout
-from dc_jax.runner import compile_method, experiment_keys
+from dc_jax.programs import compile_method, experiment_keys
 from experiments.chips import Chip
 
 
@@ -118,7 +118,7 @@ def get_devices(topology: str, chip: Chip) -> list[Any]:
 
 
 def make_program(config: Config, devices: Sequence[Any]) -> Program:
-    """Returns the step of a run as the runner compiles it for these devices.
+    """Returns the step of a run as a run compiles it for these devices.
 
     Raises:
       ValueError: the dataset is not in `DATASETS`, or there are too few devices.

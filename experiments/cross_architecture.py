@@ -15,4 +15,6 @@ def report(config, rows, folder) -> str:
 
 
 if __name__ == "__main__":
-    sweep.main(matrix.make_cells, report, default="configs/cross_architecture.py")
+    sweep.main(
+        matrix.make_cells, report, default="configs/experiments/cross_architecture.py"
+    )

@@ -1,7 +1,8 @@
 """Table 1 of the paper: accuracy by dataset, images a class and method.
 
 python -m experiments.table1 --output=runs/table1
-python -m experiments.table1 --config=configs/table1.py:cpu --output=runs/table1
+python -m experiments.table1 --output=runs/table1 \
+    --config=configs/experiments/table1.py:cpu
 """
 
 from pathlib import Path
@@ -44,4 +45,4 @@ def _published(row: sweep.Row) -> Value | None:
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/table1.py")
+    sweep.main(make_cells, report, default="configs/experiments/table1.py")

@@ -28,7 +28,7 @@ from dc_jax.methods.gradient_matching import (
     set_batch_norm,
     train_networks,
 )
-from dc_jax.runner import compile_method
+from dc_jax.programs import compile_method
 from dc_jax.train import Recipe
 
 CLASSES, IPC, SHAPE = 2, 2, (4, 4, 1)

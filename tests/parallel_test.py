@@ -19,7 +19,7 @@ from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.parallel import ONE_DEVICE, WHOLE, make_layout
-from dc_jax.runner import compile_method
+from dc_jax.programs import compile_method
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 CLASSES, SHAPE, NETWORK = 3, (4, 4, 1), "ConvNetD1W8"

@@ -19,11 +19,13 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import hosts, progress, runner
+from dc_jax import artefact, hosts, programs, progress, runner
+from dc_jax import loop as loops
 from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
 from dc_jax.evaluate import make_protocol
+from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator, make_set
 from dc_jax.execution import Execution
 from dc_jax.parallel import ONE_DEVICE
 
@@ -253,7 +255,7 @@ def toy(monkeypatch):
     """Replaces method and evaluation; the list gets an element for each evaluation."""
     evaluations = []
 
-    def make_evaluator(config, dataset, layout):
+    def make_toy_evaluator(config, dataset, layout):
         protocol = make_protocol(
             config.evaluation, dataset_name=dataset.name, network_name="toy"
         )
@@ -264,9 +266,9 @@ def toy(monkeypatch):
             uniform = jax.vmap(jax.random.uniform)(keys)
             return 0.5 * uniform + 0.5 * jax.nn.sigmoid(images.mean())
 
-        return runner.Evaluator(dataset, protocol, train_and_test)
+        return Evaluator(dataset, protocol, train_and_test)
 
-    monkeypatch.setattr(runner, "make_evaluator", make_evaluator)
+    monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)
     monkeypatch.setattr(runner, "make_method", lambda *_: _toy_method())
     return evaluations
 
@@ -298,7 +300,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
     _condense(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         _stop_at(patch, 3, signal.SIGINT)
-        with pytest.raises(runner.Stopped, match=r"SIGINT; iteration 3") as stopped:
+        with pytest.raises(progress.Stopped, match=r"SIGINT; iteration 3") as stopped:
             _condense(tmp_path / "parts", **changes)
     assert stopped.value.exit_code == 130
     assert (tmp_path / "parts" / "checkpoints" / "3").is_dir()
@@ -310,7 +312,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
 
 
 def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
-    load, loads = runner.HostStore.load, []
+    load, loads = loops.HostStore.load, []
 
     def fail(self, offsets):
         loads.append(offsets)
@@ -319,7 +321,7 @@ def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
             raise OSError("the disk is gone")
         return load(self, offsets)
 
-    monkeypatch.setattr(runner.HostStore, "load", fail)
+    monkeypatch.setattr(loops.HostStore, "load", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         _condense(tmp_path, **{"dataset.stream": True})
     assert [line["iteration"] for line in run_helpers.read_metrics(tmp_path)] == [1, 2]
@@ -368,7 +370,7 @@ def test_a_longer_run_that_is_stopped_is_not_taken_for_finished(
     _condense(tmp_path, iterations=2)
     with monkeypatch.context() as patch:
         _stop_at(patch, 3)
-        with pytest.raises(runner.Stopped):
+        with pytest.raises(progress.Stopped):
             _condense(tmp_path, iterations=4)
     assert _condense(tmp_path, iterations=4)["iterations"] == 4
 
@@ -434,7 +436,7 @@ def test_accuracy_on_the_way_is_there_once_after_a_stop(toy, tmp_path, monkeypat
     _condense(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         _stop_at(patch, 2)
-        with pytest.raises(runner.Stopped):
+        with pytest.raises(progress.Stopped):
             _condense(tmp_path / "parts", **changes)
     _condense(tmp_path / "parts", **changes)
     parts, whole = (
@@ -450,7 +452,6 @@ def test_accuracy_on_the_way_is_there_once_after_a_stop(toy, tmp_path, monkeypat
 
 def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monkeypatch):
     seen = []
-    evaluate_sets = runner.evaluate_sets
 
     def note_and_evaluate(*args):
         steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
@@ -458,7 +459,8 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
         seen.append((steps, handlers))
         return evaluate_sets(*args)
 
-    monkeypatch.setattr(runner, "evaluate_sets", note_and_evaluate)
+    for module in (runner, loops):
+        monkeypatch.setattr(module, "evaluate_sets", note_and_evaluate)
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
     killed = [signal.SIG_DFL, signal.SIG_DFL]
@@ -472,7 +474,7 @@ def test_no_key_is_used_twice():
         jax.random.key_data(key).tolist()
         for seed in (0, 1)
         for experiment in range(3)
-        for key in runner.experiment_keys(
+        for key in programs.experiment_keys(
             dataclasses.replace(config, seed=seed), experiment
         )
     ]
@@ -482,13 +484,13 @@ def test_no_key_is_used_twice():
 def test_every_evaluated_network_has_its_own_key(toy):
     config = run_helpers.tiny_config(num_evaluations=3)
     dataset = load_dataset("digits")
-    synthetic = runner.make_set(np.zeros(_SHAPE), dataset)
-    evaluator = runner.make_evaluator(config, dataset, ONE_DEVICE)
-    accuracies = runner.evaluate_sets(config, evaluator, [synthetic, synthetic])
+    synthetic = make_set(np.zeros(_SHAPE), dataset)
+    evaluator = make_evaluator(config, dataset, ONE_DEVICE)
+    accuracies = evaluate_sets(config, evaluator, [synthetic, synthetic])
     assert accuracies.shape == (2, 3)
     assert len(np.unique(accuracies)) == 6
     # More sets or networks leave the first as they are.
-    again = runner.evaluate_sets(config, evaluator, [synthetic])
+    again = evaluate_sets(config, evaluator, [synthetic])
     np.testing.assert_array_equal(again, accuracies[:1])
 
 
@@ -507,7 +509,7 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
 
     config = run_helpers.tiny_config(**changes)
     init_keys, step_keys, _ = jax.vmap(
-        lambda experiment: runner.experiment_keys(config, experiment)
+        lambda experiment: programs.experiment_keys(config, experiment)
     )(jnp.arange(2)).T
     method = _toy_method(goes_wrong)
     state = jax.vmap(lambda key: method.init(None, key))(init_keys)
@@ -585,14 +587,14 @@ def test_unusable_config_leaves_no_folder(tmp_path, changes, message):
 def test_a_set_of_other_images_is_refused(tmp_path):
     config = run_helpers.tiny_config()
     dataset = load_dataset("digits")
-    synthetic = runner.make_set(np.zeros((10, 1, 4, 4, 1)), dataset)
-    runner.artefact.save_synthetic_set(tmp_path / "small.npz", synthetic)
+    synthetic = make_set(np.zeros((10, 1, 4, 4, 1)), dataset)
+    artefact.save_synthetic_set(tmp_path / "small.npz", synthetic)
     with pytest.raises(ValueError, match=r"small\.npz has images of shape \(4, 4, 1\)"):
         runner.evaluate(config, str(tmp_path / "small.npz"))
 
     names = ("a", *dataset.class_names[1:])
-    renamed = runner.make_set(np.zeros(_SHAPE), dataset).replace(class_names=names)
-    runner.artefact.save_synthetic_set(tmp_path / "named.npz", renamed)
+    renamed = make_set(np.zeros(_SHAPE), dataset).replace(class_names=names)
+    artefact.save_synthetic_set(tmp_path / "named.npz", renamed)
     with pytest.raises(ValueError, match=r"named\.npz has the classes a, "):
         runner.evaluate(config, str(tmp_path / "named.npz"))
 
@@ -601,7 +603,7 @@ def test_compiled_step_is_the_methods_step_with_the_iterations_key():
     method = _toy_method()
     keys = jax.random.split(jax.random.key(5), 2)
     for loop in ("vmap", "map"):
-        init, step = runner.compile_method(method, Execution(loop, slice_size=1))
+        init, step = programs.compile_method(method, Execution(loop, slice_size=1))
         state, metrics = step(init(None, keys), None, keys, jnp.int32(7))
         assert metrics["is_finite"].tolist() == [True, True]
         for experiment in range(2):

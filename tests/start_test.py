@@ -5,7 +5,7 @@ from data_helpers import run_python
 
 _IMPORTS = """
 import sys
-from dc_jax import artefact, runner
+from dc_jax import artefact, loop, runner
 HEAVY = {"matplotlib", "orbax", "sklearn", "tensorflow", "tensorflow_datasets"}
 assert not HEAVY & set(sys.modules), HEAVY & set(sys.modules)
 """
@@ -22,7 +22,7 @@ def note_and_call(module, name):
         return call(*args, **kwargs)
     setattr(module, name, note)
 
-note_and_call(runner.Metrics, "loss")
+note_and_call(loop.Metrics, "loss")
 note_and_call(artefact, "save_image_grid")
 config = run_helpers.tiny_config(**{{"iterations": 1, "network.name": "MLP"}})
 runner.condense(config, {folder!r})

@@ -17,7 +17,7 @@ from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.parallel import ONE_DEVICE, make_layout
-from dc_jax.runner import compile_draws, compile_method
+from dc_jax.programs import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 # Many in two, so that an iteration draws a part; the last has fewer than are drawn.

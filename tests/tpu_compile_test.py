@@ -16,7 +16,7 @@ from dc_jax.evaluate import make_evaluate, make_protocol
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.runner import compile_method
+from dc_jax.programs import compile_method
 
 pytestmark = [
     pytest.mark.slow,

@@ -10,7 +10,7 @@ import run_helpers
 from dc_jax import workdir
 from dc_jax.data import load_dataset
 from dc_jax.evaluate import make_protocol
-from dc_jax.runner import make_set
+from dc_jax.evaluator import make_set
 
 _RESULT = {
     "accuracy_mean": 0.5,

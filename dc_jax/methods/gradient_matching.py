@@ -5,7 +5,7 @@ https://openreview.net/forum?id=mSAKhLYLSsl. Follows the authors' code where it 
 one update of the images for each of the T outer steps, and no training of the networks
 after the last one.
 
-    for k in range(K):                                 # the runner
+    for k in range(K):                                 # loop.py
         theta ~ P(theta_0)                             # `step` from here on
         for t in range(T):
             for every class c:                         # `match_class`

@@ -1,7 +1,7 @@
 """Table 2: six networks to condense with, and to test with; `paper`, `cpu`, `smoke`.
 
   python -m experiments.cross_architecture --output=runs/cross_architecture \
-      --config=configs/cross_architecture.py:cpu
+      --config=configs/experiments/cross_architecture.py:cpu
 """
 
 from ml_collections import ConfigDict
@@ -32,7 +32,8 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.dataset = "fashion_mnist"
         config.run = {"num_experiments": 1, "num_evaluations": 3, "batch_real": 64}
     elif size == "smoke":
-        names = ("MLP", "LeNet")
+        names = ("MLP", "ConvNetD1W8")
+        config.sets.ConvNetD1W8 = {"network": {"name": "ConvNetD1W8"}}
         config.dataset = "digits"
         config.run = {
             "num_experiments": 1,

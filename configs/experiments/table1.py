@@ -1,6 +1,7 @@
 """Table 1: datasets, images a class and methods; `paper`, `cpu` or `smoke`.
 
-python -m experiments.table1 --config=configs/table1.py:cpu --output=runs/table1
+python -m experiments.table1 --output=runs/table1 \
+    --config=configs/experiments/table1.py:cpu
 """
 
 from ml_collections import ConfigDict

@@ -1,0 +1,119 @@
+"""The paper's ablations at 1 image a class; `paper`, `cpu` or `smoke`.
+
+  python -m experiments.ablations --config=configs/experiments/ablations.py:cpu \
+      --output=runs/ablations
+
+Every network condenses, and every one is tested with, but for the distances, which are
+tested with the network that condensed.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.matrix import square
+from experiments.paper import NETWORKS
+
+_FACTORS = {
+    "norm": {
+        "None": "ConvNetNN",
+        "Batch": "ConvNetBN",
+        "Layer": "ConvNetLN",
+        "Instance": "ConvNet",
+        "Group": "ConvNetGN",
+    },
+    "pooling": {"None": "ConvNetNP", "Max": "ConvNetMP", "Average": "ConvNet"},
+    "activation": {
+        "Sigmoid": "ConvNetAS",
+        "ReLU": "ConvNet",
+        "LeakyReLU": "ConvNetAL",
+    },
+    "depth": {str(depth): f"ConvNetD{depth}" for depth in (1, 2, 3, 4)},
+    "width": {str(width): f"ConvNetW{width}" for width in (32, 64, 128, 256)},
+}
+_LOOPS = ((1, 1), (5, 10), (10, 50), (50, 10))
+# As in table 2: batch norm where matching needs it, and its learning rate for the MLP.
+_CONDENSING = {
+    "MLP": {"network": {"name": "MLP"}, "lr_img": 0.01},
+    "VGG11": {"network": {"name": "VGG11BN"}},
+    "ResNet18": {"network": {"name": "ResNet18BN_AP"}},
+}
+
+
+def get_config(size: str = "paper") -> ConfigDict:
+    """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    config = ConfigDict()
+    # File of configs/, and fields of all runs.
+    config.dataset = "mnist"
+    config.run = {}
+    factors, networks, ipcs, loops = _FACTORS, NETWORKS, (10, 20, 30, 40, 50), _LOOPS
+    if size == "cpu":
+        factors = {name: _FACTORS[name] for name in ("norm", "pooling", "activation")}
+        networks, ipcs, loops = ("ConvNet",), (10,), ()
+        config.dataset = "fashion_mnist"
+        config.run = {"num_experiments": 1, "num_evaluations": 3, "batch_real": 64}
+    elif size == "smoke":
+        factors = {}
+        networks, ipcs, loops = ("MLP",), (), ()
+        config.dataset = "digits"
+        config.run = {
+            "num_experiments": 1,
+            "num_evaluations": 2,
+            "iterations": 2,
+            "batch_real": 8,
+            "evaluation": {"epochs": 2},
+        }
+    elif size != "paper":
+        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
+    config.sets, config.tables = {}, {}
+    for factor, names in factors.items():
+        _add(config, factor, square(names), {n: _fields(n) for n in names.values()})
+    _add_distances(config, networks)
+    _add_settings(config, "ConvNet" if "ConvNet" in networks else "MLP", ipcs, loops)
+    return config
+
+
+def _fields(network: str) -> dict[str, Any]:
+    return _CONDENSING.get(network, {"network": {"name": network}})
+
+
+def _add(config: ConfigDict, title: str, entries: Any, sets: dict[str, Any]) -> None:
+    config.sets.update(sets)
+    config.tables[title] = entries
+
+
+def _add_distances(config: ConfigDict, networks: tuple[str, ...]) -> None:
+    cells = [(d, name) for d in ("mse", "cos", "ours") for name in networks]
+    _add(
+        config,
+        "distance",
+        tuple((d, name, f"{name}-{d}", name) for d, name in cells),
+        {f"{name}-{d}": _fields(name) | {"distance": d} for d, name in cells},
+    )
+
+
+def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> None:
+    """Images a class, outer and inner loops, and the images to begin with."""
+    fields, default = _fields(network), f"{network}-ours"
+    _add(
+        config,
+        "ipc",
+        ((network, "1", default, network),)
+        + tuple((network, str(i), f"ipc-{i}", network) for i in ipcs),
+        {f"ipc-{i}": fields | {"ipc": i} for i in ipcs},
+    )
+    _add(
+        config,
+        "loops",
+        tuple((f"T = {t}", f"{e} epochs", f"loops-{t}-{e}", network) for t, e in loops),
+        {
+            f"loops-{t}-{e}": fields | {"ipc": 10, "outer_loop": t, "inner_loop": e}
+            for t, e in loops
+        },
+    )
+    _add(
+        config,
+        "init",
+        (("noise", network, default, network), ("real", network, "real", network)),
+        {"real": fields | {"init": "real"}},
+    )

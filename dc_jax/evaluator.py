@@ -1,0 +1,90 @@
+"""Evaluating sets: networks trained on them from scratch, and their test accuracy."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data import Dataset, normalise
+from dc_jax.evaluate import Protocol, make_protocol
+from dc_jax.parallel import Layout
+from dc_jax.parts import make_parts
+from dc_jax.programs import compile_evaluation, experiment_keys
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluator:
+    """Trains networks on a set and tests them, in one program that is compiled once.
+
+    Attributes:
+      dataset: whose test split is used.
+      protocol: how the networks are trained.
+      train_and_test: see `make_evaluate`; jitted.
+    """
+
+    dataset: Dataset
+    protocol: Protocol
+    train_and_test: Callable[..., jax.Array]
+
+    def __call__(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
+        """Returns the test accuracy for each key, a fraction. Keys `[N]` -> `[N]`."""
+        images = jnp.asarray(synthetic.images)
+        accuracies = self.train_and_test(
+            images.reshape(-1, *images.shape[2:]),
+            jnp.asarray(synthetic.labels).reshape(-1),
+            normalise(self.dataset.test_images, synthetic.mean, synthetic.std),
+            jnp.asarray(self.dataset.test_labels),
+            keys,
+        )
+        return np.asarray(accuracies, np.float64)
+
+
+def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
+    """Returns the evaluation of a run.
+
+    Raises:
+      ValueError: the network or the augmentation is unknown.
+    """
+    protocol = make_protocol(
+        config.evaluation, dataset_name=dataset.name, network_name=config.network.name
+    )
+    field = "evaluation" if config.evaluation.network else "network"
+    network, execution = make_parts(config, dataset, field, layout)
+    return Evaluator(
+        dataset, protocol, compile_evaluation(protocol, network, execution)
+    )
+
+
+def evaluate_sets(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> np.ndarray:
+    """Returns the accuracies of fresh networks trained on each set, `[E, N]`."""
+    logging.info(
+        "Evaluating %d set(s) with %d networks each: %s.",
+        len(sets),
+        config.num_evaluations,
+        evaluator.protocol,
+    )
+    keys = [
+        jax.random.split(experiment_keys(config, experiment)[2], config.num_evaluations)
+        for experiment in range(len(sets))
+    ]
+    return np.stack([evaluator(s, k) for s, k in zip(sets, keys, strict=True)])
+
+
+def make_set(images: np.ndarray, dataset: Dataset) -> SyntheticSet:
+    """Returns the images `[C, I, H, W, D]` with what is needed to use them."""
+    num_classes, ipc = images.shape[:2]
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32)[:, None], ipc, axis=1)
+    return SyntheticSet(
+        images=np.asarray(images, np.float32),
+        labels=labels,
+        mean=dataset.mean,
+        std=dataset.std,
+        class_names=dataset.class_names,
+    )
