@@ -196,8 +196,8 @@ def gradient_diversity(
     GSS-Greedy, algorithm 2 of Aljundi et al., "Gradient based sample selection for
     online continual learning", NeurIPS 2019, over the images of a class in random
     order, and with the gradients of the classifier alone. The paper lets an image in
-    only where its cosine with all it is compared with is negative. Within a class that
-    does not happen, as its gradients share the direction of its label, so here every
+    only where its cosine with all it is compared with is negative. Within a class none
+    is: residuals have the same signs, and features are not negative. So here every
     image may take the place of another.
 
     Args:
