@@ -63,7 +63,7 @@ def get_config() -> ConfigDict:
     # For sets larger than memory: whether the devices get only the training images
     # that an iteration draws, while the others stay on disk (those of TFDS are decoded
     # to a file next to it, once; gzipped IDX files stay in the host's memory). The
-    # result is the same.
+    # result is the same. Not with `validation`.
     config.dataset.stream = False
     # Training images held out, as many of each class as its share, which take the place
     # of the test images. None: the dataset's own test split.

@@ -2,16 +2,20 @@
 
 import sys
 
-from absl import app
+from absl import app, flags
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
+    app.define_help_flags()
     try:
-        return app.parse_flags_with_usage(argv)
+        return flags.FLAGS(argv)
     except (AttributeError, KeyError) as error:
         sys.exit(f"error: no such field of the config: {one_line(error)}")
-    except OSError as error:
+    except flags.Error as error:
+        # Where the config's file raises an error, its traceback is in the message.
+        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+    except (OSError, ValueError) as error:
         sys.exit(f"error: {one_line(error)}")
 
 

@@ -146,9 +146,9 @@ def make_layout(
       devices: of all processes; None for all there are.
 
     Raises:
-      ValueError: there are too few devices, or some that a process would not use.
+      ValueError: there are none or too few, or some that a process would not use.
     """
-    devices = list(devices or jax.devices())
+    devices = list(devices or _find_devices())
     if jax.process_count() > 1 and not config.distributed:
         raise ValueError(
             "config.distributed must be True where there are several hosts."
@@ -163,6 +163,17 @@ def make_layout(
         np.array(devices[:num]).reshape(sizes), names, axis_types=(AxisType.Auto,) * 3
     )
     return Layout(mesh, *itertools.starmap(Axis, zip(names, sizes, strict=True)))
+
+
+def _find_devices() -> list[jax.Device]:
+    try:
+        return jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            "JAX finds no devices; look at the environment's JAX_PLATFORMS = "
+            f"{os.environ.get('JAX_PLATFORMS')!r} and JAX_NUM_CPU_DEVICES = "
+            f"{os.environ.get('JAX_NUM_CPU_DEVICES')!r}. {error}"
+        ) from error
 
 
 def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int, int]:

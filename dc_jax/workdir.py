@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from dc_jax import artefact, hosts
 from dc_jax.base import SyntheticSet
@@ -22,7 +23,7 @@ from dc_jax.evaluate import Protocol
 # images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
-    *("evaluation", "execution", "mesh"),
+    *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
 
@@ -74,19 +75,17 @@ def claim(config: Config, folder: Path) -> None:
       ValueError: another run's files are in it.
     """
     path = folder / "config.json"
-    ours = config.to_dict()
-    theirs = _read(path)
-    if theirs:  # Where images and networks are kept does not change them.
-        theirs.setdefault("dataset", {})["stream"] = config.dataset.stream
-        coreset = theirs.setdefault("coreset", dict(ours["coreset"]))
-        coreset["networks"] = config.coreset.networks
+    theirs = flatten_dict(_read(path) or {}, sep=".")
+    ours = flatten_dict(config.to_dict(), sep=".")
     for name in ours if theirs else ():
-        if name not in _FREE_FIELDS and ours[name] != theirs.get(name):
+        is_free = name in _FREE_FIELDS or name.split(".")[0] in _FREE_FIELDS
+        # A field that was not there yet had no effect, which is what None has.
+        if not is_free and ours[name] != theirs.get(name):
             raise ValueError(
                 f"--workdir={folder} holds a run with config.{name} = "
                 f"{theirs.get(name)!r}, not {ours[name]!r}: choose another folder."
             )
-    artefact.write_json(path, ours)
+    artefact.write_json(path, config.to_dict())
 
 
 def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:

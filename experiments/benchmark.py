@@ -76,10 +76,18 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(
             f"--workloads must be of {', '.join(WORKLOADS)}, got {', '.join(unknown)}."
         )
+    for flag in (_IPC, _NETWORKS):
+        if not all(text.isdecimal() and int(text) for text in flag.value):
+            raise app.UsageError(
+                f"--{flag.name} must be of whole numbers from 1, got {flag.value}."
+            )
     folder = Path(_OUTPUT.value)
     path = folder / "benchmark.jsonl"
     if path.exists():
-        raise app.UsageError(f"{folder} holds a benchmark already.")
+        raise app.UsageError(
+            f"{folder} holds a benchmark, maybe one that was stopped: delete it or "
+            "choose another folder."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     records = []
     with path.open("w", encoding="utf-8", buffering=1) as file:

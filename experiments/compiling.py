@@ -121,8 +121,14 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
     """Returns the step of a run as a run compiles it for these devices.
 
     Raises:
-      ValueError: the dataset is not in `DATASETS`, or there are too few devices.
+      ValueError: the dataset is not in `DATASETS` or not whole, or there are too few
+        devices.
     """
+    if config.dataset.stream or config.dataset.validation:
+        raise ValueError(
+            "config.dataset.stream and config.dataset.validation must be False and "
+            "None here: the plan is of all training images."
+        )
     if config.dataset.name not in DATASETS:
         raise ValueError(
             f"config.dataset.name must be one of {', '.join(DATASETS)} here, got "
@@ -135,6 +141,7 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
         len(data.counts),
         data.image_shape,
         make_conv_fn(config.execution.convolution, layout.platform),
+        dtype=config.execution.dtype,
     )
     execution = make_execution(config.execution, network, data.image_shape, layout)
     init, step = compile_method(make_method(config, network, execution), execution)

@@ -23,17 +23,6 @@ from experiments.cells import ROOT, Cell
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
 
-_OUTPUT = flags.DEFINE_string("output", None, "Folder of cells and results.")
-_LIST = flags.DEFINE_bool(
-    "list", False, "Only print the commands of the cells that are not done."
-)
-_RAY = flags.DEFINE_string(
-    "ray", None, "Address of a Ray cluster, 'auto', or 'local' for one of this machine."
-)
-_RAY_RESOURCES = flags.DEFINE_list(
-    "ray_resources", "CPU=2", "What Ray gives to a cell, as CPU=8,GPU=1."
-)
-
 
 def main(
     make_cells: Callable[[ConfigDict], list[Cell]],
@@ -49,36 +38,51 @@ def main(
       default: the experiment's config, a file of `configs/`.
     """
     config = config_flags.DEFINE_config_file("config", default, "The experiment.")
+    # Here and not above: an import of this module is to define no flags.
+    flags.DEFINE_string("output", None, "Folder of cells and results.")
+    flags.DEFINE_bool(
+        "list", False, "Only print the commands of the cells that are not done."
+    )
+    flags.DEFINE_string(
+        "ray",
+        None,
+        "Address of a Ray cluster, 'auto', or 'local' for one of this machine.",
+    )
+    flags.DEFINE_list(
+        "ray_resources", "CPU=2", "What Ray gives to a cell, as CPU=8,GPU=1."
+    )
 
     def run(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}.")
-        if not _OUTPUT.value:
+        if not flags.FLAGS.output:
             raise app.UsageError("--output=FOLDER is needed.")
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
         try:
-            _run(config.value, make_cells, report)
+            _run(config.value, make_cells, report, flags.FLAGS)
         except (ValueError, KeyError, OSError) as error:
             sys.exit(f"error: {one_line(error)}")
 
     app.run(run, flags_parser=parse_flags)
 
 
-def _run(config: ConfigDict, make_cells: Any, report: Any) -> None:
-    folder = Path(_OUTPUT.value)
+def _run(
+    config: ConfigDict, make_cells: Any, report: Any, options: flags.FlagValues
+) -> None:
+    folder = Path(options.output)
     cells = make_cells(config)
     check_cells(cells)
     open_cells = [cell for cell in cells if cell.read_result(folder) is None]
-    if _LIST.value:
+    if options.list:
         for cell in open_cells:
             print(shlex.join(cell.command(folder)))
         return
     logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
     folder.mkdir(parents=True, exist_ok=True)
-    if _RAY.value and open_cells:
+    if options.ray and open_cells:
         results = run_on_ray(
-            open_cells, folder, address=_RAY.value, resources=_RAY_RESOURCES.value
+            open_cells, folder, address=options.ray, resources=options.ray_resources
         )
     else:
         results = run_here(open_cells, folder)

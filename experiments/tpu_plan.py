@@ -215,6 +215,8 @@ def _cell_name(config: Config, topology: str) -> str:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    if not any(_TOPOLOGY.value):
+        raise app.UsageError("--topology must name chips, as v5e:2x4.")
     if _TABLE.value == bool(_CONFIG.value):
         raise app.UsageError("either --config=FILE or --table is needed.")
     # Nothing runs: a TPU that is there stays free for others.

@@ -58,6 +58,15 @@ def test_claim_writes_the_config(tmp_path):
     assert written["network"]["name"] == "ConvNetD1W8"
 
 
+def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
+    old = run_helpers.tiny_config().to_dict()
+    del old["dataset"]["validation"]
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    with pytest.raises(ValueError, match=r"config.dataset.validation = None, not 100:"):
+        workdir.claim(run_helpers.tiny_config(**{"dataset.validation": 100}), tmp_path)
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -71,7 +80,7 @@ def test_claim_writes_the_config(tmp_path):
 def test_claim_refuses_another_runs_folder(tmp_path, field, value):
     workdir.claim(run_helpers.tiny_config(), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(ValueError, match=f"config.{field.split('.')[0]} = ") as error:
+    with pytest.raises(ValueError, match=f"config.{field} = ") as error:
         workdir.claim(run_helpers.tiny_config(**{field: value}), tmp_path)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
