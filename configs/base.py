@@ -16,7 +16,10 @@ def get_config() -> ConfigDict:
     # All randomness: images, networks, batches, evaluation.
     config.seed = 0
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
-    # Siamese augmentation; "dm", distribution matching.
+    # Siamese augmentation; "dm", distribution matching. Or a baseline: "random",
+    # "herding", "k_center", "forgetting", "k_means", "sensitivity" or
+    # "gradient_diversity" choose real images; "whole" trains the evaluation networks on
+    # the whole training set.
     config.method = "dc"
     # I, synthetic images a class.
     config.ipc = 1
@@ -98,6 +101,22 @@ def get_config() -> ConfigDict:
     config.evaluation.momentum = 0.9
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
+
+    # Of the methods that choose real images, but "random". They need networks that are
+    # trained on the whole training set, one for each experiment, of config.network and
+    # with the optimiser, batches and augmentation of config.evaluation.
+    config.coreset = ConfigDict()
+    # Epochs of training these networks; the learning rate drops to a tenth half-way.
+    # The paper does not say how many. On two CPU cores one of FashionMNIST takes about
+    # a minute.
+    config.coreset.epochs = 20
+    # What images that were never classified rightly count as for "forgetting": "max",
+    # as forgotten in every epoch, or "zero".
+    config.coreset.never_learned = "max"
+    # A folder in which networks trained on the whole training set are kept for other
+    # runs, which find those of the same dataset, seed and training. None: in the
+    # workdir.
+    config.coreset.networks = placeholder(str)
 
     # How to run it; changes speed and memory, and what is computed by rounding alone.
     config.execution = ConfigDict()

@@ -38,13 +38,15 @@ _ARRAYS = {
     "mean": ("float32", "D"),
     "std": ("float32", "D"),
 }
+_OPTIONAL = {"indices": ("int32", "CI")}
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
     Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
-    and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture.
+    and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. Where the
+    images are real, `indices`.
 
     Args:
       path: file to write; its folder is made where needed.
@@ -61,10 +63,13 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
         "mean": np.asarray(synthetic_set.mean),
         "std": np.asarray(synthetic_set.std),
     }
+    if synthetic_set.indices is not None:
+        arrays["indices"] = np.asarray(synthetic_set.indices)
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = to_pixels(arrays["images"], arrays["mean"], arrays["std"])
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: arrays[name] for name in _ARRAYS})
+    names = [name for name in (*_ARRAYS, *_OPTIONAL) if name in arrays]
+    np.savez(buffer, **{name: arrays[name] for name in names})
     write_atomically(path, buffer.getvalue())
 
 
@@ -88,11 +93,11 @@ def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
         raise FileNotFoundError(
             f"no synthetic set at {path}: give the .npz of a run, or its folder."
         )
-    arrays = read_npz(path, _ARRAYS)
+    arrays = read_npz(path, _ARRAYS, _OPTIONAL)
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
     names = tuple(arrays["class_names"].tolist())
     fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
-    return SyntheticSet(class_names=names, **fields)
+    return SyntheticSet(class_names=names, indices=arrays.get("indices"), **fields)
 
 
 def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
@@ -233,7 +238,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
     """Raises a `ValueError` unless the arrays make a `SyntheticSet`."""
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
-        kind, axes = _ARRAYS[name]
+        kind, axes = (_ARRAYS | _OPTIONAL)[name]
         if not _has_kind(array, kind):
             raise ValueError(f"{prefix}: {name} is {array.dtype}, expected {kind}.")
         # The first array that has an axis says how long it is.
@@ -253,6 +258,10 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         raise ValueError(
             f"{prefix}: labels go from {labels.min()} to {labels.max()}, "
             f"expected 0 to {sizes['C'] - 1}."
+        )
+    if "indices" in arrays and arrays["indices"].min() < 0:
+        raise ValueError(
+            f"{prefix}: indices go from {arrays['indices'].min()}, expected from 0."
         )
     if std.min() <= 0:
         raise ValueError(f"{prefix}: std is {std.tolist()}, expected above 0.")

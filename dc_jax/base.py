@@ -39,6 +39,8 @@ class SyntheticSet:
       mean: `[D]` float32, the mean that was subtracted, of pixels in [0, 1].
       std: `[D]` float32, the standard deviation that was divided by.
       class_names: the C names, in the order of the labels.
+      indices: `[C, I]` int32, which images of the training split these are; None where
+        they are synthetic.
     """
 
     images: Array  # [C, I, H, W, D]
@@ -46,6 +48,7 @@ class SyntheticSet:
     mean: Array  # [D]
     std: Array  # [D]
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+    indices: Array | None = None  # [C, I]
 
 
 @flax.struct.dataclass

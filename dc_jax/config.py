@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from dc_jax.coresets import NEVER_LEARNED
 from dc_jax.matching import DISTANCES
 from dc_jax.siamese import PREFIX
 
@@ -87,6 +88,13 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CoresetConfig:
+    epochs: int = _field(_at_least(1))
+    never_learned: str = _field(_one_of(*NEVER_LEARNED))
+    networks: str | None = _field(_NOT_EMPTY)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
     convolution: str | None = _field(_one_of(*CONVOLUTIONS))
     network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
@@ -131,6 +139,7 @@ class Config:
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
+    coreset: CoresetConfig
     execution: ExecutionConfig
     mesh: MeshConfig
     distributed: bool = _field(_ANY)

@@ -33,8 +33,10 @@ _HEADER_READERS = {
 }
 
 
-def read_npz(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns the arrays of these names.
+def read_npz(
+    path: str, names: Iterable[str], optional: Iterable[str] = ()
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of these names, and those of the optional ones there are.
 
     Raises:
       ValueError: an array is missing, compressed or of Python objects, or the file is
@@ -42,7 +44,11 @@ def read_npz(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            return {name: _read_array(archive, f"{name}.npy") for name in names}
+            held = set(archive.namelist())
+            there = [name for name in optional if f"{name}.npy" in held]
+            return {
+                name: _read_array(archive, f"{name}.npy") for name in (*names, *there)
+            }
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error

@@ -1,7 +1,7 @@
 """The programs of a run, over all experiments, and the keys they are called with.
 
-The only module with `jax.jit`: what it compiles are the pure functions of a method, and
-the evaluation of a set.
+The only module with `jax.jit`: what it compiles are the pure functions of a method, the
+evaluation of a set, and training on the whole training set.
 """
 
 import functools
@@ -19,6 +19,7 @@ from dc_jax.data import ClassStore
 from dc_jax.data.store import store_specs
 from dc_jax.evaluate import Protocol, make_evaluate
 from dc_jax.execution import Execution, compiler_options
+from dc_jax.parallel import Layout
 from dc_jax.train import batched
 
 
@@ -92,6 +93,15 @@ def compile_evaluation(
     return jax.jit(
         make_evaluate(protocol, network, execution),
         compiler_options=compiler_options(execution.layout),
+    )
+
+
+def compile_everywhere(
+    function: Callable[..., Any], layout: Layout
+) -> Callable[..., Any]:
+    """Returns a function that runs on every device with the same arguments, jitted."""
+    return jax.jit(
+        layout.spread(function, P()), compiler_options=compiler_options(layout)
     )
 
 

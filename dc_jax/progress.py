@@ -93,6 +93,20 @@ def _handled_by(handler: Any) -> Iterator[None]:
             signal.signal(number, before)
 
 
+def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
+    """Returns a bar that begins at `first`; only the first process shows it."""
+    return tqdm.tqdm(
+        total=total,
+        initial=first,
+        unit=unit,
+        desc=title,
+        disable=not hosts.is_first(),
+        dynamic_ncols=True,
+        # A log file should not get a line every tenth of a second.
+        mininterval=0.1 if sys.stderr.isatty() else 30,
+    )
+
+
 class Metrics:
     """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar.
 
@@ -115,16 +129,7 @@ class Metrics:
             os.replace(draft, path)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._began = time.monotonic() - seconds
-        self._bar = tqdm.tqdm(
-            total=total,
-            initial=first,
-            unit="it",
-            desc="Condensing",
-            disable=not is_first,
-            dynamic_ncols=True,
-            # A log file should not get a line every tenth of a second.
-            mininterval=0.1 if sys.stderr.isatty() else 30,
-        )
+        self._bar = progress_bar(total, first, unit="it", title="Condensing")
 
     def __enter__(self) -> "Metrics":
         return self

@@ -1,6 +1,7 @@
 """A run from its config to its results: condenses, evaluates, and writes the files."""
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ from absl import logging
 
 from dc_jax import artefact, hosts, workdir
 from dc_jax.base import Method, SyntheticSet
+from dc_jax.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset
 from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator, make_set
 from dc_jax.execution import Execution, use_compilation_cache
 from dc_jax.loop import Loop
-from dc_jax.methods import make_method
-from dc_jax.parallel import make_layout
+from dc_jax.methods import BASELINES, make_method
+from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
 from dc_jax.progress import signals_kill
 
@@ -42,12 +44,17 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     if result is None:
         dataset = _prepare(config)
         layout = make_layout(config, dataset.num_classes)
-        network, execution = make_parts(config, dataset, "network", layout)
-        method = make_method(config, network, execution)
         evaluator = make_evaluator(config, dataset, layout)
-        log_choices(config, dataset, layout)
+        if config.method in BASELINES:
+            check_baseline(config, dataset, layout)
+            run = functools.partial(_run_baseline, config, folder, layout, evaluator)
+        else:
+            network, execution = make_parts(config, dataset, "network", layout)
+            method = make_method(config, network, execution)
+            log_choices(config, dataset, layout)
+            run = functools.partial(_run, config, folder, method, execution, evaluator)
         with workdir.entered(config, folder):
-            result = _run(config, folder, method, execution, evaluator)
+            result = run()
     else:
         logging.info("%s holds the finished run already.", folder)
     workdir.log_result(result)
@@ -79,20 +86,63 @@ def _run(
     finally:
         checkpointer.close()
 
-    began = time.monotonic()
     sets = [make_set(images, dataset) for images in np.asarray(state.images)]
+    return _finish(
+        config, folder, evaluator, sets, seconds, iterations=config.iterations
+    )
+
+
+def _run_baseline(
+    config: Config, folder: Path, layout: Layout, evaluator: Evaluator
+) -> dict[str, Any]:
+    """Chooses, evaluates and saves coresets, or does without; returns the result."""
+    dataset = evaluator.dataset
+    if config.method == "whole":
+        accuracies, seconds = whole_accuracies(
+            config, folder, dataset, layout, evaluator.protocol
+        )
+        return _save(config, folder, evaluator, [], accuracies, seconds=seconds)
+    sets, seconds = choose_sets(config, folder, dataset, layout)
+    return _finish(config, folder, evaluator, sets, seconds)
+
+
+def _finish(
+    config: Config,
+    folder: Path,
+    evaluator: Evaluator,
+    sets: list[SyntheticSet],
+    seconds: float,
+    **facts: float,
+) -> dict[str, Any]:
+    """Evaluates and saves sets that were made in so many seconds."""
+    began = time.monotonic()
     with signals_kill():
         accuracies = evaluate_sets(config, evaluator, sets)
+    return _save(
+        *(config, folder, evaluator, sets, accuracies),
+        **facts,
+        seconds=seconds + time.monotonic() - began,
+        seconds_condense=seconds,
+    )
+
+
+def _save(
+    config: Config,
+    folder: Path,
+    evaluator: Evaluator,
+    sets: list[SyntheticSet],
+    accuracies: np.ndarray,
+    **facts: float,
+) -> dict[str, Any]:
+    """Saves what a run leaves behind; returns the result."""
     result = {
         **workdir.summarise(accuracies),
         "protocol": dataclasses.asdict(evaluator.protocol),
-        "iterations": config.iterations,
-        "seconds": round(seconds + time.monotonic() - began, 3),
-        "seconds_condense": round(seconds, 3),
+        **{name: round(value, 3) for name, value in facts.items()},
     }
     hosts.on_first(
         workdir.save_run,
-        *(config, folder, dataset),
+        *(config, folder, evaluator.dataset),
         protocol=evaluator.protocol,
         sets=sets,
         result=result,

@@ -117,18 +117,42 @@ def train_epoch(
     """
 
     def update(state: TrainState, batch: jax.Array) -> TrainState:
-        batch_images = augment.augment(
-            jax.random.fold_in(key, state.step), images[batch], recipe.augmentation
-        )
-        grads, variables = _train_gradient(
-            recipe, state.variables, batch_images, labels[batch]
-        )
-        params = variables["params"]
-        updates, opt_state = recipe.optimiser.update(grads, state.opt_state, params)
-        variables = {**variables, "params": optax.apply_updates(params, updates)}
-        return TrainState(variables, opt_state, state.step + 1)
+        state, _ = train_batch(recipe, state, images[batch], labels[batch], key=key)
+        return state
 
     return fold_slices(update, state, order, recipe.batch_size)
+
+
+def train_batch(
+    recipe: Recipe,
+    state: TrainState,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    key: jax.Array,
+) -> tuple[TrainState, jax.Array]:
+    """Updates a network once.
+
+    Args:
+      recipe: how.
+      state: the network to begin with.
+      images: normalised, of one batch. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      key: of the augmentation, of this and other batches.
+
+    Returns:
+      The network, and the class it predicted for each image before. Shape `[n]`.
+    """
+    images = augment.augment(
+        jax.random.fold_in(key, state.step), images, recipe.augmentation
+    )
+    grads, variables, predictions = _train_gradient(
+        recipe, state.variables, images, labels
+    )
+    params = variables["params"]
+    updates, opt_state = recipe.optimiser.update(grads, state.opt_state, params)
+    variables = {**variables, "params": optax.apply_updates(params, updates)}
+    return TrainState(variables, opt_state, state.step + 1), predictions
 
 
 def mean_gradient(
@@ -155,6 +179,22 @@ def mean_gradient(
     Returns:
       A tree like `variables["params"]`.
     """
+    grads, _ = gradient_and_predictions(
+        network, variables, images, labels, slice_size=slice_size, devices=devices
+    )
+    return grads
+
+
+def gradient_and_predictions(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    slice_size: int,
+    devices: Axis = WHOLE,
+) -> tuple[dict[str, Any], jax.Array]:
+    """Returns what `mean_gradient` does, and the predicted classes, `[n]`."""
     num = labels.shape[0]
     mine, counts = devices.part(num)
     if devices.size > 1:
@@ -162,16 +202,28 @@ def mean_gradient(
 
     def sum_of_losses(params, images, labels, counts):
         logits = network.apply({**variables, "params": params}, images)
-        return jnp.sum(jnp.where(counts, cross_entropy(logits, labels), 0))
+        losses = jnp.where(counts, cross_entropy(logits, labels), 0)
+        return jnp.sum(losses), jnp.argmax(logits, axis=-1)
 
-    def add(total, batch):
-        return jax.tree.map(
-            jnp.add, total, jax.grad(sum_of_losses)(variables["params"], *batch)
+    def add(carry, batch):
+        total, predictions = carry
+        places, *batch = batch
+        grads, predicted = jax.grad(sum_of_losses, has_aux=True)(
+            variables["params"], *batch
         )
+        total = jax.tree.map(jnp.add, total, grads)
+        return total, predictions.at[places].set(predicted)
 
     zeros = jax.tree.map(jnp.zeros_like, variables["params"])
-    total = devices.sum(fold_slices(add, zeros, (images, labels, counts), slice_size))
-    return jax.tree.map(lambda leaf: leaf / num, total)
+    places = jnp.arange(len(labels))
+    total, predictions = fold_slices(
+        add,
+        (zeros, jnp.zeros_like(places)),
+        (places, images, labels, counts),
+        slice_size,
+    )
+    grads = jax.tree.map(lambda leaf: leaf / num, devices.sum(total))
+    return grads, devices.gather(predictions, num)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -259,10 +311,10 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
 
 
 def _train_gradient(recipe, variables, images, labels):
-    """Returns the gradient of a batch, and the variables with new batch statistics."""
+    """Returns gradient of a batch, variables with new statistics, and predictions."""
     network = recipe.network
     if "batch_stats" not in variables:
-        grads = mean_gradient(
+        grads, predictions = gradient_and_predictions(
             network,
             variables,
             images,
@@ -270,13 +322,14 @@ def _train_gradient(recipe, variables, images, labels):
             slice_size=recipe.slice_size,
             devices=recipe.devices,
         )
-        return grads, variables
+        return grads, variables, predictions
 
     def loss(params):  # Batch statistics are of the whole batch: no slices.
         logits, updated = network.apply(
             {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
         )
-        return jnp.mean(cross_entropy(logits, labels)), updated
+        loss = jnp.mean(cross_entropy(logits, labels))
+        return loss, (updated, jnp.argmax(logits, axis=-1))
 
-    grads, updated = jax.grad(loss, has_aux=True)(variables["params"])
-    return grads, {**variables, **updated}
+    grads, (updated, predictions) = jax.grad(loss, has_aux=True)(variables["params"])
+    return grads, {**variables, **updated}, predictions

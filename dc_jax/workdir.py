@@ -23,9 +23,12 @@ from dc_jax.evaluate import Protocol
 # images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
-    *("evaluation", "execution", "mesh", "dataset.stream"),
+    *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
+
+# What runs had before there were fields for it.
+_ONCE = {"augmentation": "none", "coreset.epochs": 20, "coreset.never_learned": "max"}
 
 
 @contextlib.contextmanager
@@ -46,8 +49,12 @@ def entered(config: Config, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, name: str = "--workdir") -> Iterator[None]:
     """Keeps other processes out of the folder, which is created where needed.
+
+    Args:
+      folder: which.
+      name: what chose it.
 
     Raises:
       ValueError: another process is in it.
@@ -58,7 +65,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(
-                f"--workdir={folder} is in use by another process: wait for it, stop "
+                f"{name}={folder} is in use by another process: wait for it, stop "
                 "it, or choose another folder."
             ) from None
         yield
@@ -71,11 +78,9 @@ def claim(config: Config, folder: Path) -> None:
       ValueError: another run's files are in it.
     """
     path = folder / "config.json"
-    theirs = flatten_dict(_read(path) or {}, sep=".")
+    theirs = _ONCE | flatten_dict(_read(path) or {}, sep=".")
     ours = flatten_dict(config.to_dict(), sep=".")
-    if theirs:
-        theirs.setdefault("augmentation", "none")  # Of runs before there was any.
-    for name in ours if theirs else ():
+    for name in ours if path.exists() else ():
         is_free = name in _FREE_FIELDS or name.split(".")[0] in _FREE_FIELDS
         # A field that was not there yet had no effect, which is what None has.
         if not is_free and ours[name] != theirs.get(name):

@@ -72,6 +72,17 @@ def test_round_trip(path):
     assert os.listdir(path.parent) == ["synthetic_set.npz"]
 
 
+def test_indices_are_optional(path):
+    assert artefact.load_synthetic_set(path).indices is None
+    assert "indices.npy" not in _members(path)
+    indices = np.array([[5, 0], [7, 1], [2, 9]], np.int32)
+    artefact.save_synthetic_set(path, _make_set().replace(indices=indices))
+    loaded = artefact.load_synthetic_set(path)
+    _assert_same(loaded, _make_set())
+    np.testing.assert_array_equal(loaded.indices, indices)
+    assert loaded.indices.dtype == np.int32
+
+
 def test_jax_arrays_are_saved_too(path, tmp_path):
     of_jax = _make_set()
     of_jax = of_jax.replace(
@@ -133,6 +144,12 @@ def test_to_pixels_per_channel():
         ({"mean": np.array([np.inf], np.float32)}, "1 values of mean"),
         ({"std": np.zeros(1, np.float32)}, r"std is \[0.0\], expected above 0"),
         ({"class_names": ("a", "b")}, r"class_names has shape \(2,\)"),
+        ({"indices": np.zeros((3, 1), np.int32)}, r"indices has shape \(3, 1\)"),
+        ({"indices": np.zeros((3, 2), np.int64)}, "indices is int64"),
+        (
+            {"indices": np.full((3, 2), -1, np.int32)},
+            "indices go from -1, exp.* from 0",
+        ),
     ],
 )
 def test_a_wrong_set_is_neither_saved_nor_loaded(path, tmp_path, change, message):

@@ -69,7 +69,13 @@ def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("seed", 1), ("lr_img", 0.2), ("outer_loop", 3), ("network.name", "MLP")],
+    [
+        ("seed", 1),
+        ("lr_img", 0.2),
+        ("outer_loop", 3),
+        ("network.name", "MLP"),
+        ("coreset.epochs", 3),
+    ],
 )
 def test_claim_refuses_another_runs_folder(tmp_path, field, value):
     workdir.claim(run_helpers.tiny_config(), tmp_path)
@@ -91,6 +97,7 @@ def test_claim_refuses_another_runs_folder(tmp_path, field, value):
         ("evaluation.epochs", 2),
         ("execution.network_loop", "vmap"),
         ("dataset.stream", True),
+        ("coreset.networks", "elsewhere"),
     ],
 )
 def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
@@ -99,6 +106,16 @@ def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
     workdir.claim(changed, tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
     assert written == changed.to_dict()
+
+
+def test_claim_lets_a_run_go_on_that_was_begun_before_coresets(tmp_path):
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    del values["coreset"]
+    path.write_text(json.dumps(values))
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    assert json.loads(path.read_text()) == run_helpers.tiny_config().to_dict()
 
 
 @pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"\xff\xfe\x00"])

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from dc_jax.base import Method
 from dc_jax.config import Config
+from dc_jax.coresets import SELECTIONS
 from dc_jax.execution import Execution
 from dc_jax.methods import distribution_matching, gradient_matching
 
@@ -14,6 +15,8 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dsa": gradient_matching.make,  # Its default augmentation is not "none".
     "dm": distribution_matching.make,
 }
+# They choose real images, or take all of them; see `baselines`.
+BASELINES = (*SELECTIONS, "whole")
 
 
 def check_method(name: str) -> None:
@@ -22,17 +25,13 @@ def check_method(name: str) -> None:
     Raises:
       ValueError: there is not.
     """
-    if name not in METHODS:
+    names = (*METHODS, *BASELINES)
+    if name not in names:
         raise ValueError(
-            f"config.method must be one of {', '.join(METHODS)}, got {name!r}."
+            f"config.method must be one of {', '.join(names)}, got {name!r}."
         )
 
 
 def make_method(config: Config, network: nn.Module, execution: Execution) -> Method:
-    """Returns the method of `config.method`.
-
-    Raises:
-      ValueError: there is no such method.
-    """
-    check_method(config.method)
+    """Returns the method of `config.method`, one of `METHODS`."""
     return METHODS[config.method](config, network, execution)

@@ -1,0 +1,186 @@
+"""The baselines: coresets, and training on the whole training set.
+
+The networks that these need are trained, or found trained, by `whole_trainer`.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from scipy.special import softmax
+
+from dc_jax import coresets
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data import Dataset, normalise
+from dc_jax.evaluate import Protocol, make_protocol
+from dc_jax.evaluator import make_set
+from dc_jax.parallel import Layout
+from dc_jax.progress import signals_kill
+from dc_jax.whole_set import WholeState
+from dc_jax.whole_trainer import WholeTrainer
+
+# Fields of the config that are for other methods.
+_UNUSED = (
+    *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
+    *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
+    "eval_every",
+)
+
+
+def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
+    """Checks that there are enough images, and logs what will be done.
+
+    Raises:
+      ValueError: a class has fewer training images than `config.ipc`.
+    """
+    logging.info("Running on %s.", layout)
+    unused = _UNUSED
+    if config.method == "whole":
+        unused += ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
+        logging.info(
+            "Training %d network(s) on the whole training set.", config.num_evaluations
+        )
+    else:
+        counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+        smallest = int(counts.argmin())
+        if counts[smallest] < config.ipc:
+            raise ValueError(
+                f"config.ipc must be at most {counts[smallest]}, the number of "
+                f"training images of class {dataset.class_names[smallest]}, got "
+                f"{config.ipc}."
+            )
+        logging.info(
+            "Choosing %d image(s) a class by %s, %d experiment(s).",
+            *(config.ipc, config.method, config.num_experiments),
+        )
+    logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
+
+
+def choose_sets(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+) -> tuple[list[SyntheticSet], float]:
+    """Chooses a coreset for each experiment.
+
+    Args:
+      config: the run.
+      folder: of the run.
+      dataset: to choose from.
+      layout: the devices.
+
+    Returns:
+      The E sets, and the seconds it took, training included.
+    """
+    selection = coresets.SELECTIONS[config.method]
+    is_trained = selection.needs != ("size",)
+    trainer = _feature_trainer(config, folder, dataset, layout) if is_trained else None
+    labels = dataset.train_labels
+    classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
+    sets, seconds = [], 0.0
+    for experiment in range(config.num_experiments):
+        state, spent = None, 0.0
+        if trainer is not None:
+            state, spent = trainer.train(experiment, config.num_experiments)
+        began = time.monotonic()
+        chosen = []
+        with signals_kill():
+            for label, members in enumerate(classes):
+                rng = np.random.default_rng([config.seed, experiment, label])
+                known = _learn(config, trainer, state, members, label)
+                arguments = (known[name] for name in selection.needs)
+                chosen.append(members[selection.select(*arguments, config.ipc, rng)])
+        sets.append(make_coreset(np.array(chosen, np.int32), dataset))
+        seconds += spent + time.monotonic() - began
+    return sets, seconds
+
+
+def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
+    """Returns the training images of indices `[C, I]` as a set."""
+    images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
+    return make_set(np.asarray(images), dataset).replace(indices=indices)
+
+
+def _learn(
+    config: Config,
+    trainer: WholeTrainer | None,
+    state: WholeState | None,
+    members: np.ndarray,
+    label: int,
+) -> dict[str, Any]:
+    """Returns what the method needs to know of the images of a class.
+
+    Args:
+      config: its method.
+      trainer: of `state`; None where no network is needed.
+      state: a trained network.
+      members: indices of the images. Shape `[n]`.
+      label: the class.
+    """
+    known: dict[str, Any] = {"size": len(members)}
+    needs = coresets.SELECTIONS[config.method].needs
+    if "events" in needs:
+        known["events"] = coresets.forgetting_events(
+            np.asarray(state.forgotten)[members],
+            np.asarray(state.is_learned)[members],
+            never_learned=config.coreset.never_learned,
+            epochs=trainer.epochs,
+        )
+    if "features" in needs:
+        known["features"], logits = trainer.read(state, members)
+        known["residuals"] = softmax(logits.astype(np.float64), axis=1)
+        known["residuals"][:, label] -= 1
+    return known
+
+
+def whole_accuracies(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+    protocol: Protocol,
+) -> tuple[np.ndarray, float]:
+    """Trains networks on the whole training set, and tests them.
+
+    Args:
+      config: the run.
+      folder: of the run.
+      dataset: to train and test on.
+      layout: the devices.
+      protocol: how to train.
+
+    Returns:
+      Their accuracies, fractions, `[1, N]`, and the seconds it took.
+    """
+    field = "evaluation" if config.evaluation.network else "network"
+    trainer = WholeTrainer(config, folder, dataset, layout, protocol, field)
+    accuracies, seconds = [], 0.0
+    for number in range(config.num_evaluations):
+        state, spent = trainer.train(number, config.num_evaluations)
+        began = time.monotonic()
+        accuracies.append(trainer.test(state))
+        seconds += spent + time.monotonic() - began
+    return np.array([accuracies]), seconds
+
+
+def _feature_trainer(
+    config: Config, folder: Path, dataset: Dataset, layout: Layout
+) -> WholeTrainer:
+    """Returns what trains the networks of features and forgetting events.
+
+    The protocol is that of evaluation, but with `config.coreset.epochs` in all.
+    """
+    protocol = make_protocol(
+        dataclasses.replace(config.evaluation, network=None),
+        dataset_name=dataset.name,
+        network_name=config.network.name,
+    )
+    # A protocol counts one less than are run.
+    protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
+    logging.info("Features: %s.", protocol)
+    return WholeTrainer(config, folder, dataset, layout, protocol, "network")

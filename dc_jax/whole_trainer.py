@@ -1,0 +1,268 @@
+"""The host's side of training networks on the whole training set.
+
+Trained networks are kept in a folder, where a run that was stopped, or another that
+needs the same ones, finds them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+
+from dc_jax import hosts, workdir
+from dc_jax.checkpoint import Checkpointer
+from dc_jax.config import Config
+from dc_jax.data import Dataset, normalise
+from dc_jax.evaluate import Protocol, phases
+from dc_jax.parallel import Layout
+from dc_jax.parts import make_parts
+from dc_jax.programs import compile_everywhere
+from dc_jax.progress import Stopped, StopSignals, progress_bar
+from dc_jax.train import accuracy, init_state
+from dc_jax.whole_set import WholeState, init_whole, read_images, train_whole
+
+# Batches that are computed at most before a signal is noticed.
+_BATCHES_AHEAD = 8
+# Images that are read at once.
+_READ_AT_ONCE = 512
+# What these networks are seeded with; experiments have the numbers below.
+_STREAM = 2**31
+
+
+class WholeTrainer:
+    """Trains networks on the whole training set, and keeps them.
+
+    Attributes:
+      dataset: the training set.
+      epochs: of the training.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        dataset: Dataset,
+        layout: Layout,
+        protocol: Protocol,
+        field: str,
+    ):
+        """Makes one for a run.
+
+        Args:
+          config: the run.
+          folder: of the run.
+          dataset: its training set.
+          layout: the devices.
+          protocol: how to train.
+          field: whose network: `network` or `evaluation`, see `make_parts`.
+        """
+        self._network, self._execution = make_parts(config, dataset, field, layout)
+        self.dataset, self.epochs = dataset, protocol.epochs + 1
+        self._config, self._layout = config, layout
+        self._batch_size = protocol.batch_size
+        self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
+        self._made_with = {
+            "seed": config.seed,
+            "dataset": dataset.checksum(),
+            "protocol": dataclasses.asdict(protocol),
+        }
+        text = json.dumps(self._made_with, sort_keys=True)
+        networks = Path(config.coreset.networks or folder / "networks")
+        self._folder = networks / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._phases = [
+            (dataclasses.replace(recipe, devices=layout.everything), epochs)
+            for recipe, epochs in phases(protocol, self._network, self._execution)
+        ]
+        self._steps = [
+            compile_everywhere(functools.partial(train_whole, recipe), layout)
+            for recipe, _ in self._phases
+        ]
+        slice_size = self._execution.slice_size
+        read = functools.partial(
+            read_images,
+            self._network,
+            slice_size=slice_size,
+            devices=layout.everything,
+        )
+        test = functools.partial(accuracy, self._network, slice_size=slice_size)
+        self._read = compile_everywhere(read, layout)
+        self._test = compile_everywhere(test, layout)
+
+    def _put(self, tree: Any) -> Any:
+        """Puts arrays whole on every device."""
+        return jax.tree.map(lambda leaf: self._layout.put(np.asarray(leaf)), tree)
+
+    def _normalised(self, images: np.ndarray) -> jax.Array:
+        """Puts images of the dataset on the devices."""
+        return normalise(self._put(images), self.dataset.mean, self.dataset.std)
+
+    def test(self, state: WholeState) -> float:
+        """Returns the test accuracy of a network, a fraction."""
+        return float(
+            self._test(
+                state.network.variables,
+                self._normalised(self.dataset.test_images),
+                self._put(self.dataset.test_labels),
+            )
+        )
+
+    def read(
+        self, state: WholeState, indices: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns features and logits of training images, see `read_images`."""
+        variables, chunks = state.network.variables, []
+        for start in range(0, len(indices), _READ_AT_ONCE):
+            part = indices[start : start + _READ_AT_ONCE]
+            # Padded, so that one program reads all.
+            padded = np.pad(part, (0, _READ_AT_ONCE - len(part)), mode="edge")
+            outputs = self._read(
+                variables, self._normalised(self.dataset.train_images[padded])
+            )
+            chunks.append([np.asarray(output)[: len(part)] for output in outputs])
+        features, logits = map(np.concatenate, zip(*chunks, strict=True))
+        return features, logits
+
+    def train(self, number: int, total: int) -> tuple[WholeState, float]:
+        """Trains a network, or goes on with it, or finds it trained.
+
+        Args:
+          number: of the network; those of other numbers are independent of it.
+          total: how many networks there will be.
+
+        Returns:
+          The trained network, and the seconds it took.
+
+        Raises:
+          Stopped: by a signal; the state is saved.
+          FloatingPointError: the network is not finite.
+          ValueError: another process trains it.
+        """
+        stream = jax.random.fold_in(jax.random.key(self._config.seed), _STREAM)
+        init_key, train_key = jax.random.split(jax.random.fold_in(stream, number))
+        recipe, _ = self._phases[0]
+        state = init_whole(
+            recipe, init_key, self.dataset.image_shape, len(self.dataset.train_labels)
+        )
+        folder = self._folder / str(number)
+        checkpointer = Checkpointer(folder / "checkpoints", keep=1)
+        try:
+            with _in_use(folder):
+                training = _Training(self._config, checkpointer, self._put(state))
+                title = f"Network {number + 1} of {total}"
+                self._run(training, train_key, title)
+        finally:
+            checkpointer.close()
+        leaves = jax.tree.leaves(training.state.network.variables)
+        if not all(np.isfinite(leaf).all() for leaf in map(np.asarray, leaves)):
+            raise FloatingPointError(
+                "a network trained on the whole training set became NaN or infinite: "
+                "try a smaller config.evaluation.lr than "
+                f"{self._config.evaluation.lr:g}."
+            )
+        return training.state, training.seconds()
+
+    def _run(self, training: "_Training", key: jax.Array, title: str) -> None:
+        """Trains to the end."""
+        total = self.epochs * self._num_batches
+        if training.step == total:
+            logging.info("%s is in %s.", title, self._folder)
+            return
+        first, order = training.step, None
+        bar = progress_bar(total, first, unit="batch", title=title)
+        with bar, StopSignals() as signals:
+            for step in range(first, total):
+                epoch, batch = divmod(step, self._num_batches)
+                epoch_key = jax.random.fold_in(key, epoch)
+                if order is None or batch == 0:
+                    order = self._order(epoch_key)
+                self._update(training, epoch, batch, order, epoch_key)
+                is_last = batch == self._num_batches - 1
+                is_waited = is_last or step % _BATCHES_AHEAD == 0
+                if is_waited and not signals.wait(training.state.network.step):
+                    training.save(self._made_with)
+                    raise Stopped(signals.number, training.step)
+                bar.update()
+                if is_last:
+                    right = np.asarray(training.state.was_right).mean()
+                    bar.set_postfix(right=f"{right:.4f}", refresh=False)
+                    training.save_in_time(self._made_with)
+        training.save(self._made_with)
+
+    def _order(self, key: jax.Array) -> np.ndarray:
+        """Returns the order of the images in an epoch. Shape `[n]`."""
+        seed = np.asarray(jax.random.key_data(key)).tolist()
+        return np.random.default_rng(seed).permutation(len(self.dataset.train_labels))
+
+    def _update(
+        self,
+        training: "_Training",
+        epoch: int,
+        batch: int,
+        order: np.ndarray,
+        key: jax.Array,
+    ) -> None:
+        """Trains with one batch of an epoch."""
+        before = self._phases[0][1]
+        phase = int(epoch >= before)
+        if epoch == before and batch == 0:  # The optimiser is made anew.
+            recipe, _ = self._phases[phase]
+            network = init_state(recipe, training.state.network.variables)
+            training.state = training.state.replace(network=self._put(network))
+        indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
+        training.state = self._steps[phase](
+            training.state,
+            self._normalised(self.dataset.train_images[indices]),
+            self._put(self.dataset.train_labels[indices]),
+            self._put(indices.astype(np.int32)),
+            key,
+        )
+        training.step += 1
+
+
+class _Training:
+    """A training, from its last checkpoint.
+
+    Attributes:
+      state: the last.
+      step: batches so far.
+    """
+
+    def __init__(self, config: Config, checkpointer: Checkpointer, state: WholeState):
+        self._config, self._checkpointer = config, checkpointer
+        restored = checkpointer.restore(state)
+        self.state = state if restored is None else restored.state
+        self.step = 0 if restored is None else restored.step
+        before = 0.0 if restored is None else restored.meta["seconds"]
+        self._began, self._saved = time.monotonic() - before, time.monotonic()
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def save_in_time(self, made_with: dict[str, Any]) -> None:
+        """Saves where `config.checkpoint_minutes` have passed."""
+        if time.monotonic() - self._saved >= 60 * self._config.checkpoint_minutes:
+            self.save(made_with)
+
+    def save(self, made_with: dict[str, Any]) -> None:
+        meta = {"seconds": self.seconds(), "made_with": made_with}
+        self._checkpointer.save(self.step, self.state, meta)
+        hosts.on_first(self._checkpointer.wait)
+        self._saved = time.monotonic()
+
+
+@contextlib.contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder of a network."""
+    with contextlib.ExitStack() as stack:
+        locked = workdir.locked(folder, "config.coreset.networks")
+        hosts.on_first(lambda: stack.enter_context(locked))
+        yield

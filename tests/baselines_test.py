@@ -1,0 +1,227 @@
+"""Tests of whole runs of the baselines, on the smallest problem."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import run_helpers
+
+import dc_jax
+from dc_jax import runner, workdir
+from dc_jax.coresets import SELECTIONS
+from dc_jax.data import load_dataset
+from dc_jax.methods import check_method
+from dc_jax.progress import Stopped
+from dc_jax.whole_trainer import WholeTrainer
+
+_METHODS = tuple(SELECTIONS)
+_LONGER = {"method": "forgetting", "coreset.epochs": 4}
+
+
+def _config(networks=None, **changes):
+    return run_helpers.tiny_config(
+        **{
+            "num_experiments": 1,
+            "num_evaluations": 1,
+            "ipc": 2,
+            "coreset.epochs": 2,
+            "coreset.networks": networks and str(networks),
+            **changes,
+        }
+    )
+
+
+def _condense(folder, *args, **changes):
+    return runner.condense(_config(*args, **changes), str(folder))
+
+
+def _indices(folder):
+    return dc_jax.load_synthetic_set(folder).indices
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A folder with the network of the runs of this module."""
+    folder = tmp_path_factory.mktemp("networks")
+    _condense(tmp_path_factory.mktemp("first"), folder, method="herding")
+    return folder
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Makes an error of any training."""
+
+    def refuse(*_):
+        raise AssertionError("a network is trained")
+
+    monkeypatch.setattr(WholeTrainer, "_update", refuse)
+
+
+@pytest.mark.parametrize("method", _METHODS)
+def test_a_run(method, networks, tmp_path):
+    result = _condense(tmp_path, networks, method=method)
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert np.shape(result["accuracies"]) == (1, 1)
+    assert result["protocol"]["network"] == "ConvNetD1W8"
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["method"] == method
+    assert (tmp_path / "images.png").exists()
+
+    coreset = dc_jax.load_synthetic_set(tmp_path)
+    dataset = load_dataset("digits")
+    assert coreset.indices.shape == coreset.labels.shape == (10, 2)
+    np.testing.assert_array_equal(dataset.train_labels[coreset.indices], coreset.labels)
+    pixels = coreset.images * coreset.std + coreset.mean
+    expected = dataset.train_images[coreset.indices] / np.float32(255)
+    if dataset.train_images.dtype == np.float32:
+        expected = dataset.train_images[coreset.indices]
+    np.testing.assert_allclose(pixels, expected, atol=1e-6)
+
+    evaluation = runner.evaluate(_config(method=method), str(tmp_path))
+    assert evaluation["accuracies"] == result["accuracies"]
+
+
+def test_experiments_differ(networks, tmp_path):
+    changes = {"num_experiments": 2, "method": "herding"}
+    _condense(tmp_path, networks, **changes)
+    first, second = map(
+        _indices, (tmp_path / "synthetic_set.npz", tmp_path / "synthetic_set_1.npz")
+    )
+    assert (first != second).any()
+
+
+def test_networks_are_trained_once(networks, tmp_path, no_training):
+    result = _condense(tmp_path / "1", networks, method="k_center", ipc=1)
+    assert result["seconds_condense"] > 0
+    _condense(tmp_path / "2", networks, method="herding", ipc=1)
+    np.testing.assert_array_equal(_indices(tmp_path / "1"), _indices(tmp_path / "2"))
+    _condense(tmp_path / "3", networks, method="forgetting", ipc=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("evaluation.lr", 0.02), ("seed", 1), ("coreset.epochs", 3)],
+)
+def test_networks_of_another_config_are_not_used(
+    networks, tmp_path, no_training, field, value
+):
+    with pytest.raises(AssertionError, match="a network is trained"):
+        _condense(tmp_path, networks, method="herding", **{field: value})
+
+
+def test_networks_of_other_images_are_not_used(
+    networks, tmp_path, no_training, monkeypatch
+):
+    monkeypatch.setattr("dc_jax.data.Dataset.checksum", lambda self: "other")
+    with pytest.raises(AssertionError, match="a network is trained"):
+        _condense(tmp_path, networks, method="herding")
+
+
+def test_a_random_coreset_needs_no_network(tmp_path, no_training):
+    _condense(tmp_path, method="random")
+    assert not (tmp_path / "networks").exists()
+
+
+def _stop_after(monkeypatch, step):
+    """Sends a signal in a step of training."""
+    update = WholeTrainer._update
+
+    def update_and_signal(self, training, *args):
+        update(self, training, *args)
+        if training.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(WholeTrainer, "_update", update_and_signal)
+
+
+def _leaves(folder):
+    """The checksums of the arrays of the only checkpoint below a folder."""
+    (path,) = folder.rglob("record/metadata")
+    return [leaf["sha256"] for leaf in json.loads(path.read_text())["leaves"]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    _condense(folder, **_LONGER)
+    return folder
+
+
+# An epoch is of 6 batches. In the fourth the optimiser is made anew.
+@pytest.mark.parametrize("step", [3, 18, 24])
+def test_stopped_and_continued_is_uninterrupted(
+    step, uninterrupted, tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        _stop_after(patch, step)
+        with pytest.raises(Stopped, match="The same command"):
+            _condense(tmp_path, **_LONGER)
+    assert not (tmp_path / "result.json").exists()
+    _condense(tmp_path, **_LONGER)
+    assert _leaves(tmp_path / "networks") == _leaves(uninterrupted / "networks")
+    np.testing.assert_array_equal(_indices(tmp_path), _indices(uninterrupted))
+
+
+def test_the_whole_training_set(tmp_path, monkeypatch):
+    changes = {"method": "whole", "num_evaluations": 2, "evaluation.epochs": 20}
+    result = _condense(tmp_path, **changes)
+    assert np.shape(result["accuracies"]) == (1, 2)
+    assert min(result["accuracies"][0]) > 0.8
+    assert result["accuracies"][0][0] != result["accuracies"][0][1]
+    assert json.loads((tmp_path / "card.json").read_text())["files"] == {}
+    assert not list(tmp_path.glob("*.npz"))
+
+    # One network more is one training more.
+    trained = []
+    update = WholeTrainer._update
+
+    def update_and_count(self, *args):
+        update(self, *args)
+        trained.append(1)
+
+    monkeypatch.setattr(WholeTrainer, "_update", update_and_count)
+    more = _condense(tmp_path, **{**changes, "num_evaluations": 3})
+    assert more["accuracies"][0][:2] == result["accuracies"][0]
+    assert len(trained) == 21 * 6
+
+
+def test_a_class_with_too_few_images(tmp_path):
+    with pytest.raises(ValueError, match="ipc must be at most 139") as error:
+        _condense(tmp_path, method="random", ipc=140)
+    assert "class 8, got 140" in str(error.value)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_an_unknown_method_is_told_of_all():
+    with pytest.raises(ValueError, match="config.method must be one of") as error:
+        check_method("kcenter")
+    for name in ("dc", *_METHODS, "whole"):
+        assert name in str(error.value)
+
+
+def test_a_network_is_trained_by_one_process_at_a_time(tmp_path):
+    networks = tmp_path / "networks"
+    _condense(tmp_path / "first", networks, method="herding")
+    (folder,) = (path.parent for path in networks.rglob(".lock"))
+    with (
+        workdir.locked(folder),
+        pytest.raises(ValueError, match="config.coreset.networks=.* is in use"),
+    ):
+        _condense(tmp_path / "second", networks, method="herding", ipc=1)
+
+
+def test_the_folder_of_networks_may_change(networks, tmp_path):
+    _condense(tmp_path / "run", networks, method="herding")
+    shutil.move(tmp_path / "run", tmp_path / "moved")
+    (tmp_path / "moved" / "result.json").unlink()
+    (tmp_path / "moved" / "card.json").unlink()
+    _condense(tmp_path / "moved", tmp_path / "others", method="herding")
+
+
+def test_a_network_that_is_not_finite(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"evaluation.lr than 1e\+38"):
+        _condense(tmp_path, method="herding", **{"evaluation.lr": 1e38})
