@@ -156,7 +156,7 @@ class Config:
         Raises:
           ValueError: a field is unknown, missing, of a wrong type or not allowed.
         """
-        return _fill(_create(cls, values, prefix=""))
+        return _fill(check_values(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the plain values that `create` makes this of."""
@@ -225,7 +225,18 @@ def default_loops(ipc: int) -> tuple[int, int]:
     return (ipc, round(500 / ipc)) if ipc < 50 else (50, 10)
 
 
-def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
+def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Returns a dataclass of plain values, which its fields say how to check.
+
+    Args:
+      cls: the metadata of its fields have `is_allowed`, a function of the value, and
+        `allowed`, which says it in words; groups of fields are dataclasses themselves.
+      values: of all fields.
+      prefix: of the fields' names in errors.
+
+    Raises:
+      ValueError: a field is unknown, missing, of a wrong type or not allowed.
+    """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
@@ -245,7 +256,7 @@ def _create(cls: type, values: Mapping[str, Any], prefix: str) -> Any:
                     f"config.{prefix}{name} must be a group of fields, got "
                     f"{values[name]!r}."
                 )
-            checked[name] = _create(hint, values[name], f"{prefix}{name}.")
+            checked[name] = check_values(hint, values[name], f"{prefix}{name}.")
         else:
             checked[name] = _check(values[name], hint, field, prefix + name)
     return cls(**checked)

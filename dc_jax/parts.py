@@ -22,12 +22,17 @@ from dc_jax.parallel import Layout
 
 
 def load(config: Config) -> Dataset:
-    """Loads the dataset of a run and logs what it is."""
+    """Loads the dataset of a run."""
     dataset = load_dataset(
         config.dataset.name, config.dataset.path, stream=config.dataset.stream
     )
     if config.dataset.validation:
         dataset = hold_out(dataset, config.dataset.validation)
+    return dataset
+
+
+def log_dataset(dataset: Dataset) -> None:
+    """Logs what a dataset is."""
     height, width, channels = dataset.image_shape
     logging.info(
         "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
@@ -37,7 +42,6 @@ def load(config: Config) -> Dataset:
         len(dataset.test_labels),
         *(height, width, channels, dataset.num_classes),
     )
-    return dataset
 
 
 def check_names(config: Config) -> None:

@@ -27,10 +27,10 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
       exit_code: for the shell, 128 + the signal's number.
     """
 
-    def __init__(self, number: int, iteration: int):
+    def __init__(self, number: int, iteration: int, unit: str = "iteration"):
         name = signal.Signals(number).name
         super().__init__(
-            f"Stopped by {name}; iteration {iteration} is saved. The same command "
+            f"Stopped by {name}; {unit} {iteration} is saved. The same command "
             "continues from there."
         )
         self.exit_code = 128 + number

@@ -20,16 +20,27 @@ from dc_jax.execution import Execution, use_compilation_cache
 from dc_jax.loop import Loop
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.parallel import Layout, make_layout
-from dc_jax.parts import check_fit, check_names, load, log_choices, make_parts
+from dc_jax.parts import (
+    check_fit,
+    check_names,
+    load,
+    log_choices,
+    log_dataset,
+    make_parts,
+)
 from dc_jax.progress import signals_kill
 
 
-def condense(config: Config, folder: str) -> dict[str, Any]:
+def condense(
+    config: Config, folder: str, *, dataset: Dataset | None = None
+) -> dict[str, Any]:
     """Condenses a dataset and evaluates the result, or continues where a run stopped.
 
     Args:
       config: the run.
       folder: for all that it writes; created where needed.
+      dataset: to condense, of which `config.dataset` is then only to give the name.
+        None: that of `config.dataset`.
 
     Returns:
       What is in `result.json`.
@@ -40,9 +51,9 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
       Stopped: by a signal; the state is saved.
     """
     folder = Path(folder)
-    result = hosts.on_first(workdir.finished_result, config, folder)
+    result = hosts.on_first(workdir.finished_result, config, folder, dataset)
     if result is None:
-        dataset = _prepare(config)
+        dataset = _prepare(config, dataset)
         layout = make_layout(config, dataset.num_classes)
         evaluator = make_evaluator(config, dataset, layout)
         if config.method in BASELINES:
@@ -61,11 +72,13 @@ def condense(config: Config, folder: str) -> dict[str, Any]:
     return result
 
 
-def _prepare(config: Config) -> Dataset:
-    """Checks the config and loads its dataset."""
+def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
+    """Checks the config, and loads its dataset where none is given."""
     check_names(config)
     use_compilation_cache(config.execution)
-    dataset = load(config)
+    if dataset is None:
+        dataset = load(config)
+    log_dataset(dataset)
     hosts.check_same("the dataset", dataset.checksum())
     return dataset
 

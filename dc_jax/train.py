@@ -20,6 +20,11 @@ from dc_jax.parallel import WHOLE, Axis
 _MAX_AT_ONCE = 8
 
 
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns the cross-entropy of every image. `[n, C]`, `[n]` -> `[n]`."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a network is trained.
@@ -32,6 +37,8 @@ class Recipe:
         accumulated over slices. Changes memory and speed only.
       augmentation: strategy of `augment`, drawn anew for every image and step.
       devices: that share the images of a batch.
+      loss: of logits `[n, C]` and labels, for every image, `[n]`. With one of its own
+        `labels` may be a tree of arrays `[n, ...]`.
     """
 
     network: nn.Module
@@ -40,6 +47,7 @@ class Recipe:
     slice_size: int
     augmentation: str = "none"
     devices: Axis = WHOLE
+    loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy
 
 
 class TrainState(NamedTuple):
@@ -193,16 +201,20 @@ def gradient_and_predictions(
     *,
     slice_size: int,
     devices: Axis = WHOLE,
+    loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy,
 ) -> tuple[dict[str, Any], jax.Array]:
-    """Returns what `mean_gradient` does, and the predicted classes, `[n]`."""
-    num = labels.shape[0]
+    """Returns what `mean_gradient` does, and the predicted classes, `[n]`.
+
+    The loss may be another, see `Recipe`.
+    """
+    num = images.shape[0]
     mine, counts = devices.part(num)
     if devices.size > 1:
-        images, labels = images[mine], labels[mine]
+        images, labels = jax.tree.map(lambda leaf: leaf[mine], (images, labels))
 
     def sum_of_losses(params, images, labels, counts):
         logits = network.apply({**variables, "params": params}, images)
-        losses = jnp.where(counts, cross_entropy(logits, labels), 0)
+        losses = jnp.where(counts, loss(logits, labels), 0)
         return jnp.sum(losses), jnp.argmax(logits, axis=-1)
 
     def add(carry, batch):
@@ -215,7 +227,7 @@ def gradient_and_predictions(
         return total, predictions.at[places].set(predicted)
 
     zeros = jax.tree.map(jnp.zeros_like, variables["params"])
-    places = jnp.arange(len(labels))
+    places = jnp.arange(len(images))
     total, predictions = fold_slices(
         add,
         (zeros, jnp.zeros_like(places)),
@@ -224,11 +236,6 @@ def gradient_and_predictions(
     )
     grads = jax.tree.map(lambda leaf: leaf / num, devices.sum(total))
     return grads, devices.gather(predictions, num)
-
-
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the cross-entropy of every image. `[n, C]`, `[n]` -> `[n]`."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def accuracy(
@@ -321,6 +328,7 @@ def _train_gradient(recipe, variables, images, labels):
             labels,
             slice_size=recipe.slice_size,
             devices=recipe.devices,
+            loss=recipe.loss,
         )
         return grads, variables, predictions
 
@@ -328,7 +336,7 @@ def _train_gradient(recipe, variables, images, labels):
         logits, updated = network.apply(
             {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
         )
-        loss = jnp.mean(cross_entropy(logits, labels))
+        loss = jnp.mean(recipe.loss(logits, labels))
         return loss, (updated, jnp.argmax(logits, axis=-1))
 
     grads, (updated, predictions) = jax.grad(loss, has_aux=True)(variables["params"])

@@ -91,12 +91,28 @@ def claim(config: Config, folder: Path) -> None:
     artefact.write_json(path, config.to_dict())
 
 
-def finished_result(config: Config, folder: Path) -> dict[str, Any] | None:
-    """Returns the result of this very run if the folder holds it already."""
+def finished_result(
+    config: Config, folder: Path, dataset: Dataset | None = None
+) -> dict[str, Any] | None:
+    """Returns the result of this very run if the folder holds it already.
+
+    Args:
+      config: the run.
+      folder: its folder.
+      dataset: what it condenses, where the config does not say it.
+
+    Raises:
+      ValueError: the run that the folder holds was on another dataset than the given.
+    """
     # The card and not config.json: that one may be of a longer run, since stopped.
     card = _read(folder / "card.json")
     if card is None or card["config"] != config.to_dict():
         return None
+    if dataset is not None and card["dataset"]["checksum"] != dataset.checksum():
+        raise ValueError(
+            f"--workdir={folder} holds a run on other images than those of "
+            f"{dataset.source}: choose another folder."
+        )
     for name, record in card["files"].items():
         path = folder / name
         if not path.exists() or artefact.file_record(path) != record:
