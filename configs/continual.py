@@ -3,9 +3,9 @@
   python -m experiments.continual_run --config=configs/continual.py \
       --workdir=runs/continual
 
-The defaults are the setting of the DC paper (ICLR 2021, section 4.3 and figure 4): three
-sets of digits one after another, 10 images a class of each are remembered. Of the
-training the paper's text says little; iterations and learning rates are unverified.
+The defaults are the setting of the DC paper (ICLR 2021, figure 4): three sets of digits
+one after another, 10 images a class of each are remembered. The iterations, learning
+rates, temperature and number of test images are from memory, not verified.
 """
 
 from ml_collections import ConfigDict
@@ -53,10 +53,9 @@ def get_config() -> ConfigDict:
     # many images a class of the new task; not after the first task.
     config.training.fine_tuning = 500
 
-    # How the memory is made: all fields of `configs/base.py`, but that the seed is that
-    # of the run. `condense.method` may be any but "whole"; `condense.ipc` are remembered
-    # of each class, `condense.network` is also the one that learns the tasks, and
-    # `condense.dataset` is not used.
+    # How the memory is made: all fields of `configs/base.py`, where seed and dataset
+    # are not used, but those above. The method is any but "whole"; `condense.ipc` images
+    # are remembered of each class; `condense.network` also learns the tasks.
     config.condense = base.get_config()
     config.condense.ipc = 10
     config.condense.num_experiments = 1

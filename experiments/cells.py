@@ -1,4 +1,4 @@
-"""A cell of a table: a run of the main command, and its result once it is done."""
+"""A cell of a table: a run of a command, and its result once it is done."""
 
 import dataclasses
 import importlib.util
@@ -12,24 +12,29 @@ from ml_collections import ConfigDict
 ROOT = Path(__file__).parent.parent
 # In the folder of a cell: what was run, and that it is done.
 _RECORD = "cell.json"
+MAIN = "dc_jax.main"
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One run of `dc_jax.main`, in a folder of its own below that of the sweep.
+    """One run of a command, in a folder of its own below that of the sweep.
 
     Attributes:
       labels: what the row of the results says it is, such as dataset, method and ipc;
         their values name the folder and are unique.
       config: file, relative to the root of the repository.
       changes: other values of some fields of the config, by their dotted names.
-      evaluates: the cell whose sets are evaluated; None where this one makes a set.
+      evaluates: the cell whose sets are evaluated, or used; None where this one makes
+        its own.
+      module: the command. One that is not the main one takes `--config`, `--workdir`
+        and `--set`, writes `result.json`, and has `run(values, folder, sets=None)`.
     """
 
     labels: dict[str, Any]
     config: str
     changes: dict[str, Any]
     evaluates: "Cell | None" = None
+    module: str = MAIN
 
     @property
     def name(self) -> str:
@@ -41,9 +46,10 @@ class Cell:
         arguments = [f"--config={self.config}"]
         arguments += [f"--config.{name}={v}" for name, v in self.changes.items()]
         if self.evaluates:
-            arguments += ["--mode=evaluate", f"--set={folder / self.evaluates.name}"]
+            mode = ["--mode=evaluate"] if self._is_evaluation else []
+            arguments += [*mode, f"--set={folder / self.evaluates.name}"]
         workdir = f"--workdir={folder / self.name}"
-        return [sys.executable, "-m", "dc_jax.main", *arguments, workdir]
+        return [sys.executable, "-m", self.module, *arguments, workdir]
 
     def values(self) -> dict[str, Any]:
         """Returns all values of the config.
@@ -69,7 +75,7 @@ class Cell:
     def finish(self, folder: Path) -> dict[str, Any]:
         """Records that the run is done, and returns its result."""
         own = folder / self.name
-        if self.evaluates:
+        if self._is_evaluation:
             lines = (own / "evaluations.jsonl").read_text("utf-8").splitlines()
             result = json.loads(lines[-1])
         else:
@@ -79,6 +85,10 @@ class Cell:
         temporary.write_text(json.dumps(record), "utf-8")
         temporary.replace(own / _RECORD)
         return result
+
+    @property
+    def _is_evaluation(self) -> bool:
+        return self.evaluates is not None and self.module == MAIN
 
     def _inputs(self) -> dict[str, Any]:
         """All that the result follows from, but the code, as JSON has it."""

@@ -6,6 +6,7 @@ cell that is done is not run again, one that was stopped goes on from its checkp
 """
 
 import csv
+import importlib
 import shlex
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.command_line import one_line, parse_flags
-from experiments.cells import ROOT, Cell
+from experiments.cells import MAIN, ROOT, Cell
 
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
@@ -222,11 +223,14 @@ def _run_cell(cell: Cell, folder: str, _: Any) -> None:
     from dc_jax.config import Config
 
     parallel.use_cpu_cores()
-    config, own = Config.create(cell.values()), str(Path(folder) / cell.name)
-    if cell.evaluates:
-        runner.evaluate(config, str(Path(folder) / cell.evaluates.name), folder=own)
+    values, own = cell.values(), str(Path(folder) / cell.name)
+    sets = str(Path(folder) / cell.evaluates.name) if cell.evaluates else None
+    if cell.module != MAIN:
+        importlib.import_module(cell.module).run(values, own, sets=sets)
+    elif sets:
+        runner.evaluate(Config.create(values), sets, folder=own)
     else:
-        runner.condense(config, own)
+        runner.condense(Config.create(values), own)
     cell.finish(Path(folder))
 
 

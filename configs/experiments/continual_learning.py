@@ -1,0 +1,76 @@
+"""Continual learning: memories of two methods, with and without distillation.
+
+python -m experiments.continual_learning --output=runs/continual \
+    --config=configs/experiments/continual_learning.py:cpu_tasks
+
+Sizes: `paper`, three sets of digits one after another; `cifar100_5` and `cifar100_10`,
+the classes of CIFAR-100 in as many steps; for two CPU cores `cpu_tasks` and
+`cpu_classes`; and `smoke`, tiny.
+"""
+
+from ml_collections import ConfigDict
+
+_SIZES = ("paper", "cifar100_5", "cifar100_10", "cpu_tasks", "cpu_classes", "smoke")
+# What two CPU cores can run.
+_CPU = {
+    "condense": {
+        "network": {"name": "ConvNetW32D2"},
+        "init": "real",
+        "iterations": 50,
+        "inner_loop": 10,
+        "batch_real": 128,
+        "coreset": {"epochs": 5},
+    },
+    "training": {"iterations": 300, "fine_tuning": 50},
+}
+
+
+def get_config(size: str = "paper") -> ConfigDict:
+    """Returns the experiment as in the paper, or another of the sizes."""
+    if size not in _SIZES:
+        raise ValueError(
+            f"continual_learning has the sizes {', '.join(_SIZES)}, got {size!r}."
+        )
+    config = ConfigDict()
+    # What the tasks are called in tables, and whether it is those of the paper.
+    config.scenario = "digits"
+    config.is_published = size == "paper"
+    # Methods that make the memory, see `condense.method` of configs/continual.py.
+    config.methods = ("herding", "dc")
+    # Weights of the distillation loss; each is a line of the figure.
+    config.distillation = (0.0, 1.0)
+    config.seeds = (0, 1, 2, 3, 4)
+    # Fields of all runs, see configs/continual.py.
+    config.run = {}
+    if size.startswith("cifar100"):
+        steps = int(size.removeprefix("cifar100_"))
+        config.scenario = f"cifar100_in_{steps}"
+        config.run = {
+            "tasks": "cifar100",
+            "class_steps": steps,
+            "condense": {"ipc": 20},
+        }
+    elif size == "cpu_tasks":
+        config.seeds = (0, 1, 2)
+        config.run = _CPU | {
+            "tasks": "digits, mnist_5k, mnist_5k:inverted",
+            "image_shape": "16x16x1",
+        }
+    elif size == "cpu_classes":
+        config.scenario = "fashion_mnist_in_5"
+        config.seeds = (0, 1, 2)
+        config.run = _CPU | {
+            "tasks": "fashion_mnist",
+            "class_steps": 5,
+            "image_shape": "16x16x1",
+        }
+    elif size == "smoke":
+        config.seeds = (0,)
+        config.methods = ("random",)
+        config.run = {
+            "tasks": "digits, digits:inverted",
+            "max_test": 100,
+            "training": {"iterations": 8, "fine_tuning": 2, "batch_size": 64},
+            "condense": {"network": {"name": "MLP"}, "ipc": 2},
+        }
+    return config
