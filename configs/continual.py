@@ -54,8 +54,8 @@ def get_config() -> ConfigDict:
     config.training.fine_tuning = 500
 
     # How the memory is made: all fields of `configs/base.py`, where seed and dataset
-    # are not used, but those above. The method is any but "whole"; `condense.ipc` images
-    # are remembered of each class; `condense.network` also learns the tasks.
+    # are not used, but those above. The method is any but "whole"; of each class
+    # `condense.ipc` images are remembered; `condense.network` also learns the tasks.
     config.condense = base.get_config()
     config.condense.ipc = 10
     config.condense.num_experiments = 1

@@ -150,6 +150,45 @@ def test_a_run_may_go_on_streaming(whole, tmp_path):
     _assert_same_images(tmp_path, whole[0])
 
 
+def test_a_dataset_in_memory_is_condensed_as_one_with_a_name(whole, tmp_path):
+    config = run_helpers.tiny_config()
+    dataset = load_dataset("digits")
+    result = runner.condense(config, str(tmp_path), dataset=dataset)
+    _assert_same_images(tmp_path, whole[0])
+    cards = [json.loads((f / "card.json").read_text()) for f in (tmp_path, whole[0])]
+    assert cards[0]["dataset"] == cards[1]["dataset"]
+    assert cards[0]["accuracy"]["accuracies"] == cards[1]["accuracy"]["accuracies"]
+    before = _snapshot(tmp_path)
+    assert runner.condense(config, str(tmp_path), dataset=dataset) == result
+    assert _snapshot(tmp_path) == before
+
+    # Of other images it is another run, whether this one is finished or not.
+    other = dataclasses.replace(dataset, train_images=dataset.train_images[::-1].copy())
+    for changes in ({}, {"iterations": 5}):
+        config = run_helpers.tiny_config(**changes)
+        with pytest.raises(ValueError, match="a run on other images than those of sci"):
+            runner.condense(config, str(tmp_path), dataset=other)
+
+
+@pytest.mark.parametrize("method", ["random", "dm"])
+def test_some_classes_of_a_dataset_are_condensed(method, tmp_path):
+    digits = load_dataset("digits")
+    kept = digits.train_labels < 3
+    dataset = dataclasses.replace(
+        digits,
+        train_images=digits.train_images[kept],
+        train_labels=digits.train_labels[kept],
+        test_images=digits.test_images[digits.test_labels < 3],
+        test_labels=digits.test_labels[digits.test_labels < 3],
+        class_names=("zero", "one", "two"),
+    )
+    config = run_helpers.tiny_config(method=method, iterations=1, num_experiments=1)
+    runner.condense(config, str(tmp_path), dataset=dataset)
+    synthetic = artefact.load_synthetic_set(tmp_path)
+    assert synthetic.images.shape == (3, 1, 8, 8, 1)
+    assert synthetic.class_names == ("zero", "one", "two")
+
+
 def _with_unused_field(value):
     """A dataclass's value as one of a subclass that has a field more."""
     extended = dataclasses.make_dataclass(

@@ -128,6 +128,7 @@ def test_a_table_is_made_once(tmp_path):
     [
         ("cross_architecture", ["| MLP |", "| ConvNetD1W8 |"]),
         ("ablations", ["| mse |", "| ours |", "| noise |"]),
+        ("continual_learning", ["| random | 0.0 |", "| random | 1.0 |"]),
     ],
 )
 def test_the_smoke_experiments_run(experiment, lines, tmp_path):
