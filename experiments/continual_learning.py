@@ -25,7 +25,8 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 
     Those that differ in the weight alone have one memory, made by the first.
     """
-    cells, run = [], flatten(config.run)
+    given = flatten(config.run).items()
+    cells, run = [], {name: value for name, value in given if value is not None}
     for seed in config.seeds:
         for method in config.methods:
             first = None

@@ -204,6 +204,8 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     for size in experiment_config._SIZES:
         for cell in continual_learning.make_cells(experiment_config.get_config(size)):
             ContinualConfig.create(cell.values())
+    config.run.usps = "somewhere"
+    assert continual_learning.make_cells(config)[0].values()["usps"] == "somewhere"
     with pytest.raises(ValueError, match="has the sizes paper, .*got 'cifar100_x'"):
         experiment_config.get_config("cifar100_x")
 

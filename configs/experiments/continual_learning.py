@@ -9,6 +9,7 @@ the classes of CIFAR-100 in as many steps; for two CPU cores `cpu_tasks` and
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 _SIZES = ("paper", "cifar100_5", "cifar100_10", "cpu_tasks", "cpu_classes", "smoke")
 # What two CPU cores can run.
@@ -73,4 +74,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             "training": {"iterations": 8, "fine_tuning": 2, "batch_size": 64},
             "condense": {"network": {"name": "MLP"}, "ipc": 2},
         }
+    # Where the files of datasets are, see configs/continual.py.
+    config.run.path = placeholder(str)
+    config.run.usps = placeholder(str)
     return config
