@@ -18,7 +18,8 @@ _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
     "max_test": 60,
     "distillation": 1.0,
-    "training.iterations": 6,
+    "training.iterations": 60,
+    "training.lr": 0.05,
     "training.fine_tuning": 3,
     "training.batch_size": 32,
     "condense.method": "random",
@@ -86,7 +87,7 @@ def test_the_result(whole):
         np.testing.assert_allclose(np.multiply(line, 60) % 1, 0, atol=1e-4)
     assert result["accuracy_mean"] == result["accuracies_seen"][-1]
     # Better than chance on what it saw last.
-    assert result["accuracies_tasks"][-1][-1] > 0.15
+    assert result["accuracies_tasks"][-1][-1] > 0.5
 
 
 def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(
