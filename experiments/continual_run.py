@@ -8,14 +8,10 @@ learned. In the workdir: networks (after each task), memory_1 and so on (each th
 of a run of `dc_jax.main`) and result.json.
 """
 
-import json
 import logging as std_logging
 import sys
-import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -56,136 +52,11 @@ def main() -> None:
 def run(
     values: dict[str, Any], folder: str, *, sets: str | None = None
 ) -> dict[str, Any]:
-    """Learns all tasks, or continues where a run stopped.
+    """Learns all tasks, see `continual.run`."""
+    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    from experiments import continual
 
-    Args:
-      values: of the config.
-      folder: for all that it writes; created where needed.
-      sets: folder of a finished run of the same tasks, whose memories are used; None
-        makes them.
-
-    Returns:
-      What is in `result.json`.
-
-    Raises:
-      ValueError: the config or a dataset is unusable, or `folder` holds another run.
-      FileNotFoundError: a file of a dataset, or a memory, is missing.
-      FloatingPointError: a network or a memory stopped being finite.
-      Stopped: by a signal; the tasks learned before are saved.
-    """
-    from dc_jax import artefact, workdir
-    from experiments.continual_config import ContinualConfig
-
-    config, folder = ContinualConfig.create(values), Path(folder)
-    with workdir.locked(folder):
-        workdir.claim(config, folder)
-        path = folder / "result.json"
-        if path.exists():
-            logging.info("%s holds the finished run already.", folder)
-            return json.loads(path.read_text("utf-8"))
-        result = _learn_all(config, folder, Path(sets) if sets else folder)
-        artefact.write_json(path, result)
-    return result
-
-
-def _learn_all(config: Any, folder: Path, sets: Path) -> dict[str, Any]:
-    """Learns the tasks that are left; returns the result.
-
-    Args:
-      config: of the run.
-      folder: of the run.
-      sets: whose memories are used; where it is `folder`, they are made.
-    """
-    from dc_jax import workdir
-    from dc_jax.checkpoint import Checkpointer
-    from dc_jax.execution import use_compilation_cache
-    from experiments.learner import Learner
-
-    use_compilation_cache(config.condense.execution)
-    dataset, tasks = make_tasks(config)
-    learner = Learner(config, dataset, tasks)
-    checkpointer = Checkpointer(folder / "networks", keep=len(tasks))
-    variables, memory, meta = learner.init(), [], {"accuracies": [], "seconds": 0.0}
-    try:
-        restored = checkpointer.restore(variables)
-        if restored is not None:
-            variables, meta = restored.state, restored.meta
-            logging.info("Continuing after task %d of %d.", restored.step, len(tasks))
-        accuracies, before = meta["accuracies"], time.monotonic() - meta["seconds"]
-        for number in range(len(accuracies), len(tasks)):
-            while len(memory) < number:
-                memory.append(_remember(config, folder, sets, len(memory), tasks))
-            variables = learner.learn(number, variables, memory)
-            accuracies.append(
-                [learner.test(seen, variables) for seen in range(number + 1)]
-            )
-            _log(accuracies, len(tasks))
-            meta = {"accuracies": accuracies, "seconds": time.monotonic() - before}
-            checkpointer.save(number + 1, variables, meta)
-            checkpointer.wait()
-    finally:
-        checkpointer.close()
-    seen = [float(np.mean(line)) for line in accuracies]
-    return {
-        **workdir.summarise(np.array([[seen[-1]]])),
-        "accuracies_seen": seen,
-        "accuracies_tasks": accuracies,
-        "tasks": [task.dataset.source for task in tasks],
-        "seconds": round(meta["seconds"], 3),
-    }
-
-
-def make_tasks(config: Any) -> tuple[Any, list[Any]]:
-    """Returns the tasks, after a dataset that has the classes and shape of all.
-
-    Raises:
-      ValueError: a dataset is unusable, or they do not go together.
-      FileNotFoundError: a file is missing.
-    """
-    from experiments import tasks
-
-    datasets, shape = [], config.shape()
-    for name in config.task_names():
-        dataset = tasks.load(
-            name, image_shape=shape, path=config.path, usps=config.usps
-        )
-        shape = dataset.image_shape
-        datasets.append(dataset)
-    if config.class_steps:
-        rng = np.random.default_rng(config.seed)
-        sequence = tasks.class_tasks(datasets[0], config.class_steps, rng)
-    else:
-        sequence = tasks.dataset_tasks(datasets)
-    return datasets[0], [
-        task._replace(dataset=tasks.limit_test(task.dataset, config.max_test))
-        for task in sequence
-    ]
-
-
-def _remember(
-    config: Any, folder: Path, sets: Path, number: int, tasks: list[Any]
-) -> Any:
-    """Returns the memory of a task, which is made first where it is the run's own."""
-    from dc_jax import artefact, runner
-    from dc_jax.parts import check_fit
-
-    dataset, own = tasks[number].dataset, sets / f"memory_{number + 1}"
-    if sets == folder:
-        logging.info("The memory of task %d of %d:", number + 1, len(tasks))
-        runner.condense(config.condensing(dataset.name), str(own), dataset=dataset)
-    memory = artefact.load_synthetic_set(own)
-    check_fit(memory, dataset, str(own))
-    return memory
-
-
-def _log(accuracies: list[list[float]], num_tasks: int) -> None:
-    """Logs the accuracies after a task."""
-    last = accuracies[-1]
-    logging.info(
-        "After task %d of %d: %.2f%% on the tasks seen (%s).",
-        *(len(last), num_tasks, 100 * np.mean(last)),
-        ", ".join(f"{100 * one:.2f}" for one in last),
-    )
+    return continual.run(values, folder, sets=sets)
 
 
 if __name__ == "__main__":

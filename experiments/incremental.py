@@ -73,8 +73,8 @@ def distillation(
 ) -> jax.Array:
     """Returns the cross-entropy of softened outputs with the old network's.
 
-    Equation 3 of Castro et al.: over the classes that the old network knows, with
-    logits divided by the temperature.
+    The distillation loss of Castro et al.: over the classes that the old network knows,
+    with logits divided by the temperature.
 
     Args:
       logits: Shape `[n, C]`.

@@ -33,8 +33,8 @@ def get_config(size: str = "paper") -> ConfigDict:
             f"continual_learning has the sizes {', '.join(_SIZES)}, got {size!r}."
         )
     config = ConfigDict()
-    # What the tasks are called in tables, and whether it is those of the paper.
-    config.scenario = "digits"
+    # What the tasks are called, and whether they are the paper's.
+    config.scenario = "svhn_mnist_usps"
     config.is_published = size == "paper"
     # Methods that make the memory, see `condense.method` of configs/continual.py.
     config.methods = ("herding", "dc")
@@ -52,9 +52,10 @@ def get_config(size: str = "paper") -> ConfigDict:
             "condense": {"ipc": 20},
         }
     elif size == "cpu_tasks":
+        config.scenario = "digits_mnist_rotated"
         config.seeds = (0, 1, 2)
         config.run = _CPU | {
-            "tasks": "digits, mnist_5k, mnist_5k:inverted",
+            "tasks": "digits, mnist_5k, mnist_5k:rotated",
             "image_shape": "16x16x1",
         }
     elif size == "cpu_classes":
@@ -66,6 +67,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             "image_shape": "16x16x1",
         }
     elif size == "smoke":
+        config.scenario = "digits_inverted"
         config.seeds = (0,)
         config.methods = ("random",)
         config.run = {
