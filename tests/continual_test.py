@@ -9,7 +9,7 @@ import pytest
 
 from configs import continual
 from configs.experiments import continual_learning as experiment_config
-from dc_jax import artefact
+from dc_jax import artefact, parallel
 from dc_jax.progress import Stopped
 from experiments import continual_learning, continual_run, learner, sweep
 from experiments.continual_config import ContinualConfig
@@ -210,6 +210,20 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     assert continual_learning.make_cells(config)[0].values()["usps"] == "somewhere"
     with pytest.raises(ValueError, match="has the sizes paper, .*got 'cifar100_x'"):
         experiment_config.get_config("cifar100_x")
+
+
+def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
+    config = experiment_config.get_config("smoke")
+    config.run.condense.mesh = {"net": 1, "classes": 1}
+    cells = continual_learning.make_cells(config)
+    for cell in cells:
+        sweep._run_cell(cell, str(tmp_path), None)
+    rows = sweep.write_rows(cells, tmp_path)
+    assert [row["distillation"] for row in rows] == [0.0, 1.0]
+    assert all(len(row["result"]["accuracies_seen"]) == 2 for row in rows)
+    assert (tmp_path / cells[0].name / "memory_1").exists()
+    assert not (tmp_path / cells[1].name / "memory_1").exists()
 
 
 def test_the_report_has_the_papers_figure_beside_ours(tmp_path):
