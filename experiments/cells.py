@@ -23,13 +23,13 @@ class Cell:
         their values name the folder and are unique.
       config: file, relative to the root of the repository.
       changes: other values of some fields of the config, by their dotted names.
-      evaluates: the cell whose sets are evaluated; None where this one makes a set.
+      evaluates: the cells whose sets are evaluated; none where this one makes a set.
     """
 
     labels: dict[str, Any]
     config: str
     changes: dict[str, Any]
-    evaluates: "Cell | None" = None
+    evaluates: tuple["Cell", ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,7 +41,8 @@ class Cell:
         arguments = [f"--config={self.config}"]
         arguments += [f"--config.{name}={v}" for name, v in self.changes.items()]
         if self.evaluates:
-            arguments += ["--mode=evaluate", f"--set={folder / self.evaluates.name}"]
+            sets = ",".join(str(folder / cell.name) for cell in self.evaluates)
+            arguments += ["--mode=evaluate", f"--set={sets}"]
         workdir = f"--workdir={folder / self.name}"
         return [sys.executable, "-m", "dc_jax.main", *arguments, workdir]
 
@@ -84,7 +85,7 @@ class Cell:
         """All that the result follows from, but the code, as JSON has it."""
         inputs = {"config": self.values()}
         if self.evaluates:
-            inputs["set"] = self.evaluates.values()
+            inputs["sets"] = [cell.values() for cell in self.evaluates]
         return json.loads(json.dumps(inputs))
 
 
