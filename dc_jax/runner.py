@@ -121,6 +121,7 @@ def _finish(
     return _save(
         *(config, folder, evaluator, sets, accuracies),
         **facts,
+        training_images=sets[0].labels.size,
         seconds=round(seconds + time.monotonic() - began, 3),
         seconds_condense=round(seconds, 3),
     )

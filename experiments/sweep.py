@@ -102,14 +102,15 @@ def run_cells(
     else:
         results = run_here(open_cells, folder)
     failed = []
-    for cell, failure in results:
-        if failure:
-            failed.append(cell.name)
-            logging.error("%s: %s", cell.name, failure)
-        else:
-            report(config, write_rows(cells, folder), folder)
-    rows = write_rows(cells, folder)
-    print(report(config, rows, folder))
+    try:
+        for cell, failure in results:
+            if failure:
+                failed.append(cell.name)
+                logging.error("%s: %s", cell.name, failure)
+            write_rows(cells, folder)
+    finally:  # Also where it is stopped.
+        rows = write_rows(cells, folder)
+        print(report(config, rows, folder))
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
