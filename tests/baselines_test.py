@@ -238,3 +238,18 @@ def test_the_folder_of_networks_may_change(networks, tmp_path):
 def test_a_network_that_is_not_finite(tmp_path):
     with pytest.raises(FloatingPointError, match=r"evaluation.lr than 1e\+38"):
         _condense(tmp_path, method="herding", **{"evaluation.lr": 1e38})
+
+
+@pytest.mark.parametrize("step", [5, 6, 12])
+def test_the_whole_training_set_on_the_way(step, tmp_path, monkeypatch):
+    changes = {"method": "whole", "evaluation.epochs": 3, "eval_every": 2}
+    result = _condense(tmp_path / "whole", **changes)
+    ((second, last),) = result["accuracies_on_the_way"]
+    assert [[last]] == result["accuracies"]
+    assert second != last
+    with monkeypatch.context() as patch:
+        _stop_after(patch, step)
+        with pytest.raises(Stopped):
+            _condense(tmp_path / "stopped", **changes)
+    continued = _condense(tmp_path / "stopped", **changes)
+    assert continued["accuracies_on_the_way"] == [[second, last]]
