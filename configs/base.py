@@ -58,7 +58,7 @@ def get_config() -> ConfigDict:
     # releases from January to March 2021 had 0.5.
     config.lr_net = 0.01
     config.momentum_net = 0.0
-    # Iterations between evaluations on the way; 0: only at the end.
+    # Iterations (whole: epochs) between evaluations on the way; 0: only at the end.
     config.eval_every = 0
     # Minutes between checkpoints; 0: after every iteration.
     config.checkpoint_minutes = 5.0

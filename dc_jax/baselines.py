@@ -27,7 +27,6 @@ from dc_jax.whole_trainer import WholeTrainer
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    "eval_every",
 )
 
 
@@ -45,6 +44,7 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
             "Training %d network(s) on the whole training set.", config.num_evaluations
         )
     else:
+        unused += ("eval_every",)
         counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
         smallest = int(counts.argmin())
         if counts[smallest] < config.ipc:
@@ -86,7 +86,8 @@ def choose_sets(
     for experiment in range(config.num_experiments):
         state, spent = None, 0.0
         if trainer is not None:
-            state, spent = trainer.train(experiment, config.num_experiments)
+            trained = trainer.train(experiment, config.num_experiments)
+            state, spent = trained.state, trained.seconds
         began = time.monotonic()
         chosen = []
         with signals_kill():
@@ -144,7 +145,7 @@ def whole_accuracies(
     dataset: Dataset,
     layout: Layout,
     protocol: Protocol,
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Trains networks on the whole training set, and tests them.
 
     Args:
@@ -155,17 +156,32 @@ def whole_accuracies(
       protocol: how to train.
 
     Returns:
-      Their accuracies, fractions, `[1, N]`, and the seconds it took.
+      Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
     """
     field = "evaluation" if config.evaluation.network else "network"
-    trainer = WholeTrainer(config, folder, dataset, layout, protocol, field)
-    accuracies, seconds = [], 0.0
+    trainer = WholeTrainer(
+        config,
+        folder,
+        dataset,
+        layout,
+        protocol,
+        field,
+        eval_every=config.eval_every,
+    )
+    accuracies, on_the_way, seconds = [], [], 0.0
     for number in range(config.num_evaluations):
-        state, spent = trainer.train(number, config.num_evaluations)
+        trained = trainer.train(number, config.num_evaluations)
         began = time.monotonic()
-        accuracies.append(trainer.test(state))
-        seconds += spent + time.monotonic() - began
-    return np.array([accuracies]), seconds
+        accuracies.append(trainer.test(trained.state))
+        on_the_way.append(trained.accuracies)
+        seconds += trained.seconds + time.monotonic() - began
+    facts = {
+        "training_images": len(dataset.train_labels),
+        "seconds": round(seconds, 3),
+    }
+    if config.eval_every:
+        facts["accuracies_on_the_way"] = on_the_way
+    return np.array([accuracies]), facts
 
 
 def _feature_trainer(

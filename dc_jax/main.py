@@ -26,10 +26,11 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode", "condense", ["condense", "evaluate"], "Condense, or evaluate a saved set."
 )
-_SET = flags.DEFINE_string(
+_SET = flags.DEFINE_list(
     "set",
-    None,
-    "With --mode=evaluate: a synthetic_set.npz, or a run's folder for all of them.",
+    [],
+    "With --mode=evaluate: a synthetic_set.npz, or a run's folder for all of them; or "
+    "several, joined by commas.",
 )
 
 
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
         if _MODE.value == "condense":
             runner.condense(config, _WORKDIR.value)
         else:
-            runner.evaluate(config, _SET.value, folder=_WORKDIR.value)
+            runner.evaluate(config, *_SET.value, folder=_WORKDIR.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The error in full:", exc_info=True)
         hosts.fail(one_line(error))

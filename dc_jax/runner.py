@@ -111,10 +111,10 @@ def _run_baseline(
     """Chooses, evaluates and saves coresets, or does without; returns the result."""
     dataset = evaluator.dataset
     if config.method == "whole":
-        accuracies, seconds = whole_accuracies(
+        accuracies, facts = whole_accuracies(
             config, folder, dataset, layout, evaluator.protocol
         )
-        return _save(config, folder, evaluator, [], accuracies, seconds=seconds)
+        return _save(config, folder, evaluator, [], accuracies, **facts)
     sets, seconds = choose_sets(config, folder, dataset, layout)
     return _finish(config, folder, evaluator, sets, seconds)
 
@@ -134,8 +134,9 @@ def _finish(
     return _save(
         *(config, folder, evaluator, sets, accuracies),
         **facts,
-        seconds=seconds + time.monotonic() - began,
-        seconds_condense=seconds,
+        training_images=sets[0].labels.size,
+        seconds=round(seconds + time.monotonic() - began, 3),
+        seconds_condense=round(seconds, 3),
     )
 
 
@@ -145,13 +146,13 @@ def _save(
     evaluator: Evaluator,
     sets: list[SyntheticSet],
     accuracies: np.ndarray,
-    **facts: float,
+    **facts: Any,
 ) -> dict[str, Any]:
     """Saves what a run leaves behind; returns the result."""
     result = {
         **workdir.summarise(accuracies),
         "protocol": dataclasses.asdict(evaluator.protocol),
-        **{name: round(value, 3) for name, value in facts.items()},
+        **facts,
     }
     hosts.on_first(
         workdir.save_run,
@@ -164,13 +165,16 @@ def _save(
 
 
 def evaluate(
-    config: Config, set_path: str, *, folder: str | None = None
+    config: Config, *set_paths: str, folder: str | None = None
 ) -> dict[str, Any]:
     """Evaluates saved sets on the test split of the config's dataset.
 
+    One program does it for all sets of a size.
+
     Args:
       config: its dataset, network and evaluation.
-      set_path: a `synthetic_set.npz`, or the folder of a run for all of its sets.
+      *set_paths: each a `synthetic_set.npz`, or the folder of a run for all of its
+        sets.
       folder: where given, a line is added to `evaluations.jsonl` there.
 
     Returns:
@@ -179,17 +183,17 @@ def evaluate(
     Raises:
       ValueError: the set or the config is unusable, or they do not fit.
     """
-    sets = _load_sets(set_path)
+    sets = [(one, path) for path in set_paths for one in _load_sets(path)]
     dataset = _prepare(config)
-    for synthetic in sets:
-        check_fit(synthetic, dataset, set_path)
+    for one, path in sets:
+        check_fit(one, dataset, path)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
     began = time.monotonic()
     result = {
-        **workdir.summarise(evaluate_sets(config, evaluator, sets)),
+        **workdir.summarise(evaluate_sets(config, evaluator, [one for one, _ in sets])),
         "seconds": round(time.monotonic() - began, 3),
-        "set": str(set_path),
+        "set": ",".join(map(str, set_paths)),
         "protocol": dataclasses.asdict(evaluator.protocol),
     }
     if folder:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -38,6 +38,20 @@ _READ_AT_ONCE = 512
 _STREAM = 2**31
 
 
+class Trained(NamedTuple):
+    """A trained network.
+
+    Attributes:
+      state: the last.
+      seconds: that the training took.
+      accuracies: on the test split, every `eval_every` epochs.
+    """
+
+    state: WholeState
+    seconds: float
+    accuracies: list[float]
+
+
 class WholeTrainer:
     """Trains networks on the whole training set, and keeps them.
 
@@ -54,6 +68,8 @@ class WholeTrainer:
         layout: Layout,
         protocol: Protocol,
         field: str,
+        *,
+        eval_every: int = 0,
     ):
         """Makes one for a run.
 
@@ -64,10 +80,11 @@ class WholeTrainer:
           layout: the devices.
           protocol: how to train.
           field: whose network: `network` or `evaluation`, see `make_parts`.
+          eval_every: epochs between tests on the way; 0: none.
         """
         self._network, self._execution = make_parts(config, dataset, field, layout)
         self.dataset, self.epochs = dataset, protocol.epochs + 1
-        self._config, self._layout = config, layout
+        self._config, self._layout, self._eval_every = config, layout, eval_every
         self._batch_size = protocol.batch_size
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
         self._made_with = {
@@ -75,6 +92,8 @@ class WholeTrainer:
             "dataset": dataset.checksum(),
             "protocol": dataclasses.asdict(protocol),
         }
+        if eval_every:
+            self._made_with["eval_every"] = eval_every
         text = json.dumps(self._made_with, sort_keys=True)
         networks = Path(config.coreset.networks or folder / "networks")
         self._folder = networks / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -131,20 +150,16 @@ class WholeTrainer:
         features, logits = map(np.concatenate, zip(*chunks, strict=True))
         return features, logits
 
-    def train(self, number: int, total: int) -> tuple[WholeState, float]:
+    def train(self, number: int, total: int) -> Trained:
         """Trains a network, or goes on with it, or finds it trained.
 
         Args:
           number: of the network; those of other numbers are independent of it.
           total: how many networks there will be.
 
-        Returns:
-          The trained network, and the seconds it took.
-
         Raises:
           Stopped: by a signal; the state is saved.
           FloatingPointError: the network is not finite.
-          ValueError: another process trains it.
         """
         stream = jax.random.fold_in(jax.random.key(self._config.seed), _STREAM)
         init_key, train_key = jax.random.split(jax.random.fold_in(stream, number))
@@ -153,14 +168,12 @@ class WholeTrainer:
             recipe, init_key, self.dataset.image_shape, len(self.dataset.train_labels)
         )
         folder = self._folder / str(number)
-        checkpointer = Checkpointer(folder / "checkpoints", keep=1)
-        try:
-            with _in_use(folder):
+        with _in_use(folder):
+            checkpointer = Checkpointer(folder / "checkpoints", keep=1)
+            with contextlib.closing(checkpointer):
                 training = _Training(self._config, checkpointer, self._put(state))
                 title = f"Network {number + 1} of {total}"
                 self._run(training, train_key, title)
-        finally:
-            checkpointer.close()
         leaves = jax.tree.leaves(training.state.network.variables)
         if not all(np.isfinite(leaf).all() for leaf in map(np.asarray, leaves)):
             raise FloatingPointError(
@@ -168,7 +181,7 @@ class WholeTrainer:
                 "try a smaller config.evaluation.lr than "
                 f"{self._config.evaluation.lr:g}."
             )
-        return training.state, training.seconds()
+        return Trained(training.state, training.seconds(), training.accuracies)
 
     def _run(self, training: "_Training", key: jax.Array, title: str) -> None:
         """Trains to the end."""
@@ -186,6 +199,8 @@ class WholeTrainer:
                     order = self._order(epoch_key)
                 self._update(training, epoch, batch, order, epoch_key)
                 is_last = batch == self._num_batches - 1
+                if is_last and self._eval_every and (epoch + 1) % self._eval_every == 0:
+                    training.accuracies.append(self.test(training.state))
                 is_waited = is_last or step % _BATCHES_AHEAD == 0
                 if is_waited and not signals.wait(training.state.network.step):
                     training.save(self._made_with)
@@ -234,6 +249,7 @@ class _Training:
     Attributes:
       state: the last.
       step: batches so far.
+      accuracies: on the test split, so far.
     """
 
     def __init__(self, config: Config, checkpointer: Checkpointer, state: WholeState):
@@ -241,7 +257,9 @@ class _Training:
         restored = checkpointer.restore(state)
         self.state = state if restored is None else restored.state
         self.step = 0 if restored is None else restored.step
-        before = 0.0 if restored is None else restored.meta["seconds"]
+        meta = {} if restored is None else restored.meta
+        self.accuracies: list[float] = meta.get("accuracies", [])
+        before = meta.get("seconds", 0.0)
         self._began, self._saved = time.monotonic() - before, time.monotonic()
 
     def seconds(self) -> float:
@@ -253,7 +271,11 @@ class _Training:
             self.save(made_with)
 
     def save(self, made_with: dict[str, Any]) -> None:
-        meta = {"seconds": self.seconds(), "made_with": made_with}
+        meta = {
+            "seconds": self.seconds(),
+            "accuracies": self.accuracies,
+            "made_with": made_with,
+        }
         self._checkpointer.save(self.step, self.state, meta)
         hosts.on_first(self._checkpointer.wait)
         self._saved = time.monotonic()
@@ -261,8 +283,8 @@ class _Training:
 
 @contextlib.contextmanager
 def _in_use(folder: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder of a network."""
+    """Waits for other processes that train this network, and keeps them out."""
     with contextlib.ExitStack() as stack:
-        locked = workdir.locked(folder, "config.coreset.networks")
+        locked = workdir.locked(folder, waits=True)
         hosts.on_first(lambda: stack.enter_context(locked))
         yield

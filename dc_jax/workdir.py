@@ -49,12 +49,12 @@ def entered(config: Config, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, name: str = "--workdir") -> Iterator[None]:
+def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Keeps other processes out of the folder, which is created where needed.
 
     Args:
       folder: which.
-      name: what chose it.
+      waits: whether to wait for another process that is in it.
 
     Raises:
       ValueError: another process is in it.
@@ -64,10 +64,13 @@ def locked(folder: Path, name: str = "--workdir") -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"{name}={folder} is in use by another process: wait for it, stop "
-                "it, or choose another folder."
-            ) from None
+            if not waits:
+                raise ValueError(
+                    f"--workdir={folder} is in use by another process: wait for it, "
+                    "stop it, or choose another folder."
+                ) from None
+            logging.info("Waiting for another process that uses %s.", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

@@ -11,6 +11,7 @@ Workloads, on random images of FashionMNIST's shapes, with the paper's ConvNet:
   inner_epoch  an epoch of training on the synthetic set, as between outer steps
   eval_epoch   an epoch of the training of evaluation networks
   test_10k     a pass over 10,000 test images
+  dm_step      an iteration of distribution matching, without augmentation
 
 Every workload has a process of its own for each system. Both are made ready and warm,
 then asked in turn, while the other waits; nothing else should run on the machine.

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-WORKLOADS = ("outer_step", "inner_epoch", "eval_epoch", "test_10k")
+WORKLOADS = ("outer_step", "inner_epoch", "eval_epoch", "test_10k", "dm_step")
 
 
 @dataclasses.dataclass(frozen=True)

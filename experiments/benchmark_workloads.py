@@ -5,6 +5,7 @@ algorithm on one device. It returns a jitted function and its arguments, which a
 the device. All are pure, so every run does the same work.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -68,14 +69,14 @@ def _direct_flops(case: Case) -> int:
 
 def outer_step(case: Case, *, counted: bool) -> Program:
     """An iteration of one outer step: fresh networks, real batches, one update."""
+    return _step(case, make_config(case, counted=counted))
+
+
+def dm_step(case: Case, *, counted: bool) -> Program:
+    """An iteration of distribution matching, without augmentation."""
     config = make_config(case, counted=counted)
-    dataset = random_dataset(case, real_per_class=case.real_per_class)
-    network, execution = _make_parts(config, dataset)
-    method = make_method(config, network, execution)
-    init, step = compile_method(method, execution)
-    store = make_store(dataset, execution.layout)
-    init_key, step_key, _ = experiment_keys(config, 0)
-    return step, (init(store, init_key[None]), store, step_key[None], jnp.int32(0))
+    changes = {"method": "dm", "augmentation": "none"}
+    return _step(case, dataclasses.replace(config, **changes))
 
 
 def inner_epoch(case: Case, *, counted: bool) -> Program:
@@ -133,6 +134,7 @@ PROGRAMS: dict[str, Callable[..., Program]] = {
     "inner_epoch": inner_epoch,
     "eval_epoch": eval_epoch,
     "test_10k": test_10k,
+    "dm_step": dm_step,
     "matmul": matmul,
 }
 
@@ -180,6 +182,17 @@ def _make_parts(config: Config, dataset: Dataset) -> tuple[nn.Module, Execution]
     """Returns the network, and how to run it on all devices."""
     layout = make_layout(config, dataset.num_classes)
     return make_parts(config, dataset, "network", layout)
+
+
+def _step(case: Case, config: Config) -> Program:
+    """An iteration of the config's method."""
+    dataset = random_dataset(case, real_per_class=case.real_per_class)
+    network, execution = _make_parts(config, dataset)
+    method = make_method(config, network, execution)
+    init, step = compile_method(method, execution)
+    store = make_store(dataset, execution.layout)
+    init_key, step_key, _ = experiment_keys(config, 0)
+    return step, (init(store, init_key[None]), store, step_key[None], jnp.int32(0))
 
 
 def _compiled(function: Callable[..., Any], execution: Execution) -> Any:

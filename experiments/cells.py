@@ -24,16 +24,16 @@ class Cell:
         their values name the folder and are unique.
       config: file, relative to the root of the repository.
       changes: other values of some fields of the config, by their dotted names.
-      evaluates: the cell whose sets are evaluated, or used; None where this one makes
+      evaluates: the cells whose sets are evaluated, or used; none where this one makes
         its own.
       module: the command. One that is not the main one takes `--config`, `--workdir`
-        and `--set`, writes `result.json`, and has `run(values, folder, sets=None)`.
+        and `--set`, writes `result.json`, and has `run(values, folder, *sets)`.
     """
 
     labels: dict[str, Any]
     config: str
     changes: dict[str, Any]
-    evaluates: "Cell | None" = None
+    evaluates: tuple["Cell", ...] = ()
     module: str = MAIN
 
     @property
@@ -47,7 +47,8 @@ class Cell:
         arguments += [f"--config.{name}={v}" for name, v in self.changes.items()]
         if self.evaluates:
             mode = ["--mode=evaluate"] if self._is_evaluation else []
-            arguments += [*mode, f"--set={folder / self.evaluates.name}"]
+            sets = ",".join(str(folder / cell.name) for cell in self.evaluates)
+            arguments += [*mode, f"--set={sets}"]
         workdir = f"--workdir={folder / self.name}"
         return [sys.executable, "-m", self.module, *arguments, workdir]
 
@@ -88,13 +89,13 @@ class Cell:
 
     @property
     def _is_evaluation(self) -> bool:
-        return self.evaluates is not None and self.module == MAIN
+        return bool(self.evaluates) and self.module == MAIN
 
     def _inputs(self) -> dict[str, Any]:
         """All that the result follows from, but the code, as JSON has it."""
         inputs = {"config": self.values()}
         if self.evaluates:
-            inputs["set"] = self.evaluates.values()
+            inputs["sets"] = [cell.values() for cell in self.evaluates]
         return json.loads(json.dumps(inputs))
 
 

@@ -29,7 +29,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     cells, run = [], {name: value for name, value in given if value is not None}
     for seed in config.seeds:
         for method in config.methods:
-            first = None
+            first = ()
             for weight in config.distillation:
                 labels = {
                     "scenario": config.scenario,
@@ -51,7 +51,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
                         module="experiments.continual_run",
                     )
                 )
-                first = first or cells[-1]
+                first = first or (cells[-1],)
     return cells
 
 

@@ -49,9 +49,7 @@ def main() -> None:
     app.run(command, flags_parser=parse_flags)
 
 
-def run(
-    values: dict[str, Any], folder: str, *, sets: str | None = None
-) -> dict[str, Any]:
+def run(values: dict[str, Any], folder: str, sets: str | None = None) -> dict[str, Any]:
     """Learns all tasks, see `continual.run`."""
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from experiments import continual

@@ -33,7 +33,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
         for network in networks:
             labels = {"set": name, "tested with": network}
             testing = changes | {"evaluation.network": network}
-            cells.append(Cell(labels, file, testing, evaluates=making))
+            cells.append(Cell(labels, file, testing, evaluates=(making,)))
     return cells
 
 

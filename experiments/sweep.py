@@ -29,6 +29,8 @@ def main(
     make_cells: Callable[[ConfigDict], list[Cell]],
     report: Callable[[ConfigDict, list[Row], Path], str],
     default: str,
+    *,
+    make_more: Callable[[ConfigDict, list[Row]], list[Cell]] = lambda *_: [],
 ) -> None:
     """Runs an experiment as a command.
 
@@ -37,6 +39,7 @@ def main(
       report: writes tables and figures of what is done into a folder; returns the
         table.
       default: the experiment's config, a file of `configs/`.
+      make_more: returns runs that follow from the rows of all the others.
     """
     config = config_flags.DEFINE_config_file("config", default, "The experiment.")
     # Here and not above: an import of this module is to define no flags.
@@ -61,24 +64,36 @@ def main(
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
         try:
-            _run(config.value, make_cells, report, flags.FLAGS)
+            cells = make_cells(config.value)
+            rows = run_cells(config.value, cells, report, flags.FLAGS)
+            if rows is not None:
+                more = make_more(config.value, rows)
+                if more:
+                    run_cells(config.value, cells + more, report, flags.FLAGS)
         except (ValueError, KeyError, OSError) as error:
             sys.exit(f"error: {one_line(error)}")
 
     app.run(run, flags_parser=parse_flags)
 
 
-def _run(
-    config: ConfigDict, make_cells: Any, report: Any, options: flags.FlagValues
-) -> None:
+def run_cells(
+    config: ConfigDict, cells: list[Cell], report: Any, options: flags.FlagValues
+) -> list[Row] | None:
+    """Runs the cells that are not done, or only prints their commands.
+
+    Returns:
+      The rows of all; None if not all are done.
+
+    Raises:
+      ValueError: some failed.
+    """
     folder = Path(options.output)
-    cells = make_cells(config)
     check_cells(cells)
     open_cells = [cell for cell in cells if cell.read_result(folder) is None]
     if options.list:
         for cell in open_cells:
             print(shlex.join(cell.command(folder)))
-        return
+        return None if open_cells else write_rows(cells, folder)
     logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
     folder.mkdir(parents=True, exist_ok=True)
     if options.ray and open_cells:
@@ -88,18 +103,21 @@ def _run(
     else:
         results = run_here(open_cells, folder)
     failed = []
-    for cell, failure in results:
-        if failure:
-            failed.append(cell.name)
-            logging.error("%s: %s", cell.name, failure)
-        else:
-            report(config, write_rows(cells, folder), folder)
-    print(report(config, write_rows(cells, folder), folder))
+    try:
+        for cell, failure in results:
+            if failure:
+                failed.append(cell.name)
+                logging.error("%s: %s", cell.name, failure)
+            write_rows(cells, folder)
+    finally:  # Also where it is stopped.
+        rows = write_rows(cells, folder)
+        print(report(config, rows, folder))
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
             f"log.txt in their folders; the same command tries them again."
         )
+    return rows
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -113,8 +131,9 @@ def check_cells(cells: list[Cell]) -> None:
     for cell in cells:
         if cell.name in seen:
             raise ValueError(f"two cells are named {cell.name}.")
-        if cell.evaluates and cell.evaluates.name not in seen:
-            raise ValueError(f"{cell.name} evaluates {cell.evaluates.name}: not there.")
+        for other in cell.evaluates:
+            if other.name not in seen:
+                raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
         cell.values()
         seen.add(cell.name)
 
@@ -122,8 +141,9 @@ def check_cells(cells: list[Cell]) -> None:
 def run_here(cells: list[Cell], folder: Path) -> Iterator[tuple[Cell, str | None]]:
     """Runs cells one after another; yields each with what went wrong, or None."""
     for cell in cells:
-        if cell.evaluates and cell.evaluates.read_result(folder) is None:
-            yield cell, f"there is no set of {cell.evaluates.name}."
+        unmade = [c.name for c in cell.evaluates if c.read_result(folder) is None]
+        if unmade:
+            yield cell, f"there is no set of {', '.join(unmade)}."
             continue
         logging.info("%s", cell.name)
         log = folder / cell.name / "log.txt"
@@ -183,8 +203,8 @@ def run_on_ray(
     try:
         tasks: dict[str, Any] = {}
         for cell in cells:
-            before = tasks.get(cell.evaluates.name) if cell.evaluates else None
-            tasks[cell.name] = task.remote(cell, str(folder.absolute()), before)
+            before = [tasks[c.name] for c in cell.evaluates if c.name in tasks]
+            tasks[cell.name] = task.remote(cell, str(folder.absolute()), *before)
         waiting = {tasks[cell.name]: cell for cell in cells}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
@@ -217,18 +237,18 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
     return options
 
 
-def _run_cell(cell: Cell, folder: str, _: Any) -> None:
+def _run_cell(cell: Cell, folder: str, *_: Any) -> None:
     """Runs a cell in this process: with it, the lock of the workdir goes."""
     from dc_jax import parallel, runner
     from dc_jax.config import Config
 
     parallel.use_cpu_cores()
     values, own = cell.values(), str(Path(folder) / cell.name)
-    sets = str(Path(folder) / cell.evaluates.name) if cell.evaluates else None
+    sets = [str(Path(folder) / other.name) for other in cell.evaluates]
     if cell.module != MAIN:
-        importlib.import_module(cell.module).run(values, own, sets=sets)
+        importlib.import_module(cell.module).run(values, own, *sets)
     elif sets:
-        runner.evaluate(Config.create(values), sets, folder=own)
+        runner.evaluate(Config.create(values), *sets, folder=own)
     else:
         runner.condense(Config.create(values), own)
     cell.finish(Path(folder))

@@ -34,8 +34,11 @@ class ConvNet(nn.Module):
         side = (32 if is_padded else case.side) // 2**case.depth
         self.classifier = nn.Linear(case.width * side**2, case.classes)
 
+    def embed(self, x: torch.Tensor) -> torch.Tensor:
+        return self.features(x).flatten(1)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.features(x).flatten(1))
+        return self.classifier(self.embed(x))
 
 
 def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
@@ -101,11 +104,37 @@ def test_10k(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
     return run
 
 
+def dm_step(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
+    """One update of the images by distribution matching, without augmentation."""
+    real = torch.randn(case.classes, case.batch_real, 1, case.side, case.side)
+    images, _ = _synthetic_set(case)
+    images.requires_grad_()
+    optimiser = torch.optim.SGD([images], lr=1.0, momentum=0.5)
+
+    def match(network: ConvNet) -> torch.Tensor:
+        loss = torch.zeros(())
+        for label in range(case.classes):
+            with torch.no_grad():
+                target = network.embed(real[label]).mean(0)
+            synthetic = images[label * case.ipc : (label + 1) * case.ipc]
+            loss = loss + ((network.embed(synthetic).mean(0) - target) ** 2).sum()
+        return loss
+
+    def run() -> None:
+        optimiser.zero_grad()
+        for network in networks:
+            (match(network) / len(networks)).backward(inputs=[images])
+        optimiser.step()
+
+    return run
+
+
 WORKLOADS = {
     "outer_step": outer_step,
     "inner_epoch": inner_epoch,
     "eval_epoch": eval_epoch,
     "test_10k": test_10k,
+    "dm_step": dm_step,
 }
 
 

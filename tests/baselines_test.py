@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -203,15 +204,27 @@ def test_an_unknown_method_is_told_of_all():
         assert name in str(error.value)
 
 
-def test_a_network_is_trained_by_one_process_at_a_time(tmp_path):
+def test_a_network_is_trained_by_one_process_at_a_time(tmp_path, monkeypatch):
     networks = tmp_path / "networks"
     _condense(tmp_path / "first", networks, method="herding")
     (folder,) = (path.parent for path in networks.rglob(".lock"))
-    with (
-        workdir.locked(folder),
-        pytest.raises(ValueError, match="config.coreset.networks=.* is in use"),
-    ):
-        _condense(tmp_path / "second", networks, method="herding", ipc=1)
+    other, ended = workdir.locked(folder), []
+
+    def end():
+        ended.append(True)
+        other.__exit__(None, None, None)
+
+    def begin(text, *args):
+        if "Waiting" in text:
+            threading.Timer(0.5, end).start()
+
+    monkeypatch.setattr(workdir.logging, "info", begin)
+    other.__enter__()
+    _condense(tmp_path / "second", networks, method="herding")
+    assert ended
+    np.testing.assert_array_equal(
+        _indices(tmp_path / "second"), _indices(tmp_path / "first")
+    )
 
 
 def test_the_folder_of_networks_may_change(networks, tmp_path):
@@ -225,3 +238,18 @@ def test_the_folder_of_networks_may_change(networks, tmp_path):
 def test_a_network_that_is_not_finite(tmp_path):
     with pytest.raises(FloatingPointError, match=r"evaluation.lr than 1e\+38"):
         _condense(tmp_path, method="herding", **{"evaluation.lr": 1e38})
+
+
+@pytest.mark.parametrize("step", [5, 6, 12])
+def test_the_whole_training_set_on_the_way(step, tmp_path, monkeypatch):
+    changes = {"method": "whole", "evaluation.epochs": 3, "eval_every": 2}
+    result = _condense(tmp_path / "whole", **changes)
+    ((second, last),) = result["accuracies_on_the_way"]
+    assert [[last]] == result["accuracies"]
+    assert second != last
+    with monkeypatch.context() as patch:
+        _stop_after(patch, step)
+        with pytest.raises(Stopped):
+            _condense(tmp_path / "stopped", **changes)
+    continued = _condense(tmp_path / "stopped", **changes)
+    assert continued["accuracies_on_the_way"] == [[second, last]]

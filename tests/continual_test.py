@@ -197,7 +197,7 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     sweep.check_cells(cells)
     assert len(cells) == 5 * 2 * 2
     first, second = cells[:2]
-    assert (first.evaluates, second.evaluates) == (None, first)
+    assert (first.evaluates, second.evaluates) == ((), (first,))
     assert first.labels["memory"] == second.labels["memory"] == "herding"
     command = second.command(tmp_path)
     assert command[1:3] == ["-m", "experiments.continual_run"]

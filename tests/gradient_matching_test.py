@@ -399,11 +399,6 @@ def test_init_real_takes_distinct_images_of_the_class():
     assert np.any(images != other)
 
 
-def test_unknown_method():
-    with pytest.raises(ValueError, match="config.method must be one of dc, .*got 'dd'"):
-        _make_method(method="dd")
-
-
 def test_method_is_the_one_of_the_config(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", lambda config, *_: config.method)
     assert _make_method(method="mine") == "mine"

@@ -50,7 +50,7 @@ def _case(name, implementation, dtype):
 
     def update(variables):
         """The gradient of a batch, and the variables with new batch statistics."""
-        return train._train_gradient(recipe, variables, IMAGES, LABELS)
+        return train._train_gradient(recipe, variables, IMAGES, LABELS)[:2]
 
     shapes = jax.eval_shape(network.init, jax.random.key(0), IMAGES)
     return match, update, shapes

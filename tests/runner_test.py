@@ -113,6 +113,7 @@ def test_result_file(whole):
     assert result["num_experiments"] == 2
     assert result["num_evaluations"] == 2
     assert result["iterations"] == 4
+    assert result["training_images"] == 10
     assert result["seconds"] >= result["seconds_condense"] > 0
 
 
@@ -131,6 +132,11 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path):
     # Of a folder all sets, each with the networks that it had.
     evaluation = runner.evaluate(config, str(whole))
     assert evaluation["accuracies"] == result["accuracies"]
+    # Of several paths the sets follow one another.
+    evaluation = runner.evaluate(config, str(whole), path)
+    assert evaluation["accuracies"][:2] == result["accuracies"]
+    assert evaluation["num_experiments"] == 3
+    assert evaluation["set"] == f"{whole},{path}"
 
 
 @pytest.mark.parametrize("init", ["noise", "real"])

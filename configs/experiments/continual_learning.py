@@ -17,7 +17,7 @@ _CPU = {
     "condense": {
         "network": {"name": "ConvNetW32D2"},
         "init": "real",
-        "iterations": 50,
+        "iterations": 200,
         "inner_loop": 10,
         "batch_real": 128,
         "coreset": {"epochs": 5},

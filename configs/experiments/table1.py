@@ -7,6 +7,8 @@ python -m experiments.table1 --output=runs/table1 \
 from ml_collections import ConfigDict
 
 METHODS = ("random", "herding", "k_center", "forgetting", "dc", "whole")
+# Forgetting by its other rule, which is not a method of its own.
+_FORGETTING_ZERO = {"method": "forgetting", "coreset": {"never_learned": "zero"}}
 
 
 def get_config(size: str = "paper") -> ConfigDict:
@@ -16,26 +18,41 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.datasets = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
     config.ipc = (1, 10, 50)
     config.methods = METHODS
-    # Fields of all runs, and of those of a method.
-    config.run = {}
+    # Fields of all runs, and of those of a method. All share the networks that are
+    # trained on the whole set.
+    config.run = {"coreset": {"networks": "runs/networks"}}
     config.method = {}
     if size == "cpu":
         config.datasets = ("fashion_mnist",)
         config.ipc = (1, 10)
-        config.run = {"num_experiments": 1}
-        config.method = {"dc": {"iterations": 300}}
+        config.methods = (*METHODS[:4], "forgetting_zero", "whole", "dm", "dsa", "dc")
+        config.run.num_experiments = 1
+        config.method = {
+            "random": {"num_experiments": 5, "num_evaluations": 4},
+            "forgetting_zero": _FORGETTING_ZERO,
+            # An epoch more is run: as many as for the coresets, by the same network.
+            "whole": {"evaluation": {"epochs": 19}, "num_evaluations": 1},
+            "dc": {"iterations": 300},
+            "dsa": {"iterations": 300, "num_evaluations": 5},
+            "dm": {"iterations": 1000, "num_evaluations": 5},
+        }
     elif size == "smoke":
         config.datasets = ("digits",)
         config.ipc = (1,)
-        config.methods = ("dc",)
+        config.methods = ("random", "herding", "forgetting_zero", "whole", "dc")
         config.run = {
             "num_experiments": 1,
             "num_evaluations": 2,
             "network": {"name": "MLP"},
             "evaluation": {"epochs": 2},
             "batch_real": 8,
+            "coreset": {"epochs": 2},
         }
-        config.method = {"dc": {"iterations": 2}}
+        config.method = {
+            "dc": {"iterations": 2},
+            "forgetting_zero": _FORGETTING_ZERO,
+            "whole": {"num_evaluations": 1},
+        }
     elif size != "paper":
         raise ValueError(f"table1 has the sizes paper, cpu and smoke, got {size!r}.")
     return config

@@ -1,0 +1,80 @@
+"""Table 4: the search of 720 ConvNets; `paper`, `cpu` (48 of them) or `smoke`.
+
+  python -m experiments.architecture_search --output=runs/search \
+      --config=configs/experiments/architecture_search.py:cpu
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(size: str = "paper") -> ConfigDict:
+    """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    config = ConfigDict()
+    # File of configs/.
+    config.dataset = "cifar10"
+    # Held-out training images, by which networks are ranked.
+    config.validation = 5000
+    # Suffixes of the ConvNets.
+    config.space = (
+        ("W32", "W64", "W128", "W256"),
+        ("D1", "D2", "D3", "D4"),
+        ("AS", "AR", "AL"),
+        ("NN", "BN", "LN", "IN", "GN"),
+        ("NP", "MP", "AP"),
+    )
+    # Fields of all runs; of those that make the sets, by the names of the proxies; of
+    # those that train networks on the sets, and on the whole training set but the
+    # held-out images; and of those that train the best on all training images.
+    config.run = {"ipc": 10, "num_experiments": 1}
+    config.proxies = {
+        "random": {"method": "random"},
+        "herding": {"method": "herding"},
+        "dc": {"method": "dc", "iterations": 500},
+    }
+    # An epoch more is run.
+    config.on_sets = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
+    config.on_whole = {
+        "num_evaluations": 5,
+        "evaluation": {"epochs": 99},
+        "eval_every": 1,
+    }
+    config.on_everything = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
+    # Epochs of training on the whole set that early stopping has.
+    config.early = 1
+    if size == "cpu":
+        config.dataset = "fashion_mnist"
+        config.space = (
+            ("W16", "W32"),
+            ("D1", "D2"),
+            ("AS", "AR", "AL"),
+            ("NN", "IN"),
+            ("MP", "AP"),
+        )
+        config.run.network = {"name": "ConvNetW32D2"}
+        config.proxies.herding.coreset = {"epochs": 3}
+        config.proxies.dc = {"method": "dc", "iterations": 30, "batch_real": 64}
+        config.on_sets.num_evaluations = 2
+        config.on_whole = {
+            "num_evaluations": 1,
+            "evaluation": {"epochs": 3},
+            "eval_every": 1,
+        }
+        config.on_everything = {"num_evaluations": 1, "evaluation": {"epochs": 4}}
+    elif size == "smoke":
+        config.dataset = "digits"
+        config.validation = 200
+        config.space = (
+            ("W8",),
+            ("D1",),
+            ("AS", "AR"),
+            ("NN",),
+            ("MP", "AP"),
+        )
+        config.run = {"ipc": 1, "num_experiments": 1, "network": {"name": "MLP"}}
+        config.proxies = {"random": {"method": "random"}}
+        fields = {"num_evaluations": 1, "evaluation": {"epochs": 2}}
+        config.on_sets = config.on_everything = fields
+        config.on_whole = fields | {"eval_every": 1}
+    elif size != "paper":
+        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
+    return config

@@ -1,0 +1,232 @@
+"""Table 4 of the paper: which ConvNet is best, told by training all on a small set.
+
+  python -m experiments.architecture_search --output=runs/search
+
+Every network of the space is trained on each small set, its proxies, and on the whole
+training set. A proxy is good if it ranks the networks as the whole set does. All rank
+by held-out training images; the network that each takes for the best is then trained on
+all training images, and tested.
+"""
+
+import functools
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy import stats
+
+from experiments import sweep, tables
+from experiments.cells import Cell, flatten
+from experiments.paper import TABLE4, Search
+
+WHOLE, EARLY = "whole", "early stopping"
+# What a row of the sweep has trained its network on.
+_SETS, _EVERYTHING = "sets", "everything"
+_TOP = 10
+_RESAMPLES = 2000
+
+
+def networks(space: Iterable[Iterable[str]]) -> list[str]:
+    """Returns the names of all networks of a space, a suffix of each of its axes."""
+    return [f"ConvNet{''.join(parts)}" for parts in itertools.product(*space)]
+
+
+def make_cells(config: ConfigDict) -> list[Cell]:
+    """Returns the runs that make the sets, and two of each network."""
+    file = f"configs/{config.dataset}.py"
+    run = flatten(config.run) | {"dataset.validation": config.validation}
+    sets = [
+        Cell({"set": name}, file, run | flatten(fields) | {"num_evaluations": 1})
+        for name, fields in config.proxies.items()
+    ]
+    cells = list(sets)
+    for name in networks(config.space):
+        changes = run | {"evaluation.network": name}
+        on_sets = changes | flatten(config.on_sets)
+        on_whole = changes | flatten(config.on_whole) | {"method": "whole"}
+        labels = {"network": name, "trained on": _SETS}
+        cells.append(Cell(labels, file, on_sets, evaluates=tuple(sets)))
+        cells.append(Cell(labels | {"trained on": WHOLE}, file, on_whole))
+    return cells
+
+
+def make_more(config: ConfigDict, rows: list[sweep.Row]) -> list[Cell]:
+    """Returns the runs that train the best networks on all training images."""
+    scores = find_scores(config, rows).values()
+    best = dict.fromkeys(max(one, key=one.get) for one in scores)
+    changes = flatten(config.run) | flatten(config.on_everything) | {"method": "whole"}
+    return [
+        Cell(
+            {"network": name, "trained on": _EVERYTHING},
+            f"configs/{config.dataset}.py",
+            changes | {"evaluation.network": name},
+        )
+        for name in best
+    ]
+
+
+def _results(rows: list[sweep.Row], trained_on: str) -> dict[str, dict]:
+    """Returns the results of the networks, by their names."""
+    return {
+        row["network"]: row["result"]
+        for row in rows
+        if row.get("trained on") == trained_on
+    }
+
+
+def find_scores(
+    config: ConfigDict, rows: list[sweep.Row]
+) -> dict[str, dict[str, float]]:
+    """Returns how each proxy ranks the networks: accuracy on held-out images, by name.
+
+    Of the networks of which everything is done.
+    """
+    on_sets, on_whole = _results(rows, _SETS), _results(rows, WHOLE)
+    names = [name for name in on_sets if name in on_whole]
+    scores = {
+        proxy: {n: float(np.mean(on_sets[n]["accuracies"][place])) for n in names}
+        for place, proxy in enumerate(config.proxies)
+    }
+    scores[EARLY] = {
+        n: float(
+            np.mean([a[config.early - 1] for a in on_whole[n]["accuracies_on_the_way"]])
+        )
+        for n in names
+    }
+    scores[WHOLE] = {n: on_whole[n]["accuracy_mean"] for n in names}
+    return scores
+
+
+def rank_correlation(proxy: np.ndarray, whole: np.ndarray, top: int) -> float:
+    """Returns Spearman's correlation over the networks that a proxy has at the top.
+
+    Args:
+      proxy: accuracy of each network. Shape `[n]`.
+      whole: the same, trained on the whole set. Shape `[n]`.
+      top: how many.
+
+    Returns:
+      NaN where all of a kind are equal.
+    """
+    best = np.argsort(-proxy, kind="stable")[:top]
+    if np.ptp(proxy[best]) == 0 or np.ptp(whole[best]) == 0:
+        return float("nan")
+    return float(stats.spearmanr(proxy[best], whole[best]).statistic)
+
+
+def interval(proxy: np.ndarray, whole: np.ndarray, top: int) -> tuple[float, float]:
+    """Returns the 95 % bootstrap interval of `rank_correlation` over networks.
+
+    NaN for fewer than ten networks, of which samples are too often all the same.
+    """
+    if len(proxy) < _TOP:
+        return float("nan"), float("nan")
+    result = stats.bootstrap(
+        (proxy, whole),
+        functools.partial(rank_correlation, top=top),
+        paired=True,
+        vectorized=False,
+        n_resamples=_RESAMPLES,
+        method="percentile",
+        rng=0,
+    )
+    return tuple(map(float, result.confidence_interval))
+
+
+def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+    """Writes the figure and the table, and returns the table."""
+    scores = find_scores(config, rows)
+    if len(scores[WHOLE]) < 2:
+        return f"{len(scores[WHOLE])} of {len(networks(config.space))} networks."
+    _plot(scores, folder / "architecture_search.png")
+    everything = _results(rows, _EVERYTHING)
+    lines = []
+    for proxy, accuracies in scores.items():
+        best = max(accuracies, key=accuracies.get)
+        paper = TABLE4.get(proxy, Search("–", "–", "–", "–"))
+        retrained = everything.get(best)
+        lines.append(
+            [
+                proxy,
+                *_correlations(accuracies, scores[WHOLE], paper),
+                best,
+                f"{100 * scores[WHOLE][best]:.1f}",
+                (f"{100 * retrained['accuracy_mean']:.1f}" if retrained else "?")
+                + f" ({paper.accuracy})",
+                f"{_minutes(config, rows, proxy):.1f} ({paper.minutes})",
+                f"{_images(rows, proxy)} ({paper.images})",
+            ]
+        )
+    head = (
+        *("proxy", "Spearman, all", f"Spearman, top {_TOP}", "best network"),
+        *("on held-out images, %", "on test images, %", "minutes", "images stored"),
+    )
+    text = (
+        f"{tables.markdown(head, lines)}\n\n{len(scores[WHOLE])} networks; Spearman's "
+        "rank correlation with training on the whole set, with the 95 % interval of a "
+        "bootstrap over networks. The best network, trained on the whole set. In "
+        "brackets the paper's, of 720 networks on CIFAR-10.\n"
+    )
+    (folder / "architecture_search.md").write_text(text, "utf-8")
+    return text
+
+
+def _correlations(proxy: dict, whole: dict, paper: Search) -> list[str]:
+    """Returns the correlations over all and over the top, as text."""
+    arrays = (np.array(list(proxy.values())), np.array(list(whole.values())))
+    texts = []
+    for top in (len(whole), _TOP):
+        low, high = interval(*arrays, top)
+        value = rank_correlation(*arrays, top)
+        spread = f", {low:.2f} to {high:.2f}" if np.isfinite(low) else ""
+        texts.append(f"{value:.2f}{spread}")
+    texts[1] += f" ({paper.correlation})"
+    return texts
+
+
+def _minutes(config: ConfigDict, rows: list[sweep.Row], proxy: str) -> float:
+    """Returns the time to train and test all networks once for a ranking."""
+    if proxy in (WHOLE, EARLY):
+        results = _results(rows, WHOLE).values()
+        seconds = sum(result["seconds"] for result in results)
+        epochs = len(next(iter(results))["accuracies_on_the_way"][0])
+        return seconds / 60 * (config.early / epochs if proxy == EARLY else 1)
+    seconds = sum(result["seconds"] for result in _results(rows, _SETS).values())
+    return seconds / 60 / len(config.proxies)
+
+
+def _images(rows: list[sweep.Row], proxy: str) -> int:
+    """Returns how many images are kept to train on."""
+    if proxy in (WHOLE, EARLY):
+        result = next(iter(_results(rows, WHOLE).values()))
+    else:
+        (result,) = (row["result"] for row in rows if row.get("set") == proxy)
+    return result["training_images"]
+
+
+def _plot(scores: dict[str, dict[str, float]], path: Path) -> None:
+    # Not before: it takes long to import.
+    from matplotlib.figure import Figure
+
+    proxies = [name for name in scores if name != WHOLE]
+    figure = Figure(figsize=(3.2 * len(proxies), 3.4), layout="constrained")
+    whole = 100 * np.array(list(scores[WHOLE].values()))
+    for place, name in enumerate(proxies):
+        axes = figure.add_subplot(1, len(proxies), place + 1)
+        proxy = 100 * np.array(list(scores[name].values()))
+        axes.plot(proxy, whole, ".")
+        axes.set(xlabel="accuracy with proxy, %", title=name)
+        if not place:
+            axes.set_ylabel("accuracy with whole set, %")
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sweep.main(
+        make_cells,
+        report,
+        default="configs/experiments/architecture_search.py",
+        make_more=make_more,
+    )
