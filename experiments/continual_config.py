@@ -1,4 +1,7 @@
-"""The configuration of continual learning, checked; `configs/continual.py` explains."""
+"""The configuration of a run of continual learning, checked.
+
+`configs/experiments/continual_run.py` explains every field.
+"""
 
 import dataclasses
 import math

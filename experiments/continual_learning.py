@@ -45,7 +45,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
                 cells.append(
                     Cell(
                         labels,
-                        "configs/continual.py",
+                        "configs/experiments/continual_run.py",
                         changes,
                         evaluates=first,
                         module="experiments.continual_run",

@@ -1,6 +1,6 @@
 """Learns a sequence of tasks with a memory of condensed or chosen images.
 
-  python -m experiments.continual_run --config=configs/continual.py \
+  python -m experiments.continual_run --config=configs/experiments/continual_run.py \
       --workdir=runs/continual --config.condense.method=herding
 
 The same command again continues a run that was stopped, after the last task that it has
@@ -21,7 +21,7 @@ from dc_jax.command_line import one_line, parse_flags
 def main() -> None:
     """Runs the command."""
     config = config_flags.DEFINE_config_file(
-        "config", "configs/continual.py", "The run.", lock_config=True
+        "config", "configs/experiments/continual_run.py", "The run.", lock_config=True
     )
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_string(

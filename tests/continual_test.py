@@ -7,8 +7,8 @@ import signal
 import numpy as np
 import pytest
 
-from configs import continual
 from configs.experiments import continual_learning as experiment_config
+from configs.experiments import continual_run as run_config
 from dc_jax import artefact, parallel
 from dc_jax.progress import Stopped
 from experiments import continual_learning, continual_run, learner, sweep
@@ -30,7 +30,7 @@ _TINY = {
 
 
 def _values(**changes):
-    config = continual.get_config()
+    config = run_config.get_config()
     config.update_from_flattened_dict(_TINY | changes)
     return config.to_dict()
 

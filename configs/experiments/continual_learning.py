@@ -36,12 +36,12 @@ def get_config(size: str = "paper") -> ConfigDict:
     # What the tasks are called, and whether they are the paper's.
     config.scenario = "svhn_mnist_usps"
     config.is_published = size == "paper"
-    # Methods that make the memory, see `condense.method` of configs/continual.py.
+    # Methods that make the memory, see `condense.method` of continual_run.py.
     config.methods = ("herding", "dc")
     # Weights of the distillation loss; each is a line of the figure.
     config.distillation = (0.0, 1.0)
     config.seeds = (0, 1, 2, 3, 4)
-    # Fields of all runs, see configs/continual.py.
+    # Fields of all runs, see continual_run.py.
     config.run = {}
     if size.startswith("cifar100"):
         steps = int(size.removeprefix("cifar100_"))
@@ -76,7 +76,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             "training": {"iterations": 8, "fine_tuning": 2, "batch_size": 64},
             "condense": {"network": {"name": "MLP"}, "ipc": 2},
         }
-    # Where the files of datasets are, see configs/continual.py.
+    # Where the files of datasets are, see continual_run.py.
     config.run.path = placeholder(str)
     config.run.usps = placeholder(str)
     return config

@@ -1,6 +1,6 @@
 """Continual learning of one sequence of tasks: every field of a run, with its default.
 
-  python -m experiments.continual_run --config=configs/continual.py \
+  python -m experiments.continual_run --config=configs/experiments/continual_run.py \
       --workdir=runs/continual
 
 The defaults are the setting of the DC paper (ICLR 2021, figure 4): three sets of digits
