@@ -10,6 +10,7 @@ from configs import base
 from dc_jax.config import (
     Config,
     DatasetConfig,
+    DistillationConfig,
     EvaluationConfig,
     ExecutionConfig,
     NetworkConfig,
@@ -22,6 +23,7 @@ GROUPS = {
     "dataset": DatasetConfig,
     "network": NetworkConfig,
     "evaluation": EvaluationConfig,
+    "distillation": DistillationConfig,
     "execution": ExecutionConfig,
 }
 PUBLISHED = {
