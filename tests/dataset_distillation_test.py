@@ -287,7 +287,7 @@ def test_a_learning_rate_that_is_not_finite_is_noticed():
 
 
 def test_the_loss_falls():
-    method = _make_method(iterations=100, lr=0.5)
+    method = _make_method(iterations=100, lr=3.0, lr_img=0.1)
     step = jax.jit(method.step)
     state, losses = method.init(STORE, jax.random.key(0)), []
     for i in range(100):
@@ -309,4 +309,4 @@ def test_own_evaluation_equals_a_plain_loop():
         predictions = NETWORK.apply(trained, REAL).argmax(-1)
         expected.append((predictions == REAL_LABELS).mean())
     np.testing.assert_allclose(actual, expected, rtol=1e-6)
-    assert len(set(expected)) > 1
+    assert min(expected) < max(expected)
