@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     # Epochs of training the networks on the images between two updates. None: 1, 50,
     # 25, 20, 15, 10 as the authors; 500 / ipc between these; 10 above.
     config.inner_loop = placeholder(int)
-    # M, networks whose matching losses are averaged. The paper has 1.
+    # M, networks whose losses are averaged. The paper has 1.
     config.num_networks = 1
     # Independent synthetic sets. The paper has 5.
     config.num_experiments = 5
