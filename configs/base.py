@@ -2,7 +2,7 @@
 
 The other files override these; so does the command line, as in `--config.ipc=10`. A
 field that is None is chosen by a rule, which its comment gives and the run logs; dc,
-dsa and dm in a rule are methods.
+dsa, dm and dd in a rule are methods.
 """
 
 from ml_collections import ConfigDict
@@ -16,14 +16,15 @@ def get_config() -> ConfigDict:
     # All randomness: images, networks, batches, evaluation.
     config.seed = 0
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
-    # Siamese augmentation; "dm", distribution matching. Or a baseline: "random",
-    # "herding", "k_center", "forgetting", "k_means", "sensitivity" or
-    # "gradient_diversity" choose real images; "whole" trains the evaluation networks on
-    # the whole training set.
+    # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation. Or
+    # a baseline: "random", "herding", "k_center", "forgetting", "k_means",
+    # "sensitivity" or "gradient_diversity" choose real images; "whole" trains the
+    # evaluation networks on the whole training set.
     config.method = "dc"
     # I, synthetic images a class.
     config.ipc = 1
-    # K, iterations; each begins with fresh random networks. None: 1000; dm 20000.
+    # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
+    # 20000. A run of dd cannot go on with another number.
     config.iterations = placeholder(int)
     # T, updates of the images in an iteration (dc, dsa). None: 1, 10, 20, 30, 40, 50 as
     # the authors for as many images a class; `ipc` between these; 50 above.
@@ -31,7 +32,7 @@ def get_config() -> ConfigDict:
     # Epochs of training the networks on the images between two updates. None: 1, 50,
     # 25, 20, 15, 10 as the authors; 500 / ipc between these; 10 above.
     config.inner_loop = placeholder(int)
-    # M, networks whose matching losses are averaged. The paper has 1.
+    # M, networks whose losses are averaged. The paper has 1.
     config.num_networks = 1
     # Independent synthetic sets. The paper has 5.
     config.num_experiments = 5
@@ -47,11 +48,14 @@ def get_config() -> ConfigDict:
     config.augmentation = placeholder(str)
     # Distance between gradients (dc, dsa): "ours" (layer-wise cosine), "mse" or "cos".
     config.distance = "ours"
-    # N, real images a class for one gradient.
-    config.batch_real = 256
+    # N, real images a class for one gradient. None: 256; dd 102, which is about 1,024
+    # of ten classes.
+    config.batch_real = placeholder(int)
     # Synthetic images in a step of training the networks in the inner loop.
     config.batch_train = 256
-    # SGD on the images. None: 0.1; dm 1, or 10 from 100 images a class on.
+    # SGD on the images; dd Adam, also on its learning rates, halved after each tenth of
+    # the run, without this momentum. None: 0.1; dm 1, or 10 from 100 images a class on;
+    # dd 0.01.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
     # SGD on the networks. The authors' code has no momentum since July 2021; its
@@ -79,9 +83,9 @@ def get_config() -> ConfigDict:
     config.dataset.validation = placeholder(int)
 
     config.network = ConfigDict()
-    # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, VGG11, VGG11BN, ResNet18, ResNet18BN,
-    # ResNet18BN_AP; ConvNet takes suffixes: depth D1 to D4, width W32 to W256,
-    # activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling NP, MP, AP.
+    # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, AlexCifarNet, VGG11, VGG11BN, ResNet18,
+    # ResNet18BN, ResNet18BN_AP; ConvNet takes suffixes: depth D1 to D4, width W32 to
+    # W256, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling NP, MP, AP.
     config.network.name = "ConvNet"
 
     config.evaluation = ConfigDict()
@@ -101,6 +105,14 @@ def get_config() -> ConfigDict:
     config.evaluation.momentum = 0.9
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
+
+    # Of dd: a network is trained in R epochs of as many steps as there are images a
+    # class, each with one of every class and a learning rate that is learned.
+    config.distillation = ConfigDict()
+    # R.
+    config.distillation.epochs = 3
+    # Learning rates to begin with. None: 0.02; cifar10 0.001.
+    config.distillation.lr = placeholder(float)
 
     # Of the methods that choose real images, but "random". They need networks that are
     # trained on the whole training set, one for each experiment, of config.network and

@@ -38,7 +38,7 @@ _ARRAYS = {
     "mean": ("float32", "D"),
     "std": ("float32", "D"),
 }
-_OPTIONAL = {"indices": ("int32", "CI")}
+_OPTIONAL = {"indices": ("int32", "CI"), "learning_rates": ("float32", "RI")}
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
@@ -46,7 +46,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
 
     Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
     and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. Where the
-    images are real, `indices`.
+    images are real, `indices`; of dataset distillation, `learning_rates`.
 
     Args:
       path: file to write; its folder is made where needed.
@@ -63,8 +63,9 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
         "mean": np.asarray(synthetic_set.mean),
         "std": np.asarray(synthetic_set.std),
     }
-    if synthetic_set.indices is not None:
-        arrays["indices"] = np.asarray(synthetic_set.indices)
+    for name in _OPTIONAL:
+        if getattr(synthetic_set, name) is not None:
+            arrays[name] = np.asarray(getattr(synthetic_set, name))
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = to_pixels(arrays["images"], arrays["mean"], arrays["std"])
     buffer = io.BytesIO()
@@ -97,7 +98,8 @@ def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
     names = tuple(arrays["class_names"].tolist())
     fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
-    return SyntheticSet(class_names=names, indices=arrays.get("indices"), **fields)
+    fields |= {name: arrays.get(name) for name in _OPTIONAL}
+    return SyntheticSet(class_names=names, **fields)
 
 
 def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
@@ -262,6 +264,11 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
     if "indices" in arrays and arrays["indices"].min() < 0:
         raise ValueError(
             f"{prefix}: indices go from {arrays['indices'].min()}, expected from 0."
+        )
+    if "learning_rates" in arrays and arrays["learning_rates"].min() < 0:
+        raise ValueError(
+            f"{prefix}: learning_rates go from {arrays['learning_rates'].min()}, "
+            "expected none below 0."
         )
     if std.min() <= 0:
         raise ValueError(f"{prefix}: std is {std.tolist()}, expected above 0.")

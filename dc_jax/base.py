@@ -9,6 +9,7 @@ Axis glossary, used in every docstring of this package:
   H W  pixels, rows and columns
   D    colour channels
   O    output units of a layer
+  R    epochs of the training that dataset distillation differentiates
   T    outer steps of the algorithm
   n    images in all
 """
@@ -41,6 +42,8 @@ class SyntheticSet:
       class_names: the C names, in the order of the labels.
       indices: `[C, I]` int32, which images of the training split these are; None where
         they are synthetic.
+      learning_rates: `[R, I]` float32, those of dataset distillation, with which
+        `train_unrolled` uses the images in their order; None for other methods.
     """
 
     images: Array  # [C, I, H, W, D]
@@ -49,6 +52,7 @@ class SyntheticSet:
     std: Array  # [D]
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
     indices: Array | None = None  # [C, I]
+    learning_rates: Array | None = None  # [R, I]
 
 
 @flax.struct.dataclass
@@ -57,11 +61,14 @@ class CondenseState:
 
     Attributes:
       images: `[C, I, H, W, D]` the synthetic images, normalised.
-      opt_state: of the optimiser of the images.
+      opt_state: of the optimiser of the images, and of `raw_lrs`.
+      raw_lrs: `[R, I]` the learned learning rates before softplus; None for methods
+        that have none.
     """
 
     images: jax.Array  # [C, I, H, W, D]
     opt_state: optax.OptState  # leaves [C, I, H, W, D]
+    raw_lrs: jax.Array | None = None  # [R, I]
 
 
 class Method(NamedTuple):

@@ -1,13 +1,17 @@
 """How good is a synthetic set: train fresh networks on it, test them on real images.
 
-The protocol of Zhao, Mopuri and Bilen (ICLR 2021) as in the authors' code: plain SGD
-with momentum and weight decay, `epochs` + 1 epochs, one drop of the learning rate after
-epoch epochs // 2 + 1 (counted from 0) at which the optimiser is made anew, so that the
-momentum starts again from zero.
+The common protocol is that of Zhao, Mopuri and Bilen (ICLR 2021) as in the authors'
+code: plain SGD with momentum and weight decay, `epochs` + 1 epochs, one drop of the
+learning rate after epoch epochs // 2 + 1 (counted from 0) at which the optimiser is
+made anew, so that the momentum starts again from zero.
+
+Sets of dataset distillation also have one of their own: a few steps with the learning
+rates that were learned with the images.
 """
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,6 +22,7 @@ from dc_jax.augment import parse_strategy
 from dc_jax.config import EvaluationConfig
 from dc_jax.execution import Execution
 from dc_jax.train import Recipe, accuracy, batched, init_state, train
+from dc_jax.unrolled import init_xavier, train_unrolled
 
 _DROP = 0.1
 
@@ -101,21 +106,53 @@ def make_evaluate(
       execution: how to run it.
     """
     parts = phases(protocol, network, execution)
+
+    def train_one(images, labels, key: jax.Array) -> dict[str, Any]:
+        init_key, *train_keys = jax.random.split(key, 1 + len(parts))
+        variables = network.init(init_key, images[:1])
+        for (recipe, epochs), train_key in zip(parts, train_keys, strict=True):
+            state = init_state(recipe, variables)
+            state = train(recipe, state, images, labels, epochs=epochs, key=train_key)
+            variables = state.variables
+        return variables
+
+    return _test_many(train_one, network, execution)
+
+
+def make_evaluate_own(
+    network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns a pure function like `make_evaluate`'s, for sets with learning rates.
+
+    It takes `(images, labels, learning_rates, test_images, test_labels, keys)`: a set
+    `[C, I, H, W, D]`, `[C, I]` and `[R, I]`, which trains networks as `train_unrolled`
+    does, and the rest as there.
+
+    Args:
+      network: the module.
+      execution: how to run it.
+    """
+
+    def train_one(images, labels, learning_rates, key: jax.Array) -> dict[str, Any]:
+        variables = init_xavier(network, key, images[0, :1])
+        return train_unrolled(network, variables, images, labels, learning_rates)
+
+    return _test_many(train_one, network, execution)
+
+
+def _test_many(
+    train_one: Callable[..., dict[str, Any]], network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns what trains, by `train_one(*training, key)`, and tests networks."""
     devices = execution.layout.everything
 
-    def evaluate(images, labels, test_images, test_labels, keys) -> jax.Array:
+    def evaluate(*args: jax.Array) -> jax.Array:
+        *training, test_images, test_labels, keys = args
+
         def evaluate_one(key: jax.Array) -> jax.Array:
-            init_key, *train_keys = jax.random.split(key, 1 + len(parts))
-            variables = network.init(init_key, images[:1])
-            for (recipe, epochs), train_key in zip(parts, train_keys, strict=True):
-                state = init_state(recipe, variables)
-                state = train(
-                    recipe, state, images, labels, epochs=epochs, key=train_key
-                )
-                variables = state.variables
             return accuracy(
                 network,
-                variables,
+                train_one(*training, key),
                 test_images,
                 test_labels,
                 slice_size=execution.slice_size,

@@ -8,13 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dc_jax.base import SyntheticSet
+from dc_jax.base import CondenseState, SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import Protocol, make_protocol
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
-from dc_jax.programs import compile_evaluation, experiment_keys
+from dc_jax.programs import (
+    compile_evaluation,
+    compile_own_evaluation,
+    experiment_keys,
+)
+
+# Makes another key of that of the common protocol.
+_OWN = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,11 +32,13 @@ class Evaluator:
       dataset: whose test split is used.
       protocol: how the networks are trained.
       train_and_test: see `make_evaluate`; jitted.
+      train_and_test_own: see `make_evaluate_own`; jitted. For sets with learning rates.
     """
 
     dataset: Dataset
     protocol: Protocol
     train_and_test: Callable[..., jax.Array]
+    train_and_test_own: Callable[..., jax.Array] | None = None
 
     def __call__(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
         """Returns the test accuracy for each key, a fraction. Keys `[N]` -> `[N]`."""
@@ -37,11 +46,26 @@ class Evaluator:
         accuracies = self.train_and_test(
             images.reshape(-1, *images.shape[2:]),
             jnp.asarray(synthetic.labels).reshape(-1),
-            normalise(self.dataset.test_images, synthetic.mean, synthetic.std),
-            jnp.asarray(self.dataset.test_labels),
+            *self._test_split(synthetic),
             keys,
         )
         return np.asarray(accuracies, np.float64)
+
+    def own(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
+        """Returns the same of networks trained with the set's learning rates."""
+        accuracies = self.train_and_test_own(
+            jnp.asarray(synthetic.images),
+            jnp.asarray(synthetic.labels),
+            jnp.asarray(synthetic.learning_rates),
+            *self._test_split(synthetic),
+            keys,
+        )
+        return np.asarray(accuracies, np.float64)
+
+    def _test_split(self, synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
+        """Returns the test images as the set is normalised, and their labels."""
+        images = normalise(self.dataset.test_images, synthetic.mean, synthetic.std)
+        return images, jnp.asarray(self.dataset.test_labels)
 
 
 def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
@@ -56,7 +80,10 @@ def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluato
     field = "evaluation" if config.evaluation.network else "network"
     network, execution = make_parts(config, dataset, field, layout)
     return Evaluator(
-        dataset, protocol, compile_evaluation(protocol, network, execution)
+        dataset,
+        protocol,
+        compile_evaluation(protocol, network, execution),
+        compile_own_evaluation(network, execution),
     )
 
 
@@ -75,6 +102,32 @@ def evaluate_sets(
         for experiment in range(len(sets))
     ]
     return np.stack([evaluator(s, k) for s, k in zip(sets, keys, strict=True)])
+
+
+def evaluate_own(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> np.ndarray | None:
+    """Returns what `evaluate_sets` does, but by the sets' own learning rates.
+
+    None where a set has none.
+    """
+    if not sets or any(one.learning_rates is None for one in sets):
+        return None
+    accuracies = []
+    for experiment, synthetic in enumerate(sets):
+        key = jax.random.fold_in(experiment_keys(config, experiment)[2], _OWN)
+        keys = jax.random.split(key, config.num_evaluations)
+        accuracies.append(evaluator.own(synthetic, keys))
+    return np.stack(accuracies)
+
+
+def make_sets(state: CondenseState, dataset: Dataset) -> list[SyntheticSet]:
+    """Returns the set of each experiment of a state, whose leaves are `[E, ...]`."""
+    sets = [make_set(images, dataset) for images in np.asarray(state.images)]
+    if state.raw_lrs is None:
+        return sets
+    rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
+    return [one.replace(learning_rates=r) for one, r in zip(sets, rates, strict=True)]
 
 
 def make_set(images: np.ndarray, dataset: Dataset) -> SyntheticSet:

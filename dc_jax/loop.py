@@ -19,7 +19,7 @@ from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store
 from dc_jax.data.stream import HostStore, prefetch
-from dc_jax.evaluator import Evaluator, evaluate_sets, make_set
+from dc_jax.evaluator import Evaluator, evaluate_sets, make_sets
 from dc_jax.execution import Execution
 from dc_jax.parallel import Layout
 from dc_jax.programs import compile_draws, compile_method, experiment_keys
@@ -133,13 +133,12 @@ class Loop:
     def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
         """Returns the accuracies `[E, N]` of a state that is saved."""
         with signals_kill():
-            images = np.asarray(state.images)
-            sets = [make_set(one, self.dataset) for one in images]
+            sets = make_sets(state, self.dataset)
             return evaluate_sets(self.config, evaluator, sets)
 
     def _not_finite(self, iteration: int) -> str:
         return (
-            f"the matching loss or the images became NaN or infinite in iteration "
+            f"the loss or the images became NaN or infinite in iteration "
             f"{iteration + 1}; the state before it is saved in {self.folder}. Try a "
             f"smaller config.lr_img than {self.config.lr_img:g}, in another folder."
         )

@@ -17,7 +17,7 @@ from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data import ClassStore
 from dc_jax.data.store import store_specs
-from dc_jax.evaluate import Protocol, make_evaluate
+from dc_jax.evaluate import Protocol, make_evaluate, make_evaluate_own
 from dc_jax.execution import Execution, compiler_options
 from dc_jax.parallel import Layout
 from dc_jax.train import batched
@@ -46,8 +46,9 @@ def compile_method(
     ) -> tuple[CondenseState, dict[str, jax.Array]]:
         def one(state: CondenseState, key: jax.Array):
             state, metrics = method.step(state, store, iteration_key(key, iteration))
-            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(state.images).all()
-            return state, {**metrics, "is_finite": finite}
+            values = (metrics["loss"], state.images, state.raw_lrs)
+            finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]
+            return state, {**metrics, "is_finite": jnp.stack(finite).all()}
 
         mine, _ = layout.experiments.part(len(keys))
         mine_state, mine_keys = jax.tree.map(lambda leaf: leaf[mine], (state, keys))
@@ -92,6 +93,16 @@ def compile_evaluation(
     """Returns the training and test of networks, see `make_evaluate`, jitted."""
     return jax.jit(
         make_evaluate(protocol, network, execution),
+        compiler_options=compiler_options(execution.layout),
+    )
+
+
+def compile_own_evaluation(
+    network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns the same by a set's own learning rates, see `make_evaluate_own`."""
+    return jax.jit(
+        make_evaluate_own(network, execution),
         compiler_options=compiler_options(execution.layout),
     )
 

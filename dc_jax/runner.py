@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from dc_jax import artefact, hosts, workdir
@@ -15,7 +14,13 @@ from dc_jax.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset
-from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator, make_set
+from dc_jax.evaluator import (
+    Evaluator,
+    evaluate_own,
+    evaluate_sets,
+    make_evaluator,
+    make_sets,
+)
 from dc_jax.execution import Execution, use_compilation_cache
 from dc_jax.loop import Loop
 from dc_jax.methods import BASELINES, make_method
@@ -99,9 +104,9 @@ def _run(
     finally:
         checkpointer.close()
 
-    sets = [make_set(images, dataset) for images in np.asarray(state.images)]
     return _finish(
-        config, folder, evaluator, sets, seconds, iterations=config.iterations
+        *(config, folder, evaluator, make_sets(state, dataset), seconds),
+        iterations=config.iterations,
     )
 
 
@@ -114,7 +119,8 @@ def _run_baseline(
         accuracies, facts = whole_accuracies(
             config, folder, dataset, layout, evaluator.protocol
         )
-        return _save(config, folder, evaluator, [], accuracies, **facts)
+        result = workdir.summarise(accuracies)
+        return _save(config, folder, evaluator, [], result, **facts)
     sets, seconds = choose_sets(config, folder, dataset, layout)
     return _finish(config, folder, evaluator, sets, seconds)
 
@@ -130,9 +136,9 @@ def _finish(
     """Evaluates and saves sets that were made in so many seconds."""
     began = time.monotonic()
     with signals_kill():
-        accuracies = evaluate_sets(config, evaluator, sets)
+        result = _evaluate(config, evaluator, sets)
     return _save(
-        *(config, folder, evaluator, sets, accuracies),
+        *(config, folder, evaluator, sets, result),
         **facts,
         training_images=sets[0].labels.size,
         seconds=round(seconds + time.monotonic() - began, 3),
@@ -140,17 +146,28 @@ def _finish(
     )
 
 
+def _evaluate(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> dict[str, Any]:
+    """Returns the accuracies of sets, and by `own_protocol` where they have one."""
+    result = workdir.summarise(evaluate_sets(config, evaluator, sets))
+    own = evaluate_own(config, evaluator, sets)
+    if own is not None:
+        result["own_protocol"] = workdir.summarise(own)
+    return result
+
+
 def _save(
     config: Config,
     folder: Path,
     evaluator: Evaluator,
     sets: list[SyntheticSet],
-    accuracies: np.ndarray,
+    result: dict[str, Any],
     **facts: Any,
 ) -> dict[str, Any]:
     """Saves what a run leaves behind; returns the result."""
     result = {
-        **workdir.summarise(accuracies),
+        **result,
         "protocol": dataclasses.asdict(evaluator.protocol),
         **facts,
     }
@@ -191,7 +208,7 @@ def evaluate(
     evaluator = make_evaluator(config, dataset, layout)
     began = time.monotonic()
     result = {
-        **workdir.summarise(evaluate_sets(config, evaluator, [one for one, _ in sets])),
+        **_evaluate(config, evaluator, [one for one, _ in sets]),
         "seconds": round(time.monotonic() - began, 3),
         "set": ",".join(map(str, set_paths)),
         "protocol": dataclasses.asdict(evaluator.protocol),

@@ -83,6 +83,24 @@ def test_indices_are_optional(path):
     assert loaded.indices.dtype == np.int32
 
 
+def test_learning_rates_are_optional(path):
+    assert artefact.load_synthetic_set(path).learning_rates is None
+    rates = np.linspace(0, 0.5, 6, dtype=np.float32).reshape(3, 2)
+    with_rates = _make_set().replace(learning_rates=rates)
+    artefact.save_synthetic_set(path, with_rates)
+    loaded = artefact.load_synthetic_set(path)
+    _assert_same(loaded, _make_set())
+    np.testing.assert_array_equal(loaded.learning_rates, rates)
+    assert loaded.learning_rates.dtype == np.float32
+    for wrong, message in (
+        (rates[:, :1], r"learning_rates has shape \(3, 1\), expected \[R, I\]"),
+        (rates - 0.1, "learning_rates go from -0.1"),
+        (rates * np.nan, "6 values of learning_rates are NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            artefact.save_synthetic_set(path, with_rates.replace(learning_rates=wrong))
+
+
 def test_jax_arrays_are_saved_too(path, tmp_path):
     of_jax = _make_set()
     of_jax = of_jax.replace(

@@ -10,6 +10,7 @@ from configs import base
 from dc_jax.config import (
     Config,
     DatasetConfig,
+    DistillationConfig,
     EvaluationConfig,
     ExecutionConfig,
     NetworkConfig,
@@ -22,6 +23,7 @@ GROUPS = {
     "dataset": DatasetConfig,
     "network": NetworkConfig,
     "evaluation": EvaluationConfig,
+    "distillation": DistillationConfig,
     "execution": ExecutionConfig,
 }
 PUBLISHED = {
@@ -264,7 +266,7 @@ def test_loops_may_be_given(fields, loops):
 
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
-    values = _values(**given, evaluation__augmentation="none")
+    values = _values(**given, batch_real=9, evaluation__augmentation="none")
     values["mesh"]["classes"] = 3
     config = Config.create(values)
     assert config.to_dict() == values

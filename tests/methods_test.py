@@ -1,12 +1,14 @@
 """Whole runs of the methods other than `dc`, whose are in runner_test.py."""
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import runner
+from dc_jax import artefact, progress, runner
 
 AUGMENTATION = "color_crop_cutout_scale_rotate"
 
@@ -47,3 +49,53 @@ def test_the_command_tells_what_the_method_chose(tmp_path):
     assert "1 + 1 epochs of SGD" in output
     assert f"augmentation dsa:{AUGMENTATION}" in output
     assert "outer step" not in output
+
+
+_DISTILLED = {"method": "dd", "ipc": 2, "network.name": "MLP", "distillation.lr": 0.5}
+
+
+def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
+    """Images and learning rates; `iterations` may not be changed on the way."""
+    _condense(tmp_path / "whole", **_DISTILLED)
+    write = progress.Metrics.loss
+
+    def write_and_stop(self, done, losses):
+        write(self, done, losses)
+        if done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Metrics, "loss", write_and_stop)
+        with pytest.raises(progress.Stopped):
+            _condense(tmp_path / "parts", **_DISTILLED)
+    _condense(tmp_path / "parts", **_DISTILLED)
+    sets = [
+        artefact.load_synthetic_sets(tmp_path / name) for name in ("whole", "parts")
+    ]
+    for whole, parts in zip(*sets, strict=True):
+        np.testing.assert_array_equal(whole.images, parts.images)
+        np.testing.assert_array_equal(whole.learning_rates, parts.learning_rates)
+        assert whole.learning_rates.shape == (3, 2)
+        assert np.abs(whole.learning_rates - 0.5).min() > 1e-3
+    with pytest.raises(ValueError, match=r"config\.iterations = 4, not 5"):
+        _condense(tmp_path / "parts", iterations=5, **_DISTILLED)
+
+
+def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
+    result = _condense(tmp_path, **_DISTILLED)
+    own = result["own_protocol"]
+    assert np.shape(own["accuracies"]) == np.shape(result["accuracies"]) == (2, 2)
+    assert own["accuracy_mean"] == np.mean(own["accuracies"])
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+    config = run_helpers.tiny_config(**_DISTILLED)
+    again = runner.evaluate(config, str(tmp_path), folder=str(tmp_path / "again"))
+    assert again["own_protocol"] == own
+    assert again["accuracies"] == result["accuracies"]
+    (line,) = (tmp_path / "again" / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line) == again
+    # Another network, whatever the set was made with.
+    config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetD1W8BN"})
+    other = runner.evaluate(config, str(tmp_path))
+    assert other["own_protocol"]["accuracies"] != own["accuracies"]
+    # Sets without learning rates have no protocol of their own.
+    assert "own_protocol" not in _condense(tmp_path / "dc", num_experiments=1)

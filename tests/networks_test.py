@@ -52,6 +52,7 @@ def _images(num, image_shape):
         ("LeNet", 61706, 62006),
         ("AlexNet", 1865802, 1872202),
         ("AlexNetBN", 1867722, 1874122),
+        ("AlexCifarNet", 1753226, 1756426),
         ("VGG11", 9229962, 9231114),
         ("VGG11BN", 9229962, 9231114),
         ("ResNet18", 11172810, 11173962),
@@ -119,6 +120,7 @@ def test_every_name_makes_a_network_with_logits_and_embedding(name):
         ("ConvNetD2NP", (1, 2, 1)),
         ("LeNet", (16, 19, 2)),
         ("AlexNet", (8, 9, 2)),
+        ("AlexCifarNet", (1, 9, 2)),
         ("VGG11", (33, 32, 1)),
         ("VGG11", (64, 96, 3)),
         ("ResNet18", (8, 8, 1)),
@@ -224,6 +226,33 @@ def test_only_images_of_28_pixels_are_padded(name, pixels):
         shapes = golden_inputs.parameter_shapes(module, image_shape)
         *_, channels, _ = [shape for shape in shapes.values() if len(shape) == 1]
         assert shapes["classifier", "kernel"] == (pixels * channels[0], 10)
+
+
+def test_local_response_norm_by_hand():
+    x = np.array([3.0, -10.0, 20.0, 40.0, 5.0, 60.0], np.float32)
+    # Channels c - 2 to c + 1, a quarter of their squares, those outside being 0.
+    sums = [9 + 100, 9 + 100 + 400, 9 + 100 + 400 + 1600, 100 + 400 + 1600 + 25]
+    sums += [400 + 1600 + 25 + 3600, 1600 + 25 + 3600]
+    expected = x / (1 + 0.001 / 9 * np.array(sums) / 4) ** 0.75
+    actual = layers.local_response_norm(jnp.tile(x, (2, 3, 1, 1)))
+    np.testing.assert_allclose(actual, np.tile(expected, (2, 3, 1, 1)), rtol=1e-6)
+    assert layers.local_response_norm(jnp.ones((1, 1, 1, 4), "bfloat16")).dtype == (
+        jnp.bfloat16
+    )
+
+
+@pytest.mark.parametrize("side", [1, 5, 6])
+def test_overlapping_max_pool_is_that_of_flax_and_has_one_gradient_a_window(side):
+    x = _images(2, (side, side + 1, 3))
+    expected = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    np.testing.assert_array_equal(layers.overlapping_max_pool(x), expected)
+    # Among equals the first takes it, as in PyTorch.
+    grads = jax.grad(lambda x: layers.overlapping_max_pool(x).sum())(jnp.ones_like(x))
+    first = np.zeros(x.shape, np.float32)
+    for i in range(expected.shape[1]):
+        for j in range(expected.shape[2]):
+            first[:, max(0, 2 * i - 1), max(0, 2 * j - 1)] += 1
+    np.testing.assert_array_equal(grads, first)
 
 
 def test_padding_puts_zeros_around_the_image():

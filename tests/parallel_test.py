@@ -83,6 +83,8 @@ _run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
         (NETWORK, "dsa", 4, {"mesh.net": 2, "mesh.classes": 2}),
         (NETWORK, "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
         ("ConvNetD1W8BN", "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        (NETWORK, "dd", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        (NETWORK, "dd", 4, {"mesh.net": 4}),
     ],
 )
 def test_steps_on_a_mesh_equal_those_on_one_device(network, method, num_devices, mesh):

@@ -77,6 +77,11 @@ def _run(config, network, layout, *, stream):
         ),
         (Tiny(CLASSES), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
         (CONVNET, None, {"method": "dm", "outer_loop": 1}),
+        (
+            Tiny(CLASSES),
+            {"mesh.classes": 2, "mesh.net": 2},
+            {"method": "dd", "outer_loop": 1},
+        ),
     ],
 )
 def test_steps_are_the_same_bit_for_bit(network, mesh, changes):

@@ -14,7 +14,7 @@ import pytest
 import run_helpers
 
 from configs.experiments import table1 as table1_config
-from experiments import sweep, table1, tables
+from experiments import dd_comparison, sweep, table1, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE1, TABLE2, Value
 
@@ -130,6 +130,7 @@ def test_a_table_is_made_once(tmp_path):
         ("ablations", ["| mse |", "| ours |", "| noise |"]),
         ("continual_learning", ["| random | 0.0 |", "| random | 1.0 |"]),
         ("architecture_search", ["| random |", "| early stopping |", "| whole |"]),
+        ("dd_comparison", ["| digits | 1 |", "| digits | all |"]),
     ],
 )
 def test_the_smoke_experiments_run(experiment, lines, tmp_path):
@@ -203,6 +204,23 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path):
         run_helpers.load_images(tmp_path / "ray" / "digits-1"),
         run_helpers.load_images(tmp_path / "here" / "digits-1"),
     )
+
+
+def test_sets_of_dd_are_in_two_columns(tmp_path):
+    own = {"accuracy_mean": 0.8, "accuracy_std": 0.1}
+    common = {"accuracy_mean": 0.5, "accuracy_std": 0.2, "own_protocol": own}
+    rows = [
+        {"dataset": "mnist", "ipc": 10, "method": "dd", "result": common},
+        {"dataset": "mnist", "ipc": 10, "method": "dc", "result": own},
+        {"dataset": "mnist", "ipc": "all", "method": "whole", "result": own},
+    ]
+    assert dd_comparison.report(None, rows, tmp_path).splitlines()[:4] == [
+        "| dataset | ipc | dd, own training | dd, common training | dc | whole |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| mnist | 10 | 80.0 ± 10.0 (79.5 ± 8.1) | 50.0 ± 20.0 "
+        "| 80.0 ± 10.0 (93.9 ± 0.6) |  |",
+        "| mnist | all |  |  |  | 80.0 ± 10.0 (99.5 ± 0.0) |",
+    ]
 
 
 def test_tables():

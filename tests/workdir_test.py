@@ -108,11 +108,19 @@ def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
     assert written == changed.to_dict()
 
 
+def test_iterations_are_not_free_where_the_learning_rate_depends_on_them(tmp_path):
+    config = run_helpers.tiny_config(method="dd")
+    workdir.claim(config, tmp_path)
+    with pytest.raises(ValueError, match=r"config\.iterations = 4, not 9:"):
+        workdir.claim(dataclasses.replace(config, iterations=9), tmp_path)
+    workdir.claim(dataclasses.replace(config, num_evaluations=9), tmp_path)
+
+
 def test_claim_lets_a_run_go_on_that_was_begun_before_coresets(tmp_path):
     workdir.claim(run_helpers.tiny_config(), tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
-    del values["coreset"]
+    del values["coreset"], values["distillation"]
     path.write_text(json.dumps(values))
     workdir.claim(run_helpers.tiny_config(), tmp_path)
     assert json.loads(path.read_text()) == run_helpers.tiny_config().to_dict()

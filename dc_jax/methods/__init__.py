@@ -8,12 +8,17 @@ from dc_jax.base import Method
 from dc_jax.config import Config
 from dc_jax.coresets import SELECTIONS
 from dc_jax.execution import Execution
-from dc_jax.methods import distribution_matching, gradient_matching
+from dc_jax.methods import (
+    dataset_distillation,
+    distribution_matching,
+    gradient_matching,
+)
 
 METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dc": gradient_matching.make,
     "dsa": gradient_matching.make,  # Its default augmentation is not "none".
     "dm": distribution_matching.make,
+    "dd": dataset_distillation.make,
 }
 # They choose real images, or take all of them; see `baselines`.
 BASELINES = (*SELECTIONS, "whole")

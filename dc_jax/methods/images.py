@@ -37,12 +37,18 @@ def make_init(
         )
         return CondenseState(images, optimiser.init(images))
 
+    return init, make_init_draws(config)
+
+
+def make_init_draws(config: Config) -> Draws:
+    """Returns `init_draws` of a method that begins with `init_images`."""
+
     def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
         if config.init == "noise":
             return jnp.zeros((store.num_classes, 0), jnp.int32)
         return draw_classes(store, key, config.ipc)
 
-    return init, init_draws
+    return init_draws
 
 
 def init_images(

@@ -165,6 +165,20 @@ class BatchNorm(nn.Module):
         return (x - mean) * (jax.lax.rsqrt(var + _EPSILON) * scale) + bias
 
 
+def local_response_norm(x: jax.Array) -> jax.Array:
+    """Divides by the channels around, `[n, H, W, D]` -> `[n, H, W, D]`.
+
+    PyTorch's `LocalResponseNorm(4, alpha=0.001 / 9, beta=0.75, k=1)`: channel c by
+    (k + alpha * m)**beta, with m the mean of the squares of channels c - 2 to c + 1, of
+    which those that are not there are 0. Computed in JAX's default float type.
+    """
+    square = jnp.square(x.astype(float))
+    padded = jnp.pad(square, ((0, 0), (0, 0), (0, 0), (2, 1)))
+    num = x.shape[-1]
+    mean = sum(padded[..., i : i + num] for i in range(4)) / 4
+    return (x.astype(float) * (1 + 0.001 / 9 * mean) ** -0.75).astype(x.dtype)
+
+
 def activate(x: jax.Array, kind: str) -> jax.Array:
     """One of `ACTIVATIONS`, entry by entry."""
     if kind == "relu":
@@ -199,6 +213,20 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
         x = _first_max(x[:, :, :, :, 0], x[:, :, :, :, 1])
         return _first_max(x[:, :, 0], x[:, :, 1])
     raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {kind!r}.")
+
+
+def overlapping_max_pool(x: jax.Array) -> jax.Array:
+    """The maxima of 3x3 windows, stride 2, around every second row and column.
+
+    `[n, H, W, D]` -> `[n, ceil(H / 2), ceil(W / 2), D]`.
+    """
+    pads = ((0, 0), (1, 1), (1, 1), (0, 0))
+    x = jnp.pad(x, pads, constant_values=-jnp.inf)
+    rows, columns = (size - 2 for size in x.shape[1:3])
+    first, second, third = (x[:, :, i : i + columns : 2] for i in range(3))
+    x = _first_max(_first_max(first, second), third)
+    first, second, third = (x[:, i : i + rows : 2] for i in range(3))
+    return _first_max(_first_max(first, second), third)
 
 
 def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import jax
 from jax.typing import DTypeLike
 
 from dc_jax.convolution import ConvFn
-from dc_jax.networks import alexnet, layers, lenet, resnet, vgg
+from dc_jax.networks import alex_cifar, alexnet, layers, lenet, resnet, vgg
 from dc_jax.networks.convnet import (
     NAME_RULE,
     ConvNet,
@@ -51,6 +51,7 @@ _ENTRIES = {
     "AlexNetBN": _Entry(
         lambda conv_fn: alexnet.AlexNet(conv_fn, "batch"), alexnet.MIN_SIDE, True
     ),
+    "AlexCifarNet": _Entry(alex_cifar.AlexCifarNet, alex_cifar.MIN_SIDE),
     "VGG11": _Entry(vgg.VGG11, vgg.MIN_SIDE),
     "VGG11BN": _Entry(lambda conv_fn: vgg.VGG11(conv_fn, "batch"), vgg.MIN_SIDE, True),
     "ResNet18": _resnet("instance", False),

@@ -1,0 +1,212 @@
+"""Dataset distillation (DD): images that train a network in a few steps.
+
+Wang, Zhu, Torralba and Efros, "Dataset Distillation", 2018,
+https://arxiv.org/abs/1811.10959, algorithm 1 with random initial weights, and the
+authors' code (https://github.com/SsnL/dataset-distillation) where it says more:
+
+    for k in range(K):                                 # loop.py
+        theta ~ P(theta_0), Xavier-normal              # `step` from here on
+        for r in range(R), for i in range(I):          # `train_unrolled`
+            theta <- theta - eta_ri * gradient of the loss on image i of every class
+        L = loss of theta on real images               # `real_loss`
+        S, eta <- Adam on the gradient of L through all R * I steps
+
+The learning rates are eta = softplus(raw), so that they stay positive. With M > 1
+networks L is the mean over them. Every real batch has as many images of each class,
+where the authors' has 1,024 of any.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+
+from dc_jax.base import CondenseState, Method
+from dc_jax.config import Config
+from dc_jax.data.store import ClassStore, class_keys, draw_classes, sample_class
+from dc_jax.execution import Execution
+from dc_jax.methods.images import Draws, init_images, make_init_draws
+from dc_jax.train import batched, cross_entropy, fold_slices
+from dc_jax.unrolled import init_xavier, train_unrolled
+
+# Of the run, between two halvings of Adam's learning rate: 40 of the authors' 400
+# epochs.
+_DECAYS = 10
+_UNUSED = (
+    *("outer_loop", "inner_loop", "distance", "batch_train", "momentum_img"),
+    *("lr_net", "momentum_net"),
+)
+
+# Of images `[C, I, H, W, D]` and raw learning rates `[R, I]`.
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def make(config: Config, network: nn.Module, execution: Execution) -> Method:
+    """Returns dataset distillation as a method.
+
+    Of several devices that share the classes, each trains all networks, but has only
+    its own classes of the real batch.
+
+    Args:
+      config: the run.
+      network: the module to train on the images.
+      execution: how to run it on this backend.
+
+    Raises:
+      ValueError: the config has an augmentation.
+    """
+    if config.augmentation != "none":
+        raise ValueError(
+            'config.augmentation must be "none" for dd, which has none, got '
+            f"{config.augmentation!r}."
+        )
+    logging.info("Not used by dd: config.%s.", ", ".join(_UNUSED))
+    optimiser, layout = make_optimiser(config), execution.layout
+
+    def init(store: ClassStore, key: jax.Array) -> CondenseState:
+        images = init_images(
+            store, key, ipc=config.ipc, kind=config.init, devices=layout.classes
+        )
+        raw = inverse_softplus(initial_rate(config))
+        raw_lrs = jnp.full((config.distillation.epochs, config.ipc), raw, images.dtype)
+        return CondenseState(images, optimiser.init((images, raw_lrs)), raw_lrs)
+
+    def step(
+        state: CondenseState, store: ClassStore, key: jax.Array
+    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+        learned = (state.images, state.raw_lrs)
+
+        def distil(key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+            loss = make_loss(config, network, execution, store, key)
+            return jax.value_and_grad(loss, argnums=(0, 1))(*learned)
+
+        mine, is_network = layout.networks.part(config.num_networks)
+        results = batched(distil, execution.network_loop)(
+            jax.random.split(key, config.num_networks)[mine]
+        )
+        weights = is_network / config.num_networks
+        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
+        # Of every device's classes.
+        loss, grads = layout.networks.sum(layout.classes.sum(mean))
+        updates, opt_state = optimiser.update(grads, state.opt_state, learned)
+        images, raw_lrs = optax.apply_updates(learned, updates)
+        return CondenseState(images, opt_state, raw_lrs), {"loss": loss}
+
+    return Method(init, step, make_init_draws(config), make_step_draws(config))
+
+
+def make_loss(
+    config: Config,
+    network: nn.Module,
+    execution: Execution,
+    store: ClassStore,
+    key: jax.Array,
+) -> Loss:
+    """Returns the outer loss of one fresh network, this device's part of it."""
+    init_key, real_key = network_keys(key)
+    labels, is_class = execution.layout.classes.part(store.num_classes)
+    real = jax.vmap(
+        lambda key, place: sample_class(store, key, place, config.batch_real)
+    )(class_keys(store, real_key)[labels], jnp.arange(len(labels)))  # [c, N, H, W, D]
+    num_real = store.num_classes * config.batch_real
+    weights = jnp.repeat(is_class / num_real, config.batch_real)
+    start = init_xavier(network, init_key, real[0, :1])
+
+    def loss(images: jax.Array, raw_lrs: jax.Array) -> jax.Array:
+        own_labels = jnp.arange(store.num_classes)[:, None]
+        trained = train_unrolled(
+            network,
+            start,
+            images,
+            jnp.broadcast_to(own_labels, images.shape[:2]),
+            jax.nn.softplus(raw_lrs),
+        )
+        return real_loss(
+            network,
+            trained,
+            real.reshape(-1, *real.shape[2:]),
+            jnp.repeat(labels, config.batch_real),
+            weights,
+            slice_size=execution.slice_size,
+        )
+
+    return loss
+
+
+def real_loss(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    *,
+    slice_size: int,
+) -> jax.Array:
+    """Returns the weighted sum of the cross-entropies of images.
+
+    Args:
+      network: the module.
+      variables: of the network.
+      images: normalised. Shape `[n, H, W, D]`.
+      labels: Shape `[n]`.
+      weights: Shape `[n]`.
+      slice_size: images at once. Changes memory and speed only.
+    """
+
+    # Of a slice no more than its images is kept for the gradient.
+    @jax.checkpoint
+    def add(total: jax.Array, batch: tuple[jax.Array, ...]) -> jax.Array:
+        images, labels, weights = batch
+        losses = cross_entropy(network.apply(variables, images), labels)
+        return total + jnp.dot(weights, losses)
+
+    return fold_slices(add, jnp.zeros(()), (images, labels, weights), slice_size)
+
+
+def make_step_draws(config: Config) -> Draws:
+    """Returns `step_draws`, see `Method`."""
+
+    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        def of_network(key: jax.Array) -> jax.Array:
+            _, real_key = network_keys(key)
+            return draw_classes(store, real_key, config.batch_real)
+
+        keys = jax.random.split(key, config.num_networks)
+        offsets = jax.lax.map(of_network, keys)  # [M, C, N]
+        return jnp.moveaxis(offsets, 1, 0).reshape(store.num_classes, -1)
+
+    return step_draws
+
+
+def network_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of a network's first weights and of its real images."""
+    init_key, real_key = jax.random.split(key)
+    return init_key, real_key
+
+
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Returns Adam on images and raw learning rates.
+
+    Its learning rate is halved after each tenth of the run.
+    """
+
+    def rate(count: jax.Array) -> jax.Array:
+        return config.lr_img * 0.5 ** (_DECAYS * count // config.iterations)
+
+    return optax.adam(rate, b1=0.5, b2=0.999)
+
+
+def initial_rate(config: Config) -> float:
+    """Returns what every learning rate begins with, by default the authors' value."""
+    if config.distillation.lr is not None:
+        return config.distillation.lr
+    return 0.001 if config.dataset.name == "cifar10" else 0.02
+
+
+def inverse_softplus(value: float) -> jax.Array:
+    """Returns x with softplus(x) = log(1 + e^x) = `value`. Shape `[]`."""
+    return jnp.log(jnp.expm1(jnp.asarray(value, float)))
