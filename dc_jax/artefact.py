@@ -231,6 +231,9 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = path  # A full disk does not say where it is.
+        raise
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)

@@ -10,12 +10,15 @@ write is still under way, and a checkpoint does not depend on the number of devi
 was written with.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
 import json
 import logging as python_logging
 import os
+import re
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +105,7 @@ class Checkpointer:
         Raises:
           ValueError: the folder holds an intact step beyond this one.
           TypeError: `meta` holds something that JSON cannot.
+          OSError: it, or the one before it, cannot be written.
         """
         if not hosts.is_first():
             return
@@ -125,16 +129,17 @@ class Checkpointer:
             leaf["sha256"] = _checksum(array)
         record["sha256"] = _digest(record)
         args = self._ocp.args
-        self._manager.save(
-            step,
-            args=args.Composite(
-                # Our own checksums guard the order, so names need not be paths.
-                state=args.PyTreeSave({str(i): a for i, a in enumerate(arrays)}),
-                record=args.JsonSave(record),
-            ),
-            # Else Orbax skips, without a word, a step below a damaged one.
-            force=True,
-        )
+        with self._writing():
+            self._manager.save(
+                step,
+                args=args.Composite(
+                    # Our own checksums guard the order, so names need not be paths.
+                    state=args.PyTreeSave({str(i): a for i, a in enumerate(arrays)}),
+                    record=args.JsonSave(record),
+                ),
+                # Else Orbax skips, without a word, a step below a damaged one.
+                force=True,
+            )
 
     def restore(self, template: PyTree) -> Restored | None:
         """Returns the newest intact step, or None where there is no checkpoint.
@@ -183,9 +188,26 @@ class Checkpointer:
         return None
 
     def wait(self) -> None:
-        """Returns when all that was saved is on disk; raises what went wrong there."""
+        """Returns when all that was saved is on disk.
+
+        Raises:
+          OSError: it cannot be written.
+        """
         if self._is_open():
-            self._manager.wait_until_finished()
+            with self._writing():
+                self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Says of a failure what failed, and what to do."""
+        try:
+            yield
+        except (OSError, ValueError) as error:  # The latter from TensorStore.
+            raise OSError(
+                f"a checkpoint cannot be written in {self._directory}: those before it "
+                "are intact; make room there and give the same command again "
+                f"({_reason(error)})."
+            ) from error
 
     def close(self) -> None:
         """Waits, then lets go of the folder."""
@@ -247,9 +269,22 @@ class Checkpointer:
 
 
 def _is_not_orbax_chatter(record: python_logging.LogRecord) -> bool:
-    """Filters absl's one logger, which Orbax shares: hundreds of lines a save."""
+    """Filters absl's one logger, which Orbax shares: hundreds of lines a save.
+
+    And the tracebacks of its threads, whose errors are raised by `wait`.
+    """
     from_orbax = f"{os.sep}orbax{os.sep}" in record.pathname
-    return record.levelno >= python_logging.WARNING or not from_orbax
+    is_worth = record.levelno >= python_logging.WARNING and not record.exc_info
+    return is_worth or not from_orbax
+
+
+def _reason(error: OSError | ValueError) -> str:
+    """Returns what the system says of it, in a few words."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore's.
+    if code:
+        return os.strerror(int(code[1]))
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or " ".join(str(error).split())[:200]
 
 
 def _is_key(leaf: Any) -> bool:

@@ -160,7 +160,11 @@ class Metrics:
             "seconds": round(time.monotonic() - self._began, 3),
             **values,
         }
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            error.filename = self._file.name  # A full disk does not say where it is.
+            raise
 
 
 def _is_kept(line: dict[str, Any], first: int) -> bool:

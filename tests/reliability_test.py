@@ -1,0 +1,146 @@
+"""What a run survives: being killed again and again, and a full disk."""
+
+import json
+import random
+import resource
+import signal
+import time
+
+import numpy as np
+import pytest
+import run_helpers
+
+from dc_jax import artefact
+from dc_jax.checkpoint import Checkpointer
+from dc_jax.progress import Metrics
+
+_ITERATIONS = 60
+_KILLS = 20
+
+
+def _command(folder):
+    command = run_helpers.tiny_command(iterations=_ITERATIONS)
+    return [*command, f"--workdir={folder}"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The folder of a run that nothing happens to."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    code, output = run_helpers.run(*_command(folder))
+    assert code == 0, output
+    return folder
+
+
+def _assert_same(folder, undisturbed):
+    for mine, theirs in zip(
+        run_helpers.load_images(folder),
+        run_helpers.load_images(undisturbed),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    metrics, expected = map(run_helpers.read_metrics, (folder, undisturbed))
+    assert [line["losses"] for line in metrics] == [line["losses"] for line in expected]
+
+
+def _count(folder):
+    path = folder / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def _wait_for_more(process, folder, lines):
+    """Waits until the run has written a line more than these."""
+    deadline = time.monotonic() + 300
+    while _count(folder) <= lines:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(undisturbed, tmp_path):
+    rng = random.Random(0)
+    folder = tmp_path / "run"
+    for kill in range(_KILLS):
+        with run_helpers.start(*_command(folder)) as process:
+            # While it starts, or in and between its iterations.
+            if kill % 4:
+                _wait_for_more(process, folder, min(_count(folder), _ITERATIONS - 5))
+                time.sleep(rng.uniform(0, 0.05))
+            else:
+                time.sleep(rng.uniform(0, 6))
+            process.send_signal(signal.SIGKILL)
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL, output
+        assert not (folder / "result.json").exists()
+    code, output = run_helpers.run(*_command(folder))
+    assert code == 0, output
+    _assert_same(folder, undisturbed)
+
+
+def _fill_the_disk(process):
+    """No file of the process may grow beyond these bytes, from now on."""
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (64, 64))
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_an_error_of_one_line(undisturbed, tmp_path):
+    folder = tmp_path / "run"
+    with run_helpers.start(*_command(folder)) as process:
+        _wait_for_more(process, folder, 4)
+        _fill_the_disk(process)
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "Traceback" not in output
+    error = output.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "File too large" in error
+    assert str(folder) in error
+    assert not (folder / "result.json").exists()
+    # What was saved before is intact, and enough.
+    code, output = run_helpers.run(*_command(folder))
+    assert code == 0, output
+    assert "Continuing after iteration " in output
+    assert "damaged" not in output
+    _assert_same(folder, undisturbed)
+
+
+@pytest.fixture
+def full_disk():
+    """No file may grow beyond some bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_that_cannot_be_written(tmp_path, full_disk, capfd):
+    state = {"images": np.arange(1000.0)}
+    checkpointer = Checkpointer(tmp_path)
+    checkpointer.save(1, state, {"seconds": 1})
+    checkpointer.wait()
+    full_disk()
+    with pytest.raises(OSError, match="are intact.*too large") as error:  # noqa: PT012
+        checkpointer.save(2, {"images": np.ones(1000)}, {"seconds": 2})
+        checkpointer.wait()
+    assert str(tmp_path) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "Traceback" not in "".join(capfd.readouterr())
+    restored = Checkpointer(tmp_path).restore(state)
+    assert restored.step == 1
+    np.testing.assert_array_equal(restored.state["images"], state["images"])
+
+
+def test_files_that_cannot_be_written_are_named(tmp_path, full_disk):
+    path = tmp_path / "result.json"
+    artefact.write_json(path, {"a": 1})
+    with Metrics(tmp_path, first=0, total=2) as metrics:
+        full_disk()
+        with pytest.raises(OSError, match="result.json"):
+            artefact.write_json(path, {"a": "b" * 100})
+        with pytest.raises(OSError, match="metrics.jsonl"):
+            metrics.loss(1, np.ones(20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        *("metrics.jsonl", "result.json"),
+    ]
