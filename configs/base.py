@@ -68,11 +68,17 @@ def get_config() -> ConfigDict:
     config.checkpoint_minutes = 5.0
 
     config.dataset = ConfigDict()
-    # "digits" (comes with scikit-learn), or any image classification set of TFDS.
+    # "digits" (comes with scikit-learn), any image classification set of TFDS, or own
+    # data: "folder", pictures in a sub-folder a class, perhaps below `train` and
+    # `test`; "npz", a file of arrays `images` and `labels`, or `train_images`,
+    # `train_labels`, `test_images` and `test_labels`.
     config.dataset.name = "digits"
-    # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder.
-    # None: TFDS's default.
+    # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder;
+    # the folder or file of own data. None: TFDS's default.
     config.dataset.path = placeholder(str)
+    # Of "folder": rows and columns that pictures are resized to. None: their size if
+    # all have one, else 32.
+    config.dataset.image_size = placeholder(int)
     # For sets larger than memory: whether the devices get only the training images
     # that an iteration draws, while the others stay on disk (those of TFDS are decoded
     # to a file next to it, once; gzipped IDX files stay in the host's memory). The

@@ -67,6 +67,7 @@ def _field(rule: dict[str, Any]) -> Any:
 class DatasetConfig:
     name: str = _field(_NOT_EMPTY)
     path: str | None = _field(_NOT_EMPTY)
+    image_size: int | None = _field(_at_least(1))
     stream: bool = _field(_ANY)
     validation: int | None = _field(_at_least(1))
 

@@ -1,13 +1,15 @@
 """Reads `.npz` files that may come from anybody.
 
-No pickle, and no memory is taken on the word of a header: arrays must lie in the file
-uncompressed, as `numpy.savez` writes them, with exactly the bytes they announce.
+No pickle, and no memory is taken on the word of a header: arrays must have exactly the
+bytes they announce, and lie in the file uncompressed, as `numpy.savez` writes them,
+unless the caller trusts the file's size.
 """
 
 import math
 import os
 import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 # What zipfile and NumPy raise on damaged files; ValueError includes our own.
 _DAMAGE = (
     zipfile.BadZipFile,
+    zlib.error,
     tokenize.TokenError,
     EOFError,
     MemoryError,
@@ -34,9 +37,19 @@ _HEADER_READERS = {
 
 
 def read_npz(
-    path: str, names: Iterable[str], optional: Iterable[str] = ()
+    path: str | os.PathLike,
+    names: Iterable[str],
+    optional: Iterable[str] = (),
+    *,
+    compressed: bool = False,
 ) -> dict[str, np.ndarray]:
     """Returns the arrays of these names, and those of the optional ones there are.
+
+    Args:
+      path: the file.
+      names: that must be there.
+      optional: that may be.
+      compressed: whether they may be compressed, and so of any size.
 
     Raises:
       ValueError: an array is missing, compressed or of Python objects, or the file is
@@ -47,20 +60,21 @@ def read_npz(
             held = set(archive.namelist())
             there = [name for name in optional if f"{name}.npy" in held]
             return {
-                name: _read_array(archive, f"{name}.npy") for name in (*names, *there)
+                name: _read_array(archive, f"{name}.npy", compressed)
+                for name in (*names, *there)
             }
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error
 
 
-def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+def _read_array(archive: zipfile.ZipFile, name: str, compressed: bool) -> np.ndarray:
     if name not in archive.namelist():
         raise ValueError(f"it has no {name}.")
     info = archive.getinfo(name)
-    if info.compress_type != zipfile.ZIP_STORED:
+    if info.compress_type != zipfile.ZIP_STORED and not compressed:
         raise ValueError(f"{name} is compressed; write it with numpy.savez.")
-    if info.file_size > os.path.getsize(archive.filename):
+    if not compressed and info.file_size > os.path.getsize(archive.filename):
         raise ValueError(f"{name} claims to be longer than the file.")
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
@@ -72,3 +86,17 @@ def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
             raise ValueError(f"{name} does not hold the {shape} {dtype} it announces.")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def names_of(path: str | os.PathLike) -> set[str]:
+    """Returns the names of the arrays in a file.
+
+    Raises:
+      ValueError: it is no `.npz`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except _DAMAGE as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be read: {reason}") from error

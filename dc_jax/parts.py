@@ -24,7 +24,10 @@ from dc_jax.parallel import Layout
 def load(config: Config) -> Dataset:
     """Loads the dataset of a run."""
     dataset = load_dataset(
-        config.dataset.name, config.dataset.path, stream=config.dataset.stream
+        config.dataset.name,
+        config.dataset.path,
+        stream=config.dataset.stream,
+        image_size=config.dataset.image_size,
     )
     if config.dataset.validation:
         dataset = hold_out(dataset, config.dataset.validation)

@@ -6,8 +6,14 @@ import numpy as np
 
 from dc_jax.data import idx, tfds_source
 from dc_jax.data.dataset import Dataset, channel_statistics
+from dc_jax.data.folder import read_folder
+from dc_jax.data.npz_source import read_npz_dataset
+from dc_jax.data.splits import split_off_tests
 
 _ALIASES = {"svhn": "svhn_cropped"}
+
+# The user's own data.
+_OWN = ("folder", "npz")
 
 # Where Debian's package dataset-fashion-mnist puts its files.
 _DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -43,7 +49,11 @@ _IDX_CLASS_NAMES = {
 
 
 def load_dataset(
-    name: str, path: str | None = None, *, stream: bool = False
+    name: str,
+    path: str | None = None,
+    *,
+    stream: bool = False,
+    image_size: int | None = None,
 ) -> Dataset:
     """Loads both splits of a dataset.
 
@@ -55,19 +65,23 @@ def load_dataset(
     then only chooses class names and published statistics. Any other path is the data
     folder of TFDS in which the dataset is, or will be, prepared.
 
+    "folder" is a folder of pictures, see `read_folder`, and "npz" a file of arrays, see
+    `read_npz_dataset`. A fifth of each class is tested on where there is no test split.
+
     The statistics are those of the authors' code for the datasets of the paper, else
     computed from the training split.
 
     Args:
       name: "digits", "mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", or any
-        TFDS name of labelled images of one size.
-      path: a folder, or None.
+        TFDS name of labelled images of one size; "folder" or "npz".
+      path: a folder, or None; for "npz" a file.
       stream: whether the training images stay on disk. Those of TFDS are decoded to a
         file next to it once. Plain IDX files always stay there; gzipped ones and the
-        digits are small and never do.
+        digits are small and never do. Not for "folder" and "npz".
+      image_size: for "folder", the rows and columns that pictures are resized to.
 
     Returns:
-      The dataset. TFDS and IDX images are uint8, digits are float32.
+      The dataset. TFDS, IDX and "folder" images are uint8, digits are float32.
 
     Raises:
       ValueError: the name is unknown, or the files or the dataset cannot be used.
@@ -75,6 +89,13 @@ def load_dataset(
       ConnectionError: a download failed.
     """
     name = _ALIASES.get(name, name)
+    if name in _OWN:
+        return _load_own(name, path, stream=stream, image_size=image_size)
+    if image_size is not None:
+        raise ValueError(
+            f"dataset.image_size must be None for '{name}', whose images have one size "
+            f"(it is for 'folder'), got {image_size}."
+        )
     if path is not None:
         return _load_from_path(name, path, stream)
     if name == "digits":
@@ -103,6 +124,27 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
         )
     builder = tfds_source.open_builder(name, data_dir=str(folder))
     return _load_tfds(name, builder, stream)
+
+
+def _load_own(
+    name: str, path: str | None, *, stream: bool, image_size: int | None
+) -> Dataset:
+    """Loads a folder of pictures, or a file of arrays."""
+    place = Path(path or "").expanduser()
+    if not path or not (place.is_dir() if name == "folder" else place.is_file()):
+        kind = "folder of pictures" if name == "folder" else ".npz file"
+        raise ValueError(f"dataset.path must be a {kind} for '{name}', got {path!r}.")
+    if stream:
+        raise ValueError(f"dataset.stream must be False for '{name}'.")
+    if name == "folder":
+        arrays, class_names = read_folder(place, image_size)
+    else:
+        arrays, class_names = read_npz_dataset(place)
+    source = f"{place}"
+    if "test_images" not in arrays:
+        arrays = split_off_tests(*arrays.values(), class_names)
+        source += ", a fifth of each class to test"
+    return _make_dataset(name, source, arrays, class_names)
 
 
 def _load_digits() -> Dataset:

@@ -1,10 +1,13 @@
 """Other splits of a dataset than its own."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from dc_jax.data.dataset import Dataset
+
+_TEST_SHARE = 0.2
 
 
 def hold_out(dataset: Dataset, num: int) -> Dataset:
@@ -20,8 +23,6 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
     Raises:
       ValueError: a split would have fewer images than classes.
     """
-    from sklearn.model_selection import train_test_split  # Few runs need it.
-
     labels = dataset.train_labels
     if not dataset.num_classes <= num <= len(labels) - dataset.num_classes:
         raise ValueError(
@@ -29,10 +30,7 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
             f"{len(labels) - dataset.num_classes}, for an image of each class on both "
             f"sides, got {num}."
         )
-    kept, held = train_test_split(
-        np.arange(len(labels)), test_size=num, stratify=labels, random_state=0
-    )
-    kept, held = np.sort(kept), np.sort(held)
+    kept, held = _divide(labels, num)
     return dataclasses.replace(
         dataset,
         source=f"{dataset.source}, {num} training images as its test images",
@@ -41,3 +39,47 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
         test_images=dataset.train_images[held],
         test_labels=labels[held],
     )
+
+
+def split_off_tests(
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Divides images that have no test split: a fifth of every class, always the same.
+
+    Args:
+      images: `[n, H, W, D]`.
+      labels: `[n]`.
+      class_names: the C names.
+
+    Returns:
+      `train_images`, `train_labels`, `test_images`, `test_labels`.
+
+    Raises:
+      ValueError: a class has fewer than two images.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise ValueError(
+            f"class {class_names[few]} has {counts[few]} image(s), must have at least "
+            "2, one of which is tested with; or give a test split."
+        )
+    kept, held = _divide(
+        labels, max(len(class_names), round(_TEST_SHARE * len(labels)))
+    )
+    return {
+        "train_images": images[kept],
+        "train_labels": labels[kept],
+        "test_images": images[held],
+        "test_labels": labels[held],
+    }
+
+
+def _divide(labels: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the indices of all but `num` images, and of these, in their order."""
+    from sklearn.model_selection import train_test_split  # Few runs need it.
+
+    kept, held = train_test_split(
+        np.arange(len(labels)), test_size=num, stratify=labels, random_state=0
+    )
+    return np.sort(kept), np.sort(held)

@@ -1,0 +1,101 @@
+"""Reads a dataset from one `.npz` file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dc_jax.npz import names_of, read_npz
+
+# What a file may call training images, their labels, test images and theirs: as this
+# project does and MedMNIST, as Keras does, or without a test split.
+_FAMILIES = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("images", "labels"),
+)
+_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Reads all images of a file into memory.
+
+    Args:
+      path: a file of `numpy.savez` or `savez_compressed`. Images are `[n, H, W]` or
+        `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or `[n, 1]`, integers
+        from 0. `class_names`, `[C]`, may be there.
+
+    Returns:
+      `train_images` of shape `[n, H, W, D]` uint8 or float32 and `train_labels` of
+      shape `[n]` int32, `test_images` and `test_labels` too where there are any; and
+      the names of the classes.
+
+    Raises:
+      ValueError: the file cannot be read, or an array is of another kind.
+    """
+    held = names_of(path)
+    families = [names for names in _FAMILIES if held.issuperset(names[:2])]
+    if not families:
+        known = " or ".join(" and ".join(names[:2]) for names in _FAMILIES)
+        raise ValueError(
+            f"{path} has the arrays {', '.join(sorted(held))}; must have {known}."
+        )
+    names = [name for name in families[0] if name in held]
+    if len(names) == 3:
+        raise ValueError(f"{path} has {names[2]} alone; images and labels go together.")
+    arrays = read_npz(path, names, ("class_names",), compressed=True)
+    result = {
+        ours: (_images if "images" in ours else _labels)(arrays[theirs], path, theirs)
+        for ours, theirs in zip(_NAMES, names, strict=False)
+    }
+    for images, labels in zip(names[::2], names[1::2], strict=True):
+        if len(arrays[images]) != len(arrays[labels]):
+            raise ValueError(
+                f"{path}: {labels} has {len(arrays[labels])} labels, must have "
+                f"{len(arrays[images])} as {images} has images."
+            )
+    return result, _class_names(arrays.get("class_names"), result, path)
+
+
+def _images(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if array.ndim != 4 or 0 in array.shape:
+        raise ValueError(
+            f"{path}: {name} must be [n, H, W] or [n, H, W, D], without a zero, got "
+            f"{list(array.shape)}."
+        )
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(
+            f"{path}: {name} must be uint8, or float in [0, 1], got {array.dtype}."
+        )
+    return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+
+def _labels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"{path}: {name} must be integers [n] or [n, 1], got {array.dtype} "
+            f"{list(array.shape)}."
+        )
+    if array.size and not 0 <= array.min() <= array.max() < 2**31:
+        raise ValueError(
+            f"{path}: {name} must count from 0, got {array.min()} to {array.max()}."
+        )
+    return array.astype(np.int32)
+
+
+def _class_names(
+    names: np.ndarray | None, arrays: dict[str, np.ndarray], path: Path
+) -> tuple[str, ...]:
+    # An empty array is left to the checks of Dataset.
+    num_classes = int(arrays["train_labels"].max(initial=0)) + 1
+    if names is None:
+        return tuple(str(label) for label in range(num_classes))
+    if names.ndim != 1 or names.dtype.kind != "U" or len(names) < num_classes:
+        raise ValueError(
+            f"{path}: class_names must be {num_classes} strings, as there are labels "
+            f"to {num_classes - 1}, got {names.dtype} {list(names.shape)}."
+        )
+    return tuple(names.tolist())
