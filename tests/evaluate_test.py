@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 
 from dc_jax.config import EvaluationConfig
 from dc_jax.evaluate import Protocol, make_evaluate, make_protocol, sgd
+from dc_jax.evaluator import Evaluator, make_set
 from dc_jax.execution import Execution
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -204,3 +206,22 @@ def test_accuracy_is_a_function_of_the_key():
     np.testing.assert_array_equal(by_map(*data, keys[::-1]), accuracies[::-1])
     # An image on the boundary may fall to either side.
     np.testing.assert_allclose(by_vmap(*data, keys), accuracies, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("at_once", "sizes"), [(None, [5]), (1, [1] * 5), (2, [2, 2, 2]), (8, [8])]
+)
+def test_networks_are_evaluated_in_groups_of_one_size(at_once, sizes):
+    seen = []
+
+    def program(images, labels, test_images, test_labels, keys):
+        seen.append(len(keys))
+        return jax.vmap(jax.random.uniform)(keys)
+
+    dataset = toy.random_dataset([3, 3], (4, 4, 1))
+    evaluator = Evaluator(dataset, None, program, at_once=at_once)
+    images = np.zeros((2, 1, *dataset.image_shape), np.float32)
+    keys = jax.random.split(jax.random.key(0), 5)
+    accuracies = evaluator(make_set(images, dataset), keys)
+    np.testing.assert_array_equal(accuracies, jax.vmap(jax.random.uniform)(keys))
+    assert seen == sizes

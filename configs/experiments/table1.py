@@ -28,7 +28,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.methods = (*METHODS[:4], "forgetting_zero", "whole", "dm", "dsa", "dc")
         config.run.num_experiments = 1
         config.method = {
-            "random": {"num_experiments": 5, "num_evaluations": 4},
+            "random": {"num_experiments": 20, "num_evaluations": 1},
             "forgetting_zero": _FORGETTING_ZERO,
             # An epoch more is run: as many as for the coresets, by the same network.
             "whole": {"evaluation": {"epochs": 19}, "num_evaluations": 1},
