@@ -90,7 +90,7 @@ def claim(config: Config, folder: Path) -> None:
     path = folder / "config.json"
     theirs = _ONCE | flatten_dict(_read(path) or {}, sep=".")
     ours = flatten_dict(config.to_dict(), sep=".")
-    free = _FREE_FIELDS - _FIXED_FIELDS.get(config.method, set())
+    free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
     for name in ours if path.exists() else ():
         is_free = name in free or name.split(".")[0] in free
         # A field that was not there yet had no effect, which is what None has.

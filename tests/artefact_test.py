@@ -1,5 +1,6 @@
 """Tests of the files a run leaves: the saved set, its card, its picture."""
 
+import errno
 import hashlib
 import io
 import json
@@ -271,10 +272,10 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
     before = path.read_bytes()
 
     def fail(descriptor):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full: .*synthetic_set.npz"):
         artefact.write_atomically(path, b"new")
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["synthetic_set.npz"]

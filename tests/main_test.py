@@ -98,7 +98,10 @@ def test_a_config_file_that_is_not_there(tmp_path, more):
     [
         ("--config.dataset.name=digit", "'digit'"),
         ("--config.network.name=ConvNetX", "got 'ConvNetX'"),
-        ("--config.method=no", "config.method must be one of dc, dsa, dm, random, "),
+        (
+            "--config.method=no",
+            "config.method must be one of dc, dsa, dm, dd, random, ",
+        ),
     ],
 )
 def test_a_name_that_is_wrong(tmp_path, argument, expected):
