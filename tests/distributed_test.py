@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -56,8 +57,9 @@ def _finish(processes):
     finally:
         for process in processes:
             process.kill()
+    # Its threads write into one another's lines.
     lines = [
-        [line for line in output.splitlines() if not line.startswith("[Gloo]")]
+        [line for line in output.splitlines() if not re.search("Gloo|peer ranks", line)]
         for output in outputs
     ]
     return [process.returncode for process in processes], lines
