@@ -41,6 +41,9 @@ class SyntheticSet:
       class_names: the C names, in the order of the labels.
       indices: `[C, I]` int32, which images of the training split these are; None where
         they are synthetic.
+      recipe: the text of a JSON object that says how networks were trained on the set,
+        with which accuracy, and how it was made, as `artefact.make_recipe` writes it;
+        None where that is unknown.
     """
 
     images: Array  # [C, I, H, W, D]
@@ -49,6 +52,7 @@ class SyntheticSet:
     std: Array  # [D]
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
     indices: Array | None = None  # [C, I]
+    recipe: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass
