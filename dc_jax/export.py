@@ -46,8 +46,8 @@ _EXPERIMENT = flags.DEFINE_integer(
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
-    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
-    logging.get_absl_handler().setFormatter(None)
+    # TFDS tells of each of its files, where they are before they are moved.
+    logging.set_verbosity(logging.ERROR)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from dc_jax import formats
@@ -58,12 +58,11 @@ def main(argv: list[str]) -> None:
         )
         formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
     except (ValueError, OSError) as error:
-        logging.debug("The error in full:", exc_info=True)
         raise SystemExit(f"error: {one_line(error)}") from None
     num_classes, ipc, *shape = synthetic_set.images.shape
-    logging.info(
-        "%s: %d classes of %d images, %s.",
-        *(_OUTPUT.value, num_classes, ipc, "x".join(map(str, shape))),
+    print(
+        f"{_OUTPUT.value}: {num_classes} classes of {ipc} images of "
+        f"{'x'.join(map(str, shape))}."
     )
 
 

@@ -4,10 +4,12 @@ Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits a channel. N
 trained on them do not see exactly the condensed images.
 """
 
+import contextlib
 import io
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -121,21 +123,23 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
         (number, {"image": io.BytesIO(png), "label": label})
         for number, (png, label) in enumerate(_pngs(synthetic_set))
     ]
+    features = {
+        "image": tfds.features.Image(shape=shape, encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
+    }
     tfds.disable_progress_bar()
-    builder = tfds.dataset_builders.store_as_tfds_dataset(
-        name=_TFDS_NAME,
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=shape, encoding_format="png"),
-                "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
-            }
-        ),
-        split_datasets={"train": examples},
-        data_dir=path,
-        description="A condensed dataset: a few synthetic images a class.",
-        disable_shuffling=True,
-    )
+    # It prints where it writes, which is not where this will be.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder = tfds.dataset_builders.store_as_tfds_dataset(
+            name=_TFDS_NAME,
+            version="1.0.0",
+            features=tfds.features.FeaturesDict(features),
+            split_datasets={"train": examples},
+            data_dir=path,
+            description="A condensed dataset: a few synthetic images a class.",
+            disable_shuffling=True,
+        )
+    shutil.rmtree(os.path.join(path, "downloads"), ignore_errors=True)
     artefact.write_json(builder.data_path / NOTE_NAME, describe(synthetic_set))
 
 
