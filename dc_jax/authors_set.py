@@ -118,9 +118,9 @@ def _is_plain(value: Any, torch: types.ModuleType) -> bool:
 
 def _check_size(path: Path) -> None:
     """Raises a `ValueError` for a file that is larger once it is read."""
-    if not zipfile.is_zipfile(path):
-        return  # As PyTorch wrote until 1.5; nothing is compressed.
     try:
+        if not zipfile.is_zipfile(path):
+            return  # As PyTorch wrote until 1.5; nothing is compressed.
         with zipfile.ZipFile(path) as archive:
             stored = sum(info.file_size for info in archive.infolist())
             kinds = {info.compress_type for info in archive.infolist()}
