@@ -9,18 +9,17 @@ from safetensors import safe_open
 from torch import nn
 
 with safe_open(sys.argv[1], framework="pt") as file:
-    images, labels, mean, std = map(
-        file.get_tensor, ("images", "labels", "mean", "std")
-    )
+    names = ("images", "labels", "mean", "std")
+    images, labels, mean, std = map(file.get_tensor, names)
     recipe = json.loads(file.metadata()["recipe"])["training"]
 images, labels = images.flatten(0, 1).movedim(-1, 1), labels.flatten().long()
-first = [nn.Conv2d(images.shape[1], 128, 3, padding=1), nn.GroupNorm(128, 128)]
-second = [nn.Conv2d(128, 128, 3, padding=1), nn.GroupNorm(128, 128)]
+first = [nn.LazyConv2d(128, 3, padding=1), nn.GroupNorm(128, 128)]
+second = [nn.LazyConv2d(128, 3, padding=1), nn.GroupNorm(128, 128)]
 rest = [nn.ReLU(), nn.AvgPool2d(2)]
 network = nn.Sequential(*first, *rest, *second, *rest, nn.Flatten(), nn.LazyLinear(10))
 network(images[:1])
-how = {name: recipe[name] for name in ("lr", "momentum", "weight_decay")}
-optimiser = torch.optim.SGD(network.parameters(), **how)
+lr, momentum, decay = recipe["lr"], recipe["momentum"], recipe["weight_decay"]
+optimiser = torch.optim.SGD(network.parameters(), lr, momentum, weight_decay=decay)
 drop = torch.optim.lr_scheduler.MultiStepLR(optimiser, [recipe["epochs"] // 2 + 2])
 for _ in range(recipe["epochs"] + 1):
     for batch in torch.randperm(len(labels)).split(recipe["batch_size"]):
@@ -28,7 +27,6 @@ for _ in range(recipe["epochs"] + 1):
         nn.functional.cross_entropy(network(images[batch]), labels[batch]).backward()
         optimiser.step()
     drop.step()
-tests, answers = load_tests(mean.numpy(), std.numpy())
-with torch.no_grad():
-    right = network(torch.tensor(tests).movedim(-1, 1)).argmax(-1).numpy() == answers
-print(f"test accuracy {right.mean():.1%}")
+tests, answers = map(torch.tensor, load_tests(mean.numpy(), std.numpy()))
+right = network(tests.movedim(-1, 1)).argmax(-1) == answers
+print(f"test accuracy {right.float().mean():.1%}")
