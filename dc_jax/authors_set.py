@@ -7,6 +7,7 @@ https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
 """
 
 import os
+import pickle
 import types
 import zipfile
 from pathlib import Path
@@ -70,6 +71,12 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
     _check_size(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Not the message, which tells how to run the code in the file.
+        raise ValueError(
+            f"{path} cannot be read: it is damaged, or holds more than tensors and "
+            "plain containers, such as code."
+        ) from error
     # A damaged pickle can raise anything: it is a program, if a harmless one.
     except Exception as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
