@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 # `import dc_jax` and `python -m dc_jax.main --help` do not wait for JAX.
 _EXPORTS = {
     "SyntheticSet": "dc_jax.base",
-    "load_synthetic_set": "dc_jax.artefact",
+    "load_synthetic_set": "dc_jax.formats",
 }
 
 __all__ = ["SyntheticSet", "__version__", "load_synthetic_set"]

@@ -38,7 +38,11 @@ _ARRAYS = {
     "mean": ("float32", "D"),
     "std": ("float32", "D"),
 }
-_OPTIONAL = {"indices": ("int32", "CI"), "learning_rates": ("float32", "RI")}
+_OPTIONAL = {
+    "indices": ("int32", "CI"),
+    "learning_rates": ("float32", "RI"),
+    "recipe": ("text", ""),
+}
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
@@ -46,7 +50,8 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
 
     Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
     and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. Where the
-    images are real, `indices`; of dataset distillation, `learning_rates`.
+    images are real, `indices`; of dataset distillation, `learning_rates`; and `recipe`
+    where there is one.
 
     Args:
       path: file to write; its folder is made where needed.
@@ -56,16 +61,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
       ValueError: the set is not one that could be loaded again, for instance because
         an image holds a NaN.
     """
-    arrays = {
-        "images": np.asarray(synthetic_set.images),
-        "labels": np.asarray(synthetic_set.labels),
-        "class_names": np.array(synthetic_set.class_names, dtype=np.str_),
-        "mean": np.asarray(synthetic_set.mean),
-        "std": np.asarray(synthetic_set.std),
-    }
-    for name in _OPTIONAL:
-        if getattr(synthetic_set, name) is not None:
-            arrays[name] = np.asarray(getattr(synthetic_set, name))
+    arrays = to_arrays(synthetic_set)
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = to_pixels(arrays["images"], arrays["mean"], arrays["std"])
     buffer = io.BytesIO()
@@ -95,11 +91,40 @@ def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
             f"no synthetic set at {path}: give the .npz of a run, or its folder."
         )
     arrays = read_npz(path, _ARRAYS, _OPTIONAL)
+    return from_arrays(arrays, path)
+
+
+def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
+    """Returns the fields of a set that are not None, as NumPy arrays."""
+    arrays = {
+        "images": np.asarray(synthetic_set.images),
+        "labels": np.asarray(synthetic_set.labels),
+        "class_names": np.array(synthetic_set.class_names, dtype=np.str_),
+        "mean": np.asarray(synthetic_set.mean),
+        "std": np.asarray(synthetic_set.std),
+    }
+    for name in _OPTIONAL:
+        if getattr(synthetic_set, name) is not None:
+            arrays[name] = np.asarray(getattr(synthetic_set, name))
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
+    """Returns the set that `to_arrays` made these of, and checks it.
+
+    Args:
+      arrays: by field; others are ignored.
+      path: of the file that they are of, for errors.
+
+    Raises:
+      ValueError: they are no set.
+    """
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
-    names = tuple(arrays["class_names"].tolist())
     fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
     fields |= {name: arrays.get(name) for name in _OPTIONAL}
-    return SyntheticSet(class_names=names, **fields)
+    if "recipe" in arrays:
+        fields["recipe"] = str(arrays["recipe"])
+    return SyntheticSet(class_names=tuple(arrays["class_names"].tolist()), **fields)
 
 
 def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
@@ -168,6 +193,39 @@ def write_json(path: str | os.PathLike, value: Mapping) -> None:
     plain = _to_plain(value, os.path.basename(os.fspath(path)))
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, (text + "\n").encode())
+
+
+def make_recipe(
+    *,
+    method: str,
+    dataset: str,
+    ipc: int,
+    protocol: Mapping,
+    in_words: str,
+    accuracies: Iterable[float],
+) -> str:
+    """Returns what a set says of its use, `SyntheticSet.recipe`.
+
+    Args:
+      method: that made the set.
+      dataset: name of what it was made of.
+      ipc: images a class.
+      protocol: how networks were trained on it.
+      in_words: the same as a sentence.
+      accuracies: of these networks on the test split, fractions.
+    """
+    accuracies = list(accuracies)
+    recipe = {
+        "method": method,
+        "dataset": dataset,
+        "ipc": ipc,
+        "training": dict(protocol),
+        "training_in_words": in_words,
+        "accuracy_mean": float(np.mean(accuracies)),
+        "accuracy_std": float(np.std(accuracies)),
+        "num_evaluations": len(accuracies),
+    }
+    return json.dumps(_to_plain(recipe, "recipe"), ensure_ascii=False)
 
 
 def make_card(
@@ -275,6 +333,15 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         )
     if std.min() <= 0:
         raise ValueError(f"{prefix}: std is {std.tolist()}, expected above 0.")
+    if "recipe" in arrays and not _is_json_object(str(arrays["recipe"])):
+        raise ValueError(f"{prefix}: recipe is not the text of a JSON object.")
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _has_kind(array: np.ndarray, kind: str) -> bool:

@@ -44,6 +44,9 @@ class SyntheticSet:
         they are synthetic.
       learning_rates: `[R, I]` float32, those of dataset distillation, with which
         `train_unrolled` uses the images in their order; None for other methods.
+      recipe: the text of a JSON object that says how networks were trained on the set,
+        with which accuracy, and how it was made, as `artefact.make_recipe` writes it;
+        None where that is unknown.
     """
 
     images: Array  # [C, I, H, W, D]
@@ -53,6 +56,7 @@ class SyntheticSet:
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
     indices: Array | None = None  # [C, I]
     learning_rates: Array | None = None  # [R, I]
+    recipe: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
 @flax.struct.dataclass

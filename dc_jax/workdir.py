@@ -150,7 +150,15 @@ def save_run(
     for experiment, synthetic in enumerate(sets):
         suffix = f"_{experiment}" if experiment else ""
         files.append(folder / artefact.set_name(experiment))
-        artefact.save_synthetic_set(files[-1], synthetic)
+        recipe = artefact.make_recipe(
+            method=config.method,
+            dataset=dataset.name,
+            ipc=config.ipc,
+            protocol=dataclasses.asdict(protocol),
+            in_words=str(protocol),
+            accuracies=result["accuracies"][experiment],
+        )
+        artefact.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
         files.append(folder / f"images{suffix}.png")
         artefact.save_image_grid(files[-1], synthetic)
     card = artefact.make_card(

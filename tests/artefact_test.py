@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import dc_jax
-from dc_jax import artefact
+from dc_jax import artefact, formats
 from dc_jax.base import SyntheticSet
 
 
@@ -102,6 +102,33 @@ def test_learning_rates_are_optional(path):
             artefact.save_synthetic_set(path, with_rates.replace(learning_rates=wrong))
 
 
+def test_recipe_is_optional(path):
+    assert artefact.load_synthetic_set(path).recipe is None
+    assert "recipe.npy" not in _members(path)
+    recipe = artefact.make_recipe(
+        method="dc",
+        dataset="Ziffern – größer",
+        ipc=2,
+        protocol={"network": "ConvNet", "lr": np.float32(0.5)},
+        in_words="ConvNet, 1 epoch",
+        accuracies=[0.25, 0.75],
+    )
+    assert json.loads(recipe) == {
+        "method": "dc",
+        "dataset": "Ziffern – größer",
+        "ipc": 2,
+        "training": {"network": "ConvNet", "lr": 0.5},
+        "training_in_words": "ConvNet, 1 epoch",
+        "accuracy_mean": 0.5,
+        "accuracy_std": 0.25,
+        "num_evaluations": 2,
+    }
+    artefact.save_synthetic_set(path, _make_set().replace(recipe=recipe))
+    loaded = artefact.load_synthetic_set(path)
+    _assert_same(loaded, _make_set())
+    assert loaded.recipe == recipe
+
+
 def test_jax_arrays_are_saved_too(path, tmp_path):
     of_jax = _make_set()
     of_jax = of_jax.replace(
@@ -169,6 +196,10 @@ def test_to_pixels_per_channel():
             {"indices": np.full((3, 2), -1, np.int32)},
             "indices go from -1, exp.* from 0",
         ),
+        ({"recipe": "[1]"}, "recipe is not the text of a JSON object"),
+        ({"recipe": "lr 0.01"}, "recipe is not the text of a JSON object"),
+        ({"recipe": "[" * 99999}, "recipe is not the text of a JSON object"),
+        ({"recipe": ""}, "recipe is not the text of a JSON object"),
     ],
 )
 def test_a_wrong_set_is_neither_saved_nor_loaded(path, tmp_path, change, message):
@@ -382,7 +413,7 @@ def test_card(path):
 
 
 def test_public_names_are_imported_on_first_use():
-    assert dc_jax.load_synthetic_set is artefact.load_synthetic_set
+    assert dc_jax.load_synthetic_set is formats.load_synthetic_set
     assert dc_jax.SyntheticSet is SyntheticSet
     assert set(dc_jax.__all__) <= set(dir(dc_jax))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -8,6 +8,7 @@ import pytest
 import run_helpers
 
 from dc_jax import workdir
+from dc_jax.artefact import load_synthetic_sets
 from dc_jax.data import load_dataset
 from dc_jax.evaluate import make_protocol
 from dc_jax.evaluator import make_set
@@ -37,6 +38,19 @@ def _save(config, folder, result):
     workdir.save_run(
         config, folder, dataset, protocol=protocol, sets=sets, result=result
     )
+
+
+def test_each_set_has_its_recipe(tmp_path):
+    config = run_helpers.tiny_config()
+    _save(config, tmp_path, _RESULT)
+    card = json.loads((tmp_path / "card.json").read_text())
+    recipes = [json.loads(one.recipe) for one in load_synthetic_sets(tmp_path)]
+    assert [recipe["accuracy_mean"] for recipe in recipes] == [0.25, 0.75]
+    for recipe in recipes:
+        assert recipe["training"] == card["protocol"]
+        assert recipe["training"]["network"] == "ConvNetD1W8"
+        assert (recipe["method"], recipe["dataset"]) == ("dc", "digits")
+        assert "1 + 1 epochs of SGD" in recipe["training_in_words"]
 
 
 def test_summarise_by_hand():

@@ -110,6 +110,27 @@ def load_dataset(
     return _load_tfds(name, builder, stream)
 
 
+def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Returns mean and standard deviation, `[D]`, and class names of a dataset.
+
+    The classes of colour images have numbers for names.
+
+    Args:
+      name: of a dataset of the paper.
+
+    Raises:
+      ValueError: it is another.
+    """
+    name = _ALIASES.get(name, name)
+    if name not in _PUBLISHED_STATISTICS:
+        raise ValueError(
+            f"dataset must be one of {', '.join(_PUBLISHED_STATISTICS)}, got '{name}'."
+        )
+    mean, std = (np.array(values, np.float32) for values in _PUBLISHED_STATISTICS[name])
+    numbers = tuple(str(label) for label in range(100 if name == "cifar100" else 10))
+    return mean, std, _IDX_CLASS_NAMES.get(name, numbers)
+
+
 def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     folder = Path(path).expanduser()
     # Path("") is the current folder, which nobody means by it.

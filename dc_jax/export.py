@@ -1,0 +1,70 @@
+"""Writes a condensed set in another format.
+
+  python -m dc_jax.export --set=runs/digits --format=png --output=pictures
+  python -m dc_jax.export --set=runs/digits --format=safetensors \\
+      --output=digits.safetensors
+  python -m dc_jax.export --set=res_DC_MNIST_ConvNet_10ipc.pt --dataset=mnist \\
+      --format=npz --output=mnist.npz
+
+npz and safetensors hold the set exactly. parquet (for Hugging Face datasets), png (a
+folder a class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits a channel.
+"""
+
+from absl import app, flags, logging
+
+from dc_jax.command_line import one_line, parse_flags
+
+_FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
+
+_SET = flags.DEFINE_string(
+    "set",
+    None,
+    "The folder of a run, or a file: our .npz or .safetensors, or the authors' .pt.",
+    required=True,
+)
+_FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.", required=True)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "The new file, or for png and tfds the new folder. Nothing is ever replaced.",
+    required=True,
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Of a .pt: mnist, fashion_mnist, svhn, cifar10 or cifar100, whose published mean "
+    "and standard deviation are taken.",
+)
+_EXPERIMENT = flags.DEFINE_integer(
+    "experiment",
+    0,
+    "Of a run or a .pt with several sets: which, from 0.",
+    lower_bound=0,
+)
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    # TFDS tells of each of its files, where they are before they are moved.
+    logging.set_verbosity(logging.ERROR)
+
+    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    from dc_jax import formats
+
+    try:
+        synthetic_set = formats.load_synthetic_set(
+            _SET.value, dataset=_DATASET.value, experiment=_EXPERIMENT.value
+        )
+        formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {one_line(error)}") from None
+    num_classes, ipc, *shape = synthetic_set.images.shape
+    print(
+        f"{_OUTPUT.value}: {num_classes} classes of {ipc} images of "
+        f"{'x'.join(map(str, shape))}."
+    )
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

@@ -1,0 +1,39 @@
+"""Trains a Flax network on condensed digits: train_flax.py RUN_FOLDER"""
+
+import json
+import sys
+
+import jax
+import optax
+from digits import load_tests
+from flax import linen as nn
+
+import dc_jax
+
+s = dc_jax.load_synthetic_set(sys.argv[1])
+recipe = json.loads(s.recipe)["training"]
+images, labels = s.images.reshape(-1, *s.images.shape[2:]), s.labels.ravel()
+block = [nn.Conv(128, (3, 3)), nn.GroupNorm(128), nn.relu]
+network = nn.Sequential([*block, lambda x: x.reshape(len(x), -1), nn.Dense(10)])
+params = network.init(jax.random.key(0), images[:1])
+lr = optax.piecewise_constant_schedule(recipe["lr"], {recipe["epochs"] // 2 + 2: 0.1})
+decay, sgd = recipe["weight_decay"], optax.sgd(lr, recipe["momentum"])
+optimiser = optax.chain(optax.add_decayed_weights(decay), sgd)
+
+
+def loss(params):
+    logits = network.apply(params, images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def epoch(_, state):  # The set is one batch.
+    params, opt_state = state
+    updates, opt_state = optimiser.update(jax.grad(loss)(params), opt_state, params)
+    return optax.apply_updates(params, updates), opt_state
+
+
+state = (params, optimiser.init(params))
+params, _ = jax.lax.fori_loop(0, recipe["epochs"] + 1, epoch, state)
+tests, answers = load_tests(s.mean, s.std)
+right = network.apply(params, tests).argmax(-1) == answers
+print(f"test accuracy {right.mean():.1%}")

@@ -1,0 +1,173 @@
+"""Tests of reading the sets of the authors' code, where PyTorch is installed."""
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from dc_jax import formats
+
+torch = pytest.importorskip("torch")
+
+MNIST = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
+
+
+def make_pair(ipc=2, channels=1, num_classes=10):
+    """Images `[C * I, D, H, W]` and labels, as the authors' code makes them."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (num_classes * ipc, channels, 4, 5)
+    images = torch.randn(shape, generator=generator)
+    return [images, torch.arange(num_classes).repeat_interleave(ipc)]
+
+
+def save(path, data, **kwargs):
+    content = {"data": data, "accs_all_exps": {"ConvNet": [0.5, 0.25]}}
+    torch.save(content, path, **kwargs)
+    return path
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_sets_of_all_experiments(tmp_path, is_zip):
+    pairs = [make_pair(), make_pair(ipc=3)]
+    path = save(tmp_path / "set.pt", pairs, _use_new_zipfile_serialization=is_zip)
+    for experiment, (images, _) in enumerate(pairs):
+        loaded = formats.load_synthetic_set(
+            path, dataset="mnist", experiment=experiment
+        )
+        ipc = 2 + experiment
+        assert loaded.images.shape == (10, ipc, 4, 5, 1)
+        assert loaded.images.dtype == np.float32
+        for label in range(10):
+            for place in range(ipc):
+                np.testing.assert_array_equal(
+                    loaded.images[label, place, :, :, 0],
+                    images[label * ipc + place, 0].numpy(),
+                )
+        assert loaded.labels.tolist() == [[label] * ipc for label in range(10)]
+        assert loaded.class_names == MNIST
+        assert loaded.mean.tolist() == [np.float32(0.1307)]
+        assert loaded.std.tolist() == [np.float32(0.3081)]
+        assert loaded.recipe is None
+    formats.export(loaded, tmp_path / "set.npz", "npz")
+    with pytest.raises(ValueError, match="has the sets 0 to 1, not 2"):
+        formats.load_synthetic_set(path, dataset="mnist", experiment=2)
+
+
+def test_images_in_another_order(tmp_path):
+    images, labels = make_pair(channels=3)
+    order = torch.tensor([*range(10, 20), *range(10)])
+    path = save(tmp_path / "a.pt", [[images, labels]])
+    other = save(tmp_path / "b.pt", [[images[order], labels[order]]])
+    first, second = (
+        formats.load_synthetic_set(one, dataset="svhn") for one in (path, other)
+    )
+    np.testing.assert_array_equal(first.images, second.images)
+    # Channels last.
+    np.testing.assert_array_equal(
+        first.images[1, 1], images[3].permute(1, 2, 0).numpy()
+    )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (None, "name the dataset, such as mnist"),
+        ("imagenet", "dataset must be one of mnist, .* got 'imagenet'"),
+        ("cifar10", r"has 1 channel\(s\) .* cifar10 has 3 and 0 to 9: is it another"),
+    ],
+)
+def test_the_dataset_is_named(tmp_path, dataset, message):
+    path = save(tmp_path / "set.pt", [make_pair()])
+    with pytest.raises(ValueError, match=message) as error:
+        formats.load_synthetic_set(path, dataset=dataset)
+    assert "\n" not in str(error.value)
+
+
+IMAGES, LABELS = make_pair()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (None, "no list data"),
+        ([], "no list data"),
+        ({}, "no list data"),
+        ([IMAGES], "is not float images"),
+        ([[IMAGES]], "is not float images"),
+        ([[LABELS, IMAGES]], "is not float images"),
+        ([[IMAGES[0], LABELS]], "is not float images"),
+        ([[IMAGES, LABELS[1:]]], "is not float images"),
+        ([[IMAGES, LABELS.float()]], "is not float images"),
+        ([[IMAGES.to_sparse(), LABELS]], "is not float images"),
+        ([[IMAGES.to("meta"), LABELS]], "is not float images"),
+        ([[IMAGES, LABELS - 1]], "has the labels -1 to 8"),
+        ([[IMAGES, LABELS * 10**12]], "has the labels 0 to 9000000000000"),
+        ([[IMAGES[:18], LABELS[:18]]], "labels 0 to 8, mnist has 1 and 0 to 9"),
+        ([[IMAGES[1:], LABELS[1:]]], "classes of 1 to 2 images"),
+        ([[IMAGES * np.nan, LABELS]], "400 values of images are NaN"),
+        # Large but for its strides.
+        ([[IMAGES[:1, :, :1, :1].expand(20, 1, 9999, 9999), LABELS]], "longer than"),
+    ],
+)
+def test_a_file_of_something_else(tmp_path, data, message):
+    path = save(tmp_path / "set.pt", data)
+    with pytest.raises(ValueError, match=message) as error:
+        formats.load_synthetic_set(path, dataset="mnist")
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_a_file_is_not_run(tmp_path, is_zip):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    path = save(
+        tmp_path / "set.pt",
+        [[*make_pair(), Bomb()]],
+        _use_new_zipfile_serialization=is_zip,
+    )
+    with pytest.raises(ValueError, match="plain containers, such as code") as error:
+        formats.load_synthetic_set(path, dataset="mnist")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "exploded").exists()
+    # The file is what it says: PyTorch runs it where it is trusted.
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "exploded").exists()
+
+
+def test_a_compressed_file(tmp_path):
+    path = save(tmp_path / "set.pt", [[torch.zeros(20, 1, 400, 500), LABELS]])
+    bomb = tmp_path / "bomb.pt"
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(ValueError, match="it is compressed"):
+        formats.load_synthetic_set(bomb, dataset="mnist")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_damage_is_an_error_of_one_line_or_changes_pixels(tmp_path, is_zip):
+    path = save(
+        tmp_path / "set.pt", [make_pair()], _use_new_zipfile_serialization=is_zip
+    )
+    whole = path.read_bytes()
+    damaged = [whole[:size] for size in range(0, len(whole), 101)]
+    for index in range(0, len(whole), 17):
+        data = bytearray(whole)
+        data[index] ^= 1 << (index % 8)
+        damaged.append(bytes(data))
+    messages = []
+    for data in damaged:
+        path.write_bytes(data)
+        try:
+            formats.load_synthetic_set(path, dataset="mnist")
+        except ValueError as error:
+            messages.append(str(error))
+    assert len(messages) > len(damaged) // 4
+    assert not any("\n" in message for message in messages)
