@@ -19,7 +19,9 @@ from dc_jax.data import Dataset
 from dc_jax.npz import read_npz
 
 # Bytes of pixels in a snapshot, at most, unless a single image has more.
-_SNAPSHOT = 300_000
+SNAPSHOT = 300_000
+# Images in a row of a snapshot with one of each class.
+ROW = 10
 # Of the images that the report shows of a set, and of their neighbours.
 _SHOWN = 1_500_000
 # Training images that are compared at once.
@@ -47,17 +49,24 @@ class Neighbours:
 
 
 def is_snapshot(iteration: int) -> bool:
-    """Whether the images after this many iterations are kept: 0, 1, 2, 5, 10, 20, ..."""
+    """Whether the images after so many iterations are kept: 0, 1, 2, 5, 10, 20, ..."""
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
 def save_snapshot(
     folder: Path, iteration: int, images: np.ndarray, dataset: Dataset
 ) -> None:
-    """Writes the images `[C, I, H, W, D]`, or some of them: a row a class."""
-    pixels = to_pixels(shown(np.asarray(images), _SNAPSHOT), dataset.mean, dataset.std)
+    """Writes the images `[C, I, H, W, D]`, or some of them: a row a class.
+
+    One image a class is `ROW` in a row.
+    """
+    images = shown(np.asarray(images), SNAPSHOT)
+    if images.shape[1] == 1:
+        images = images.swapaxes(0, 1)
+    pixels = to_pixels(images, dataset.mean, dataset.std)
+    picture = mosaic(pixels, ROW if len(pixels) == 1 else None)
     path = folder / "snapshots" / f"{iteration}.png"
-    write_atomically(path, to_png(mosaic(pixels)))
+    write_atomically(path, to_png(picture))
 
 
 def read_snapshots(folder: Path) -> dict[int, bytes]:
@@ -69,7 +78,7 @@ def read_snapshots(folder: Path) -> dict[int, bytes]:
 
 
 def save_confusion(folder: Path, counts: np.ndarray) -> None:
-    """Writes how many test images of each class, a row, are taken for each. `[C, C]`."""
+    """Writes how many images of each class, a row, are taken for each. `[C, C]`."""
     text = io.StringIO()
     np.savetxt(text, counts, fmt="%d", delimiter=",")
     write_atomically(folder / "confusion.csv", text.getvalue().encode())

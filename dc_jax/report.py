@@ -13,6 +13,7 @@ import base64
 import collections
 import html
 import importlib.resources
+import io
 import json
 import string
 import sys
@@ -120,7 +121,7 @@ def make(folder: Path) -> str:
     parts = [
         _head(config, card),
         *(_images(i, one, len(sets)) for i, one in enumerate(sets)),
-        _evolution(record.read_snapshots(folder), names),
+        _evolution(record.read_snapshots(folder), sets),
         _curves(_read_lines(folder / "metrics.jsonl")),
         _confusion(record.read_confusion(folder), names),
         _neighbours(record.read_neighbours(folder), sets),
@@ -213,23 +214,35 @@ def _strip(pixels: np.ndarray, ipc: int, text: str) -> str:
     return _img(record.to_png(picture), text, picture.shape[1] * scale, picture, scale)
 
 
-def _evolution(snapshots: dict[int, bytes], names: Iterable[str]) -> str:
+def _evolution(snapshots: dict[int, bytes], sets: list[SyntheticSet]) -> str:
     if len(snapshots) < 2:
         return ""
     last = max(snapshots)
+    rows, note, size = "", "", _size(snapshots[last])[0] // record.ROW
+    if sets:
+        shape = record.shown(np.asarray(sets[0].images), record.SNAPSHOT).shape
+        names, size = sets[0].class_names[: shape[0]], max(shape[2:4])
+        if shape[1] == 1:
+            note = f'<p class="soft">Row by row: {_(", ".join(names))}.</p>'
+        else:
+            rows = "".join(f"<li>{_(name)}</li>" for name in names)
+            rows = f'<ol aria-label="Rows">{rows}</ol>'
+    scale = max(_IMAGE // max(size, 1), 1)
     pictures = []
     for iteration, png in snapshots.items():
         hidden = "" if iteration == last else " hidden"
+        width, height = (scale * size for size in _size(png))
         pictures.append(
             f'<img src="{_uri(png)}" alt="The images after {iteration} iterations" '
-            f'data-iteration="{iteration}"{hidden}>'
+            f'width="{width}" height="{height}" data-iteration="{iteration}"{hidden}>'
         )
     return _section(
         "How the images came about",
         '<div class="slider"><label for="iteration">Iterations</label>'
         f'<input id="iteration" type="range" min="0" max="{len(snapshots) - 1}" '
         f'value="{len(snapshots) - 1}"><output for="iteration">after {last} iterations'
-        f"</output></div>{''.join(pictures)}",
+        f'</output></div>{note}<div class="evolution">{rows}'
+        f"<div>{''.join(pictures)}</div></div>",
     )
 
 
@@ -377,8 +390,9 @@ def _evaluations(lines: list[Card]) -> str:
     return _section(
         "Evaluations since",
         '<div class="scroll" tabindex="0" role="region" aria-label="Evaluations">'
-        '<table class="facts"><thead><tr><th scope="col">set</th><th scope="col">network'
-        f'</th><th scope="col">test accuracy</th></tr></thead><tbody>{rows}</tbody>'
+        '<table class="facts"><thead><tr><th scope="col">set</th>'
+        '<th scope="col">network</th><th scope="col">test accuracy</th></tr></thead>'
+        f"<tbody>{rows}</tbody>"
         "</table></div>",
     )
 
@@ -414,7 +428,8 @@ def _origin(config: Card, card: Card) -> str:
         parts.insert(0, f"<h3>Command</h3><pre>{_(card['command'])}</pre>")
     fields = flatten_dict(config, sep=".")
     parts.append(
-        f"<details><summary>All fields of the config</summary>{_table(fields)}</details>"
+        "<details><summary>All fields of the config</summary>"
+        f"{_table(fields)}</details>"
     )
     return _section("How it was made", "".join(parts))
 
@@ -441,6 +456,14 @@ def _img(png: bytes, text: str, width: int, picture: np.ndarray, scale: int) -> 
         f'<img src="{_uri(png)}" alt="{_(text)}" width="{width}" '
         f'height="{picture.shape[0] * scale}">'
     )
+
+
+def _size(png: bytes) -> tuple[int, int]:
+    """Returns width and height in pixels."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.size
 
 
 def _uri(png: bytes) -> str:
@@ -474,7 +497,7 @@ def _read_json(path: Path) -> Card:
 
 
 def _read_lines(path: Path) -> list[Card]:
-    """Returns the dicts of a file's lines; one of a killed run may end in half a line."""
+    """Returns the dicts of a file's lines, but one that a killed run left half done."""
     lines = []
     for text in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
