@@ -15,6 +15,8 @@ import json
 import math
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -270,6 +272,7 @@ def make_card(
             "num_classes": dataset.num_classes,
         },
         "config": dict(config),
+        "command": shlex.join(sys.orig_argv),
         "versions": _versions(),
         "files": {
             os.path.basename(os.fspath(file)): file_record(file) for file in files

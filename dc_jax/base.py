@@ -26,6 +26,9 @@ from dc_jax.data.store import ClassStore
 
 Array = jax.Array | np.ndarray
 
+# Begins the names of metrics that are summands of the loss.
+LAYER = "layer/"
+
 
 @flax.struct.dataclass
 class SyntheticSet:
@@ -86,7 +89,8 @@ class Method(NamedTuple):
     Attributes:
       init: `(store, key) -> state`, the synthetic images to begin with.
       step: `(state, store, key) -> (state, metrics)`, one iteration. The metrics are
-        scalars by name; `loss` is always there.
+        scalars by name; `loss` is always there, and there may be its summands by layer
+        or parameter, whose names begin with `LAYER`.
       init_draws: `(store, key) -> offsets`, all that `init` draws.
       step_draws: `(store, key) -> offsets`, all that `step` draws.
     """

@@ -15,13 +15,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.augment import parse_strategy
 from dc_jax.config import EvaluationConfig
 from dc_jax.execution import Execution
-from dc_jax.train import Recipe, accuracy, batched, init_state, train
+from dc_jax.train import Recipe, batched, confusion, init_state, train
 from dc_jax.unrolled import init_xavier, train_unrolled
 
 _DROP = 0.1
@@ -97,8 +98,8 @@ def make_evaluate(
 
     It takes `(images, labels, test_images, test_labels, keys)`: the training set
     `[n, H, W, D]` and `[n]`, the test set `[n', H, W, D]` and `[n']`, both normalised,
-    and a key for each network, `[M]`. It returns their test accuracies `[M]`, as
-    fractions.
+    and a key for each network, `[M]`. It returns for each network how many test images
+    of each class are taken for each, `[M, C, C]`, see `train.confusion`.
 
     Args:
       protocol: how to train.
@@ -150,7 +151,7 @@ def _test_many(
         *training, test_images, test_labels, keys = args
 
         def evaluate_one(key: jax.Array) -> jax.Array:
-            return accuracy(
+            return confusion(
                 network,
                 train_one(*training, key),
                 test_images,
@@ -160,10 +161,16 @@ def _test_many(
 
         num = keys.shape[0]
         mine, _ = devices.part(num)
-        accuracies = batched(evaluate_one, execution.network_loop)(keys[mine])
-        return devices.gather(accuracies, num)
+        counts = batched(evaluate_one, execution.network_loop)(keys[mine])
+        return devices.gather(counts, num)
 
     return execution.layout.spread(evaluate, P())
+
+
+def accuracies(counts: np.ndarray) -> np.ndarray:
+    """Returns the fraction that is on the diagonal. `[..., C, C]` -> `[...]`."""
+    counts = np.asarray(counts, np.float64)
+    return counts.trace(axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
 
 
 def phases(

@@ -11,7 +11,7 @@ from absl import logging
 from dc_jax.base import CondenseState, SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
-from dc_jax.evaluate import Protocol, make_protocol
+from dc_jax.evaluate import Protocol, accuracies, make_protocol
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import (
@@ -44,6 +44,10 @@ class Evaluator:
 
     def __call__(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
         """Returns the test accuracy for each key, a fraction. Keys `[N]` -> `[N]`."""
+        return accuracies(self.count(synthetic, keys))
+
+    def count(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
+        """Returns what is taken for what, for each key. Keys `[N]` -> `[N, C, C]`."""
         images = jnp.asarray(synthetic.images)
         return self._in_groups(
             self.train_and_test,
@@ -54,8 +58,8 @@ class Evaluator:
         )
 
     def own(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns the same of networks trained with the set's learning rates."""
-        return self._in_groups(
+        """Returns the accuracy of networks trained with the set's learning rates."""
+        counts = self._in_groups(
             self.train_and_test_own,
             jnp.asarray(synthetic.images),
             jnp.asarray(synthetic.labels),
@@ -63,6 +67,7 @@ class Evaluator:
             *self._test_split(synthetic),
             keys=keys,
         )
+        return accuracies(counts)
 
     def _in_groups(
         self, program: Callable[..., jax.Array], *args: jax.Array, keys: jax.Array
@@ -111,6 +116,13 @@ def evaluate_sets(
     config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
 ) -> np.ndarray:
     """Returns the accuracies of fresh networks trained on each set, `[E, N]`."""
+    return accuracies(count_sets(config, evaluator, sets))
+
+
+def count_sets(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> np.ndarray:
+    """Returns what fresh networks trained on each set take for what, `[E, N, C, C]`."""
     logging.info(
         "Evaluating %d set(s) with %d networks each: %s.",
         len(sets),
@@ -121,7 +133,7 @@ def evaluate_sets(
         jax.random.split(experiment_keys(config, experiment)[2], config.num_evaluations)
         for experiment in range(len(sets))
     ]
-    return np.stack([evaluator(s, k) for s, k in zip(sets, keys, strict=True)])
+    return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
 
 
 def evaluate_own(
@@ -133,12 +145,12 @@ def evaluate_own(
     """
     if not sets or any(one.learning_rates is None for one in sets):
         return None
-    accuracies = []
+    results = []
     for experiment, synthetic in enumerate(sets):
         key = jax.random.fold_in(experiment_keys(config, experiment)[2], _OWN)
         keys = jax.random.split(key, config.num_evaluations)
-        accuracies.append(evaluator.own(synthetic, keys))
-    return np.stack(accuracies)
+        results.append(evaluator.own(synthetic, keys))
+    return np.stack(results)
 
 
 def make_sets(state: CondenseState, dataset: Dataset) -> list[SyntheticSet]:

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dc_jax import hosts
-from dc_jax.base import CondenseState, Method
+from dc_jax import hosts, record
+from dc_jax.base import LAYER, CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store
@@ -51,6 +51,8 @@ class Loop:
         metrics = Metrics(
             self.folder, first=first, total=self.config.iterations, seconds=before
         )
+        if first == 0:
+            self._keep_snapshot(0, state)
         iterations = range(first, self.config.iterations)
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
             for iteration, store in zip(iterations, stores, strict=False):
@@ -65,7 +67,8 @@ class Loop:
                 if not out["is_finite"].all():
                     self._save_and_wait(iteration, good, clock)
                     raise FloatingPointError(self._not_finite(iteration))
-                metrics.loss(iteration + 1, np.asarray(out["loss"]))
+                metrics.loss(iteration + 1, np.asarray(out["loss"]), _layers(out))
+                self._keep_snapshot(iteration + 1, state)
                 if clock.since_save() >= 60 * self.config.checkpoint_minutes:
                     self._save(iteration + 1, state, clock)
         if first < self.config.iterations:
@@ -126,6 +129,11 @@ class Loop:
         self._save(*args)
         hosts.on_first(self.checkpointer.wait)
 
+    def _keep_snapshot(self, iteration: int, state: CondenseState) -> None:
+        if record.is_snapshot(iteration) and hosts.is_first():
+            images = np.asarray(state.images)[0]
+            record.save_snapshot(self.folder, iteration, images, self.dataset)
+
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every
         return bool(every) and iteration > 0 and iteration % every == 0
@@ -142,6 +150,12 @@ class Loop:
             f"{iteration + 1}; the state before it is saved in {self.folder}. Try a "
             f"smaller config.lr_img than {self.config.lr_img:g}, in another folder."
         )
+
+
+def _layers(out: dict[str, jax.Array]) -> dict[str, float]:
+    """Returns the summands of the loss, means over experiments, where there are any."""
+    names = [name for name in out if name.startswith(LAYER)]
+    return {n.removeprefix(LAYER): float(np.asarray(out[n]).mean()) for n in names}
 
 
 class _Clock:

@@ -32,13 +32,29 @@ def match_loss(grads_syn: Any, grads_real: Any, distance: str) -> jax.Array:
     Raises:
       ValueError: the distance is unknown.
     """
+    return sum(match_distances(grads_syn, grads_real, distance).values())
+
+
+def match_distances(
+    grads_syn: Any, grads_real: Any, distance: str
+) -> dict[str, jax.Array]:
+    """Returns the summands of `match_loss`, each `[]`, by parameter.
+
+    Without the parameters that count nothing. The one of `cos`, which is of all
+    parameters together, is `all`.
+    """
+    with_paths = jax.tree.leaves_with_path(grads_syn)
+    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in with_paths]
     syn, real = jax.tree.leaves(grads_syn), jax.tree.leaves(grads_real)
+    pairs = dict(zip(names, zip(syn, real, strict=True), strict=True))
     if distance == "ours":
-        return sum(layer_distance(a, b) for a, b in zip(syn, real, strict=True))
+        is_vector = {name: a.ndim == 1 for name, (a, _) in pairs.items()}
+        return {n: layer_distance(*p) for n, p in pairs.items() if not is_vector[n]}
     if distance == "mse":
-        return sum(jnp.sum((a - b) ** 2) for a, b in zip(syn, real, strict=True))
+        return {name: jnp.sum((a - b) ** 2) for name, (a, b) in pairs.items()}
     if distance == "cos":
-        return 1 - _cosine(_concatenate(syn)[:, None], _concatenate(real)[:, None])[0]
+        syn, real = _concatenate(syn)[:, None], _concatenate(real)[:, None]
+        return {"all": 1 - _cosine(syn, real)[0]}
     raise ValueError(
         f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}."
     )

@@ -7,7 +7,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+import types
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,6 +19,8 @@ import tqdm
 from absl import logging
 
 from dc_jax import hosts
+
+_NONE: Mapping[str, float] = types.MappingProxyType({})
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
@@ -138,9 +141,14 @@ class Metrics:
         self._bar.close()
         self._file.close()
 
-    def loss(self, iteration: int, losses: np.ndarray) -> None:
-        """Records the matching losses `[E]` after an iteration."""
-        self._write(iteration, loss=float(losses.mean()), losses=losses.tolist())
+    def loss(
+        self, iteration: int, losses: np.ndarray, layers: Mapping[str, float] = _NONE
+    ) -> None:
+        """Records the losses `[E]` of an iteration, and their mean's summands."""
+        values = {"loss": float(losses.mean()), "losses": losses.tolist()}
+        if layers:
+            values["layers"] = dict(layers)
+        self._write(iteration, **values)
         self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
         self._bar.update()
 

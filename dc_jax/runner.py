@@ -6,18 +6,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
-from dc_jax import artefact, hosts, workdir
+from dc_jax import artefact, hosts, report, workdir
 from dc_jax.base import Method, SyntheticSet
 from dc_jax.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset
+from dc_jax.evaluate import accuracies
 from dc_jax.evaluator import (
     Evaluator,
+    count_sets,
     evaluate_own,
-    evaluate_sets,
     make_evaluator,
     make_sets,
 )
@@ -73,6 +75,7 @@ def condense(
             result = run()
     else:
         logging.info("%s holds the finished run already.", folder)
+        hosts.on_first(report.write_if_missing, folder)
     workdir.log_result(result)
     return result
 
@@ -116,10 +119,10 @@ def _run_baseline(
     """Chooses, evaluates and saves coresets, or does without; returns the result."""
     dataset = evaluator.dataset
     if config.method == "whole":
-        accuracies, facts = whole_accuracies(
+        of_whole, facts = whole_accuracies(
             config, folder, dataset, layout, evaluator.protocol
         )
-        result = workdir.summarise(accuracies)
+        result = workdir.summarise(of_whole)
         return _save(config, folder, evaluator, [], result, **facts)
     sets, seconds = choose_sets(config, folder, dataset, layout)
     return _finish(config, folder, evaluator, sets, seconds)
@@ -136,9 +139,9 @@ def _finish(
     """Evaluates and saves sets that were made in so many seconds."""
     began = time.monotonic()
     with signals_kill():
-        result = _evaluate(config, evaluator, sets)
+        result, counts = _evaluate(config, evaluator, sets)
     return _save(
-        *(config, folder, evaluator, sets, result),
+        *(config, folder, evaluator, sets, result, counts),
         **facts,
         training_images=sets[0].labels.size,
         seconds=round(seconds + time.monotonic() - began, 3),
@@ -148,13 +151,17 @@ def _finish(
 
 def _evaluate(
     config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
-) -> dict[str, Any]:
-    """Returns the accuracies of sets, and by `own_protocol` where they have one."""
-    result = workdir.summarise(evaluate_sets(config, evaluator, sets))
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns the accuracies of sets, and by `own_protocol` where they have one.
+
+    And what their networks take for what, `[E, N, C, C]`.
+    """
+    counts = count_sets(config, evaluator, sets)
+    result = workdir.summarise(accuracies(counts))
     own = evaluate_own(config, evaluator, sets)
     if own is not None:
         result["own_protocol"] = workdir.summarise(own)
-    return result
+    return result, counts
 
 
 def _save(
@@ -163,6 +170,7 @@ def _save(
     evaluator: Evaluator,
     sets: list[SyntheticSet],
     result: dict[str, Any],
+    counts: np.ndarray | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """Saves what a run leaves behind; returns the result."""
@@ -178,6 +186,7 @@ def _save(
         sets=sets,
         result=result,
     )
+    hosts.on_first(report.finish, folder, evaluator.dataset, sets, counts)
     return result
 
 
@@ -207,14 +216,15 @@ def evaluate(
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
     began = time.monotonic()
-    result = {
-        **_evaluate(config, evaluator, [one for one, _ in sets]),
+    result, _ = _evaluate(config, evaluator, [one for one, _ in sets])
+    result |= {
         "seconds": round(time.monotonic() - began, 3),
         "set": ",".join(map(str, set_paths)),
         "protocol": dataclasses.asdict(evaluator.protocol),
     }
     if folder:
         hosts.on_first(workdir.add_evaluation, Path(folder), result)
+        hosts.on_first(report.write_if_possible, Path(folder))
     workdir.log_result(result)
     return result
 

@@ -246,7 +246,20 @@ def accuracy(
     *,
     slice_size: int,
 ) -> jax.Array:
-    """Returns the fraction of images classified rightly.
+    """Returns the fraction of images classified rightly, `[]`; see `confusion`."""
+    counts = confusion(network, variables, images, labels, slice_size=slice_size)
+    return jnp.trace(counts) / labels.shape[0]
+
+
+def confusion(
+    network: nn.Module,
+    variables: dict[str, Any],
+    images: jax.Array,
+    labels: jax.Array,
+    *,
+    slice_size: int,
+) -> jax.Array:
+    """Returns how many images of each class, a row, are taken for each, a column.
 
     Args:
       network: the module.
@@ -256,16 +269,20 @@ def accuracy(
       slice_size: images at once. Changes memory and speed only.
 
     Returns:
-      A fraction. Shape `[]`.
+      Shape `[C, C]`, int32.
     """
 
-    def count(total, batch):
-        images, labels = batch
-        predictions = jnp.argmax(network.apply(variables, images), axis=-1)
-        return total + jnp.sum(predictions == labels)
+    def predict(images: jax.Array) -> jax.Array:
+        return network.apply(variables, images)
 
-    right = fold_slices(count, jnp.zeros((), jnp.int32), (images, labels), slice_size)
-    return right / labels.shape[0]
+    def count(counts, batch):
+        images, labels = batch
+        predictions = jnp.argmax(predict(images), axis=-1)
+        return counts.at[labels, predictions].add(1)
+
+    num_classes = jax.eval_shape(predict, images[:1]).shape[-1]
+    counts = jnp.zeros((num_classes, num_classes), jnp.int32)
+    return fold_slices(count, counts, (images, labels), slice_size)
 
 
 def fold_slices(

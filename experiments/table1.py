@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from dc_jax.published import TABLE1, WHOLE, Value
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
-from experiments.paper import TABLE1, WHOLE, Value
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:

@@ -59,8 +59,8 @@ def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     _condense(tmp_path / "whole", **_DISTILLED)
     write = progress.Metrics.loss
 
-    def write_and_stop(self, done, losses):
-        write(self, done, losses)
+    def write_and_stop(self, done, losses, layers):
+        write(self, done, losses, layers)
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 

@@ -323,8 +323,8 @@ def _stop_at(monkeypatch, iteration, number=signal.SIGTERM):
     """Sends a signal once this iteration's metrics are written."""
     write = progress.Metrics.loss
 
-    def write_and_signal(self, done, losses):
-        write(self, done, losses)
+    def write_and_signal(self, done, losses, layers):
+        write(self, done, losses, layers)
         if done == iteration:
             os.kill(os.getpid(), number)
 

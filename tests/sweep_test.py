@@ -14,9 +14,10 @@ import pytest
 import run_helpers
 
 from configs.experiments import table1 as table1_config
+from dc_jax.published import TABLE1, Value
 from experiments import dd_comparison, sweep, table1, tables
 from experiments.cells import Cell, flatten
-from experiments.paper import TABLE1, TABLE2, Value
+from experiments.paper import TABLE2
 
 # Of all networks an MLP compiles fastest.
 _FIELDS = run_helpers.TINY | {"network.name": "MLP", "num_experiments": 1}

@@ -34,11 +34,11 @@ import optax
 from absl import logging
 
 from dc_jax import siamese
-from dc_jax.base import CondenseState, Method
+from dc_jax.base import LAYER, CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.execution import Execution
-from dc_jax.matching import match_loss
+from dc_jax.matching import match_distances
 from dc_jax.methods.draws import (
     BATCH_NORM_IMAGES,
     make_step_draws,
@@ -118,16 +118,21 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                     epochs=jnp.where(t > 0, inner_loop, 0),
                     key=train_key,
                 )
-            state, networks, loss = match_step(
+            state, networks, distances = match_step(
                 matching, state, networks, store, match_key
             )
-            return (state, networks), loss
+            return (state, networks), distances
 
-        (state, _), losses = jax.lax.scan(
+        (state, _), distances = jax.lax.scan(
             outer_step, (state, networks), jnp.arange(outer_loop)
         )
         # Reported as the authors' code does: a class, an outer step.
-        return state, {"loss": jnp.mean(losses) / state.images.shape[0]}
+        num_classes = state.images.shape[0]
+        layers = {
+            f"{LAYER}{name}": jnp.mean(value) / num_classes
+            for name, value in distances.items()
+        }
+        return state, {"loss": sum(layers.values()), **layers}
 
     return Method(init, step, init_draws, make_step_draws(config, network))
 
@@ -187,7 +192,7 @@ def match_step(
     networks: TrainState,
     store: ClassStore,
     key: jax.Array,
-) -> tuple[CondenseState, TrainState, jax.Array]:
+) -> tuple[CondenseState, TrainState, dict[str, jax.Array]]:
     """One update of the images, equation 8 with the distance of equation 9.
 
     Args:
@@ -198,8 +203,9 @@ def match_step(
       key: consumed.
 
     Returns:
-      The new state, the networks (batch norm has new statistics), and the matching
-      loss, summed over classes and averaged over networks. Shape `[]`.
+      The new state, the networks (batch norm has new statistics), and the summands of
+      the matching loss by parameter, summed over classes and averaged over networks,
+      each `[]`.
     """
     num_classes = state.images.shape[0]
     layout = matching.layout
@@ -224,7 +230,7 @@ def match_step(
             class_keys(store, real_key)[labels],
             class_keys(store, augment_key)[labels],
         )
-        loss = jnp.sum(jnp.where(is_class, losses, 0))
+        loss = jax.tree.map(lambda of: jnp.sum(jnp.where(is_class, of, 0)), losses)
         return loss, grads, network._replace(variables=variables)
 
     losses, grads, networks = batched(match_network, matching.network_loop)(
@@ -248,7 +254,7 @@ def match_class(
     real: jax.Array,
     label: jax.Array,
     augment: Callable[[jax.Array], jax.Array],
-) -> tuple[jax.Array, jax.Array]:
+) -> tuple[dict[str, jax.Array], jax.Array]:
     """Matches the gradients of one class and one network.
 
     Args:
@@ -260,7 +266,8 @@ def match_class(
       augment: changes both kinds of images alike, see `make_siamese`.
 
     Returns:
-      The matching loss, `[]`, and its gradient with respect to `images`.
+      The summands of the matching loss by parameter, each `[]`, and the gradient of
+      their sum with respect to `images`.
     """
     network, slice_size = matching.recipe.network, matching.recipe.slice_size
 
@@ -270,12 +277,14 @@ def match_class(
 
     grads_real = gradient(augment(real), slice_size)
 
-    def loss(images: jax.Array) -> jax.Array:
+    def loss(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         # At once: for the second order, every slice would be kept anyway.
         grads_syn = gradient(augment(images), images.shape[0])
-        return match_loss(grads_syn, grads_real, matching.distance)
+        distances = match_distances(grads_syn, grads_real, matching.distance)
+        return sum(distances.values()), distances
 
-    return jax.value_and_grad(loss)(images)
+    grads, distances = jax.grad(loss, has_aux=True)(images)
+    return distances, grads
 
 
 def set_batch_norm(

@@ -1,6 +1,7 @@
 """The synthetic images of methods that descend a gradient: first state and update."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,18 +75,19 @@ def init_images(
 
 def update_images(
     state: CondenseState,
-    losses: jax.Array,
+    losses: Any,
     grads: jax.Array,
     *,
     optimiser: optax.GradientTransformation,
     layout: Layout,
     num_networks: int,
-) -> tuple[CondenseState, jax.Array]:
+) -> tuple[CondenseState, Any]:
     """One update, from what each device has found for its networks and its classes.
 
     Args:
       state: the images `[C, I, H, W, D]` and their optimiser.
-      losses: of this device's networks, summed over its classes. Shape `[m]`.
+      losses: of this device's networks, summed over its classes. Shape `[m]`, or a
+        tree of such.
       grads: their gradients with respect to the images of its classes, of which the
         last may be there twice. Shape `[m, c, I, H, W, D]`.
       optimiser: of the images.
@@ -93,7 +95,8 @@ def update_images(
       num_networks: M.
 
     Returns:
-      The new state, and the loss, summed over classes and averaged over networks, `[]`.
+      The new state, and the loss, summed over classes and averaged over networks,
+      `[]`, or a tree of such.
     """
     num_classes = state.images.shape[0]
     _, is_network = layout.networks.part(num_networks)
@@ -101,7 +104,8 @@ def update_images(
     weights = is_network / num_networks
     grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
     grads = layout.classes.gather(grads, num_classes)
-    loss = layout.classes.sum(layout.networks.sum(jnp.dot(weights, losses)))
+    means = jax.tree.map(lambda loss: jnp.dot(weights, loss), losses)
+    loss = layout.classes.sum(layout.networks.sum(means))
     updates, opt_state = optimiser.update(grads, state.opt_state, state.images)
     images = optax.apply_updates(state.images, updates)
     return CondenseState(images, opt_state), loss

@@ -1,0 +1,123 @@
+"""Line charts as SVG, for pages that style them."""
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+_WIDTH, _HEIGHT = 480, 250
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+# Points of a line; more are averaged in groups.
+_POINTS = 400
+
+Line = tuple[Sequence[float], Sequence[float]]
+
+
+def line_chart(
+    lines: Mapping[str, Line], *, label: str, x_label: str, spread: Line | None = None
+) -> str:
+    """Returns a chart, an `<svg>`, and a legend where it has several lines.
+
+    Args:
+      lines: by name: x, and y of as many points.
+      label: what the chart shows, for those who do not see it.
+      x_label: of the horizontal axis.
+      spread: of a single line, the lower and upper end at each of its points.
+    """
+    thin = {name: _thin(*map(np.asarray, line)) for name, line in lines.items()}
+    ys = [y for _, y in thin.values()] + [np.asarray(end) for end in spread or ()]
+    x_ticks = _ticks([x for x, _ in thin.values()], is_whole=True)
+    y_ticks = _ticks(ys)
+    x_at = _scale(x_ticks, _LEFT, _WIDTH - _RIGHT)
+    y_at = _scale(y_ticks, _HEIGHT - _BOTTOM, _TOP)
+    colours = _colours(len(thin))
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{html.escape(label)}">',
+        *_axes(x_ticks, y_ticks, x_at, y_at, x_label),
+    ]
+    if spread:
+        (x, _), *_ = thin.values()
+        low, high = map(np.asarray, spread)
+        points = _points(np.r_[x, x[::-1]], np.r_[high, low[::-1]], x_at, y_at)
+        parts.append(f'<polygon class="band" points="{points}" fill="{colours[0]}"/>')
+    for (x, y), colour in zip(thin.values(), colours, strict=True):
+        points = _points(x, y, x_at, y_at)
+        parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
+        if len(x) <= 30:
+            parts += [
+                f'<circle cx="{x_at(a):.1f}" cy="{y_at(b):.1f}" r="2.5" '
+                f'fill="{colour}"/>'
+                for a, b in zip(x, y, strict=True)
+            ]
+    parts.append("</svg>")
+    if len(thin) > 1:
+        parts.append('<ul class="legend">')
+        parts += [
+            f'<li><span style="background:{colour}"></span>{html.escape(name)}</li>'
+            for name, colour in zip(thin, colours, strict=True)
+        ]
+        parts.append("</ul>")
+    return "\n".join(parts)
+
+
+def _axes(x_ticks, y_ticks, x_at, y_at, x_label: str) -> list[str]:
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = []
+    for tick in y_ticks:
+        y = f"{y_at(tick):.1f}"
+        parts += [
+            f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>',
+            f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="4">{tick:g}</text>',
+        ]
+    for tick in x_ticks:
+        x = f"{x_at(tick):.1f}"
+        parts += [
+            f'<line class="grid" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>',
+            f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>',
+        ]
+    middle = (_LEFT + right) / 2
+    parts.append(
+        f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">'
+        f"{html.escape(x_label)}</text>"
+    )
+    return parts
+
+
+def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
+    """Returns round numbers, the first and last of which enclose the values."""
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    if low == high:
+        pad = 1 if is_whole else abs(low) / 10 or 1
+        low, high = low - pad, high + pad
+    locator = MaxNLocator(5, integer=is_whole, min_n_ticks=2)
+    ticks = locator.tick_values(low, high)
+    # Two decimals more than the steps need: 0.30000000000000004 is 0.3.
+    return np.round(ticks, 12)
+
+
+def _scale(ticks: np.ndarray, begin: float, end: float):
+    """Returns what maps the range of the ticks to that of the picture."""
+    low, high = float(ticks[0]), float(ticks[-1])
+    return lambda value: begin + (value - low) / (high - low) * (end - begin)
+
+
+def _points(x: np.ndarray, y: np.ndarray, x_at, y_at) -> str:
+    return " ".join(f"{x_at(a):.1f},{y_at(b):.1f}" for a, b in zip(x, y, strict=True))
+
+
+def _thin(x: np.ndarray, y: np.ndarray) -> Line:
+    """Returns the means of groups of points where there are too many."""
+    size = -(-len(x) // _POINTS)
+    starts = np.arange(0, len(x), size)
+    counts = np.diff(np.r_[starts, len(x)])
+    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+
+
+def _colours(num: int) -> list[str]:
+    """Returns colours that are told apart, on a light ground and on a dark one."""
+    if num == 1:
+        return ["var(--accent)"]
+    return [f"hsl({round(210 + 360 * i / num) % 360} 65% 50%)" for i in range(num)]
