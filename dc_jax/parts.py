@@ -8,7 +8,7 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax import siamese
+from dc_jax import siamese, tensorboard
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
@@ -51,14 +51,16 @@ def check_names(config: Config) -> None:
     """Checks what does not need the dataset, before it is downloaded and prepared.
 
     Raises:
-      ValueError: a method, network or augmentation is unknown, or fields exclude one
-        another.
+      ValueError: a method, network or augmentation is unknown, fields exclude one
+        another, or a package is missing.
     """
     if config.dataset.validation and config.dataset.stream:
         raise ValueError(
             "config.dataset.validation must be None where config.dataset.stream is "
             f"True, got {config.dataset.validation}."
         )
+    if config.tensorboard:
+        tensorboard.check_package()
     check_method(config.method)
     for field in ("network.name", "evaluation.network"):
         name = operator.attrgetter(field)(config)
