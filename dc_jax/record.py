@@ -154,7 +154,8 @@ def read_neighbours(folder: Path) -> Neighbours | None:
     arrays = read_npz(path, _KINDS)
     kinds = {name: array.dtype.str[1:] for name, array in arrays.items()}
     shapes = [array.shape for array in arrays.values()]
-    if kinds != _KINDS or len(shapes[0]) != 5 or {shapes[0][:2]} != set(shapes[1:]):
+    is_whole = len(shapes[0]) == 5 and {shapes[0][:2]} == set(shapes[1:])
+    if kinds != _KINDS or not is_whole or 0 in shapes[0] or arrays["labels"].min() < 0:
         raise ValueError(f"{path} holds no neighbours of images.")
     return Neighbours(**arrays)
 

@@ -203,6 +203,7 @@ def test_neighbours_are_read_as_written(tmp_path):
         {"labels": np.zeros((2, 1))},
         {"labels": np.zeros(2, np.int32)},
         {"indices": np.zeros((1, 2), np.int64)},
+        {"labels": np.full((2, 1), -1, np.int32)},
         {"distances": np.full((2, 1), "far")},
     ],
 )

@@ -369,15 +369,38 @@ def test_a_damaged_file_costs_its_part_alone(tmp_path, warnings, name, data):
         assert lost == {_PARTS[name]} - {None}
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "part"),
+    [
+        ("metrics.jsonl", b'{"iteration": 1, "loss": "low"}', "curves"),
+        ("metrics.jsonl", b'{"loss": 1.0}', "curves"),
+        ("evaluations.jsonl", b"{}", "evaluations"),
+    ],
+)
+def test_values_that_no_run_writes_cost_their_part_alone(
+    tmp_path, warnings, file, line, part
+):
+    _make_run(tmp_path)
+    (tmp_path / file).write_bytes(line)
+    report.write(tmp_path)
+    (warning,) = warnings
+    assert warning.startswith(f"Not in the report: {part} (")
+    assert "How it was made" in _read(tmp_path).texts["h2"]
+
+
 @pytest.mark.parametrize("name", ["card.json", "config.json"])
-@pytest.mark.parametrize("data", [b"", b"{}x", b"[]", b'{"config": {"a": 1}}'])
+@pytest.mark.parametrize("data", [b"{", b"{}x", b"[]", b'{"a": 1}'])
 def test_a_damaged_card_is_a_warning(tmp_path, warnings, name, data):
     _make_run(tmp_path)
-    (tmp_path / "card.json").unlink()
+    for other in ("card.json", "config.json"):
+        (tmp_path / other).unlink()
+    if name == "card.json" and data == b'{"a": 1}':
+        data = b'{"config": {"a": 1}}'
     (tmp_path / name).write_bytes(data)
     report.write_if_possible(tmp_path)
     (warning,) = warnings
     assert warning.startswith(f"No report.html of {tmp_path}: ")
+    assert str(tmp_path / name) in warning.replace(f"of {tmp_path}: ", "")
     assert "\n" not in warning
 
 

@@ -14,6 +14,8 @@ from dc_jax.base import SyntheticSet
 from dc_jax.command_line import one_line
 
 T = TypeVar("T")
+# Of a config, what the report cannot do without.
+_FIELDS = {"method", "seed", "ipc", "dataset", "network", "evaluation"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,9 @@ def read_files(folder: Path) -> Files:
     """
     card = _read_json(folder / "card.json")
     config = card.get("config") or _read_json(folder / "config.json")
+    if config and not (isinstance(config, dict) and _FIELDS <= set(config)):
+        name = "card.json" if card else "config.json"
+        raise ValueError(f"{folder / name} is damaged (it has no config of a run).")
     evaluations = _if_intact(_read_lines, folder / "evaluations.jsonl", [])
     if not config and not evaluations:
         raise ValueError(
@@ -90,7 +95,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}).") from error
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged (it is no dict).")
@@ -103,7 +108,7 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text("utf-8").splitlines() if path.exists() else ():
         try:
             lines.append(dict(json.loads(text)))
-        except (TypeError, ValueError):
+        except (RecursionError, TypeError, ValueError):
             damaged += 1
     if damaged:
         logging.warning("%s: %d damaged line(s) are left out.", path, damaged)

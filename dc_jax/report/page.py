@@ -3,7 +3,7 @@
 import contextlib
 import importlib.resources
 import string
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,22 @@ from dc_jax.base import SyntheticSet
 from dc_jax.command_line import one_line
 from dc_jax.data import Dataset
 from dc_jax.report import images, numbers
-from dc_jax.report.files import read_files
+from dc_jax.report.files import Files, read_files
 from dc_jax.report.markup import text
 
 NAME = "report.html"
+
+_PARTS = (
+    numbers.head,
+    numbers.published,
+    images.of_sets,
+    images.evolution,
+    numbers.curves,
+    numbers.confusion,
+    images.neighbours,
+    numbers.evaluations,
+    numbers.origin,
+)
 
 
 def finish(
@@ -83,18 +95,17 @@ def write(folder: Path) -> Path:
 def make(folder: Path) -> str:
     """Returns the report as HTML; see `write`."""
     run = read_files(folder)
-    parts = [
-        numbers.head(run),
-        numbers.published(run),
-        images.of_sets(run),
-        images.evolution(run),
-        numbers.curves(run),
-        numbers.confusion(run),
-        images.neighbours(run),
-        numbers.evaluations(run),
-        numbers.origin(run),
-    ]
+    parts = [_if_possible(part, run) for part in _PARTS]
     template = importlib.resources.files("dc_jax.report").joinpath("page.html")
     return string.Template(template.read_text("utf-8")).substitute(
         title=text(numbers.title(run)), body="\n".join(filter(None, parts))
     )
+
+
+def _if_possible(part: Callable[[Files], str], run: Files) -> str:
+    """Returns a part, nothing where a file has values that a run does not write."""
+    try:
+        return part(run)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
+        logging.warning("Not in the report: %s (%r).", part.__name__, e)
+        return ""
