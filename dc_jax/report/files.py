@@ -57,7 +57,7 @@ def read_files(folder: Path) -> Files:
     """
     card = _read_json(folder / "card.json")
     config = card.get("config") or _read_json(folder / "config.json")
-    if config and not (isinstance(config, dict) and _FIELDS <= set(config)):
+    if config and not (isinstance(config, dict) and set(config) >= _FIELDS):
         name = "card.json" if card else "config.json"
         raise ValueError(f"{folder / name} is damaged (it has no config of a run).")
     evaluations = _if_intact(_read_lines, folder / "evaluations.jsonl", [])
