@@ -158,7 +158,7 @@ def test_neighbours_by_hand(monkeypatch, dtype, chunk):
 
 def test_neighbours_are_those_of_a_plain_search(monkeypatch):
     monkeypatch.setattr(record, "_CHUNK", 4 * 7 * 48)
-    dataset = toy.random_dataset((30, 21), (4, 4, 3))
+    dataset = toy.random_dataset((30, 21), (4, 4, 3), mean=(0.5,) * 3, std=(0.2,) * 3)
     unit = np.random.default_rng(1).random((2, 3, 4, 4, 3))
     found = record.find_neighbours(unit, dataset)
     real = dataset.train_images.reshape(-1, 48) / 255

@@ -179,7 +179,7 @@ def test_confusion_is_in_percent_of_a_row(tmp_path):
     page = _read(tmp_path)
     # 10 of 12 on the diagonal, 1 of 12 elsewhere.
     cells = [text for text in page.texts["td"] if re.fullmatch(r"\d+\.\d", text)]
-    assert cells == [
+    assert cells[:9] == [
         *("83.3", "8.3", "8.3"),
         *("8.3", "83.3", "8.3"),
         *("8.3", "8.3", "83.3"),
@@ -292,7 +292,7 @@ def test_published_accuracies_are_beside_those_of_a_comparable_run(tmp_path):
     _make_run(tmp_path, **fashion)
     cells = _read(tmp_path).texts["td"]
     assert cells[:2] == ["this run: dc", "75.0 ± 0.0 %"]
-    rows = dict(zip(cells[::2], cells[1::2], strict=False))
+    rows = dict(zip(cells[:18:2], cells[1:18:2], strict=True))
     assert rows["dc"] == f"{TABLE1['fashion_mnist', 1, 'dc']} %" == "70.5 ± 0.6 %"
     assert rows["random"] == "51.4 ± 3.8 %"
     assert rows["dsa"] == "70.6 ± 0.6 %"

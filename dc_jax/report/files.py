@@ -105,7 +105,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Returns the dicts of a file's lines, but one that a killed run left half done."""
     lines, damaged = [], 0
-    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
             lines.append(dict(json.loads(text)))
         except (RecursionError, TypeError, ValueError):
