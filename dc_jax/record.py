@@ -68,7 +68,7 @@ def snapshot(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarra
       std: `[D]`.
 
     Returns:
-      `[height, width, 1 or 3]` uint8.
+      See `mosaic`.
     """
     images = shown(images, SNAPSHOT)
     if images.shape[1] == 1:
@@ -206,25 +206,27 @@ def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
 
 
 def mosaic(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images beside each other, a row a class.
+    """Returns images beside each other, a pixel apart, a row a class.
 
     Args:
       pixels: `[C, I, H, W, D]` uint8.
       columns: images in a row, at most; a class then has several rows.
 
     Returns:
-      `[rows H, columns W, 1 or 3]`, black where there is no image.
+      `[height, width, 2 or 4]` uint8: grey or colours, and 255 where there is an image,
+      else 0.
     """
     num_classes, num, height, width, depth = pixels.shape
     columns = min(columns or num, num)
     rows = -(-num // columns)
-    padding = [(0, 0)] * 5
-    padding[1] = (0, rows * columns - num)
-    cells = np.pad(pixels[..., : 3 if depth >= 3 else 1], padding)
-    cells = cells.reshape(num_classes * rows, columns, height, width, -1)
-    return cells.swapaxes(1, 2).reshape(
-        num_classes * rows * height, columns * width, -1
+    alpha = np.full((*pixels.shape[:-1], 1), 255, np.uint8)
+    cells = np.concatenate([pixels[..., : 3 if depth >= 3 else 1], alpha], axis=-1)
+    cells = np.pad(cells, [(0, 0), (0, rows * columns - num), (0, 1), (0, 1), (0, 0)])
+    cells = cells.reshape(num_classes * rows, columns, height + 1, width + 1, -1)
+    picture = cells.swapaxes(1, 2).reshape(
+        num_classes * rows * (height + 1), columns * (width + 1), -1
     )
+    return picture[:-1, :-1]
 
 
 def is_picture(png: bytes) -> bool:
@@ -248,7 +250,7 @@ def size_of(png: bytes) -> tuple[int, int]:
 
 
 def to_png(picture: np.ndarray) -> bytes:
-    """Returns a picture `[height, width, 1 or 3]` uint8 as a PNG."""
+    """Returns a picture `[height, width, 1 to 4]` uint8 as a PNG; see `mosaic`."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -29,8 +29,8 @@ def _texts(element):
 def test_points_lie_between_the_ends_of_the_axes():
     svg, legend = _draw({"loss": ([0, 5, 10], [0, 1, 2])})
     (line,) = _points(svg)
-    # The axes go from 0 to 10 and from 0 to 2: 52 to 468 and, upwards, 210 to 10.
-    np.testing.assert_allclose(line, [[52, 210], [260, 110], [468, 10]])
+    # The axes go from 0 to 10 and from 0 to 2: 60 to 468 and, upwards, 202 to 10.
+    np.testing.assert_allclose(line, [[60, 202], [264, 106], [468, 10]])
     texts = [element.text for element in svg.iter("text")]
     assert {"0", "10", "2", "iteration"} <= set(texts)
     assert svg.get("aria-label") == "a chart"
@@ -45,8 +45,8 @@ def test_axes_enclose_whatever_the_values_are(values):
     svg, _ = _draw({"loss": (range(1, 1 + len(values)), values)})
     (line,) = _points(svg)
     assert len(line) == len(values)
-    assert ((line[:, 0] >= 52) & (line[:, 0] <= 468)).all()
-    assert ((line[:, 1] >= 10) & (line[:, 1] <= 210)).all()
+    assert ((line[:, 0] >= 60) & (line[:, 0] <= 468)).all()
+    assert ((line[:, 1] >= 10) & (line[:, 1] <= 202)).all()
 
 
 def test_many_points_are_averaged_in_groups_and_their_spread_too():
@@ -55,12 +55,12 @@ def test_many_points_are_averaged_in_groups_and_their_spread_too():
     (line,) = _points(svg)
     assert len(line) == 334
     # Groups of three: 0, 1, 0 and 1, 0, 1; the last is of one. The axis: -1 to 4.
-    y_axis = 210 - 40 * (np.array([1 / 3, 2 / 3]) + 1)
+    y_axis = 202 - 38.4 * (np.array([1 / 3, 2 / 3]) + 1)
     np.testing.assert_allclose(line[:2, 1], y_axis, atol=0.06)
     (band,) = _points(svg, "polygon")
     assert len(band) == 2 * 334
-    np.testing.assert_allclose(band[0, 1], line[0, 1] - 3 * 40, atol=0.11)
-    np.testing.assert_allclose(band[-1, 1], line[0, 1] + 40, atol=0.11)
+    np.testing.assert_allclose(band[0, 1], line[0, 1] - 3 * 38.4, atol=0.11)
+    np.testing.assert_allclose(band[-1, 1], line[0, 1] + 38.4, atol=0.11)
 
 
 def test_few_points_are_marked():

@@ -36,14 +36,16 @@ def test_snapshots_are_of_round_numbers():
 
 def test_a_class_is_a_row_of_a_snapshot():
     picture = record.snapshot(_normalised(_numbered(2, 3, size=2)), MEAN, STD)
-    rows = [[1, 1, 2, 2, 3, 3]] * 2 + [[4, 4, 5, 5, 6, 6]] * 2
+    first, second = [1, 1, 0, 2, 2, 0, 3, 3], [4, 4, 0, 5, 5, 0, 6, 6]
+    rows = np.array([first, first, 8 * [0], second, second])
     np.testing.assert_array_equal(picture[..., 0], rows)
+    np.testing.assert_array_equal(picture[..., 1], 255 * (rows > 0))
 
 
 def test_ten_classes_of_one_image_are_a_row_of_a_snapshot():
     picture = record.snapshot(_normalised(_numbered(12, 1)), MEAN, STD)
     rows = [range(1, 11), [11, 12] + 8 * [0]]
-    np.testing.assert_array_equal(picture[..., 0], rows)
+    np.testing.assert_array_equal(picture[::2, ::2, 0], rows)
 
 
 def test_snapshots_are_read_in_their_order(tmp_path):
@@ -85,15 +87,16 @@ def test_a_damaged_snapshot_is_left_out(tmp_path, damage):
 
 def test_mosaic_by_hand():
     pixels = _numbered(2, 3)
-    np.testing.assert_array_equal(
-        record.mosaic(pixels, 2)[..., 0], [[1, 2], [3, 0], [4, 5], [6, 0]]
-    )
-    np.testing.assert_array_equal(record.mosaic(pixels)[..., 0], [[1, 2, 3], [4, 5, 6]])
+    gap = [0, 0, 0]
+    rows = [[1, 0, 2], gap, [3, 0, 0], gap, [4, 0, 5], gap, [6, 0, 0]]
+    np.testing.assert_array_equal(record.mosaic(pixels, 2)[..., 0], rows)
+    rows = [[1, 0, 2, 0, 3], 5 * [0], [4, 0, 5, 0, 6]]
+    np.testing.assert_array_equal(record.mosaic(pixels)[..., 0], rows)
     np.testing.assert_array_equal(record.mosaic(pixels, 9), record.mosaic(pixels))
 
 
-@pytest.mark.parametrize(("depth", "channels"), [(1, 1), (2, 1), (3, 3), (5, 3)])
-def test_mosaic_has_one_channel_or_three(depth, channels):
+@pytest.mark.parametrize(("depth", "channels"), [(1, 2), (2, 2), (3, 4), (5, 4)])
+def test_mosaic_is_grey_or_in_colour_and_has_alpha(depth, channels):
     assert record.mosaic(_numbered(1, 1, depth=depth)).shape == (1, 1, channels)
 
 

@@ -150,13 +150,20 @@ def test_the_page_loads_nothing(tmp_path):
     assert all("src" not in attributes for attributes in Page(source).all("script"))
 
 
+def test_what_is_hidden_stays_so_whatever_an_image_is_displayed_as(tmp_path):
+    _make_run(tmp_path)
+    (style,) = _read(tmp_path).texts["style"]
+    assert "[hidden] { display: none !important; }" in style
+
+
 def test_every_image_has_a_text_and_its_size(tmp_path):
     _make_run(tmp_path)
     page = _read(tmp_path)
     for attributes in page.all("img"):
         assert attributes["alt"]
-        # Eight pixels are enlarged to 64 on the page, two images a row.
-        assert attributes["width"] == "128"
+        # Eight pixels are enlarged to 64 on the page: two images a row, and between them
+        # a pixel.
+        assert attributes["width"] == "136"
     assert all(attributes["aria-label"] for attributes in page.all("svg"))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))

@@ -78,7 +78,7 @@ def test_scalars_and_pictures_are_those_of_the_run(tmp_path):
         step: picture.encoded_image_string for step, picture in pictures.items()
     } == record.read_snapshots(tmp_path)
     assert list(pictures) == [0, 1, 2]
-    assert (pictures[2].width, pictures[2].height) == (24, 16)
+    assert (pictures[2].width, pictures[2].height) == (26, 17)
 
 
 def test_what_is_done_again_is_there_once(tmp_path):

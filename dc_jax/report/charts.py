@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 10, 48
 # Points of a line; more are averaged in groups.
 _POINTS = 400
 
@@ -73,13 +73,13 @@ def _axes(x_ticks, y_ticks, x_at, y_at, x_label: str) -> list[str]:
         y = f"{y_at(tick):.1f}"
         parts += [
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>',
-            f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="4">{tick:g}</text>',
+            f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="5">{tick:g}</text>',
         ]
     for tick in x_ticks:
         x = f"{x_at(tick):.1f}"
         parts += [
             f'<line class="grid" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>',
-            f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>',
+            f'<text x="{x}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>',
         ]
     middle = (_LEFT + right) / 2
     parts.append(

@@ -78,7 +78,7 @@ def evolution(run: Files) -> str:
     if len(frames) < 2:
         return ""
     last, rows, note = max(frames), "", ""
-    size = record.size_of(frames[last])[0] // record.ROW
+    size = (record.size_of(frames[last])[0] + 1) // record.ROW - 1
     if run.sets:
         shape = record.shown(np.asarray(run.sets[0].images), record.SNAPSHOT).shape
         names, size = run.sets[0].class_names[: shape[0]], max(shape[2:4])
