@@ -161,8 +161,8 @@ def test_every_image_has_a_text_and_its_size(tmp_path):
     page = _read(tmp_path)
     for attributes in page.all("img"):
         assert attributes["alt"]
-        # Eight pixels are enlarged to 64 on the page: two images a row, and between them
-        # a pixel.
+        # Eight pixels are enlarged to 64 on the page: two images in a row, and between
+        # them a pixel.
         assert attributes["width"] == "136"
     assert all(attributes["aria-label"] for attributes in page.all("svg"))
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
