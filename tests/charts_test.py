@@ -29,8 +29,8 @@ def _texts(element):
 def test_points_lie_between_the_ends_of_the_axes():
     svg, legend = _draw({"loss": ([0, 5, 10], [0, 1, 2])})
     (line,) = _points(svg)
-    # The axes go from 0 to 10 and from 0 to 2: 60 to 468 and, upwards, 202 to 10.
-    np.testing.assert_allclose(line, [[60, 202], [264, 106], [468, 10]])
+    # The axes go from 0 to 10 and from 0 to 2: 60 to 456 and, upwards, 202 to 10.
+    np.testing.assert_allclose(line, [[60, 202], [258, 106], [456, 10]])
     texts = [element.text for element in svg.iter("text")]
     assert {"0", "10", "2", "iteration"} <= set(texts)
     assert svg.get("aria-label") == "a chart"
@@ -45,7 +45,7 @@ def test_axes_enclose_whatever_the_values_are(values):
     svg, _ = _draw({"loss": (range(1, 1 + len(values)), values)})
     (line,) = _points(svg)
     assert len(line) == len(values)
-    assert ((line[:, 0] >= 60) & (line[:, 0] <= 468)).all()
+    assert ((line[:, 0] >= 60) & (line[:, 0] <= 456)).all()
     assert ((line[:, 1] >= 10) & (line[:, 1] <= 202)).all()
 
 

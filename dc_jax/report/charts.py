@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 10, 48
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 10, 48
 # Points of a line; more are averaged in groups.
 _POINTS = 400
 
