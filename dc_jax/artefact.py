@@ -272,7 +272,7 @@ def make_card(
             "num_classes": dataset.num_classes,
         },
         "config": dict(config),
-        "command": shlex.join(sys.orig_argv),
+        "command": _command(),
         "versions": _versions(),
         "files": {
             os.path.basename(os.fspath(file)): file_record(file) for file in files
@@ -373,6 +373,13 @@ def _to_plain(value: Any, where: str) -> Any:
             f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
         )
     return value
+
+
+def _command() -> str:
+    """Returns the command line of this process."""
+    # Names of files need not be UTF-8, JSON must.
+    command = shlex.join(sys.orig_argv)
+    return command.encode("utf-8", "backslashreplace").decode()
 
 
 def _versions() -> dict:

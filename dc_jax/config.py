@@ -143,6 +143,7 @@ class Config:
     momentum_net: float = _field(_FRACTION)
     eval_every: int = _field(_at_least(0))
     checkpoint_minutes: float = _field(_at_least(0))
+    tensorboard: bool = _field(_ANY)
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig

@@ -7,7 +7,8 @@
 
 The same command again continues a run that was stopped. `configs/base.py` explains
 every `--config.FIELD`. In the workdir: synthetic_set.npz and images.png (the condensed
-images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints.
+images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints,
+and report.html, which shows all of it.
 """
 
 import logging as std_logging

@@ -8,11 +8,11 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax import siamese
+from dc_jax import siamese, tensorboard
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
+from dc_jax.convolution import default_implementation, make_conv_fn
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.splits import hold_out
 from dc_jax.execution import Execution, make_execution
@@ -51,14 +51,16 @@ def check_names(config: Config) -> None:
     """Checks what does not need the dataset, before it is downloaded and prepared.
 
     Raises:
-      ValueError: a method, network or augmentation is unknown, or fields exclude one
-        another.
+      ValueError: a method, network or augmentation is unknown, fields exclude one
+        another, or a package is missing.
     """
     if config.dataset.validation and config.dataset.stream:
         raise ValueError(
             "config.dataset.validation must be None where config.dataset.stream is "
             f"True, got {config.dataset.validation}."
         )
+    if config.tensorboard:
+        tensorboard.check_package()
     check_method(config.method)
     for field in ("network.name", "evaluation.network"):
         name = operator.attrgetter(field)(config)
@@ -80,12 +82,30 @@ def _naming(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
 
 
-def log_choices(config: Config, dataset: Dataset, layout: Layout) -> None:
-    """Logs what was chosen by a rule or by necessity."""
+def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
+    """Logs what was chosen by a rule or by necessity, and why."""
+    layout = execution.layout
     logging.info("Running on %s.", layout)
+    choices = {
+        "convolution": default_implementation(layout.platform),
+        "network_loop": execution.network_loop,
+        "slice_size": execution.slice_size,
+    }
+    chosen = [
+        f"{name} {value}"
+        for name, value in choices.items()
+        if getattr(config.execution, name) is None
+    ]
+    if chosen:
+        logging.info(
+            "Chosen for %s: config.execution.%s.", layout.platform, ", ".join(chosen)
+        )
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
-        logging.info("%s has depth %d here.", config.network.name, depth)
+        logging.info(
+            "%s has depth %d, which is for images of %dx%d.",
+            *(config.network.name, depth, *dataset.image_shape[:2]),
+        )
     logging.info(
         "Condensing to %d image(s) a class with method %s: %d iterations from %s "
         "images, learning rate %g, augmentation %s, %d network(s) at once, %d "

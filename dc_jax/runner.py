@@ -69,7 +69,7 @@ def condense(
         else:
             network, execution = make_parts(config, dataset, "network", layout)
             method = make_method(config, network, execution)
-            log_choices(config, dataset, layout)
+            log_choices(config, dataset, execution)
             run = functools.partial(_run, config, folder, method, execution, evaluator)
         with workdir.entered(config, folder):
             result = run()

@@ -23,6 +23,7 @@ from dc_jax.evaluate import Protocol
 # images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    "tensorboard",
     *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }

@@ -95,6 +95,7 @@ def test_an_integer_is_taken_for_a_float():
         ("momentum_img", 0.0),
         ("eval_every", 0),
         ("checkpoint_minutes", 0.0),
+        ("tensorboard", True),
         ("inner_loop", 1),
         ("distance", "cos"),
         ("init", "real"),

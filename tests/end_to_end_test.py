@@ -1,6 +1,8 @@
 """Tests of the command, from its first line to the files it leaves."""
 
 import json
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
@@ -23,6 +25,7 @@ def test_the_run_tells_data_progress_and_accuracy(finished):
     _, output = finished
     assert "Dataset digits from scikit-learn digits: 1437 training and 360" in output
     assert "ConvNetD1W8, 1 + 1 epochs of SGD" in output
+    assert "Chosen for cpu: config.execution.convolution winograd, network" in output
     assert "4/4" in output
     assert "Iteration 2: accuracy" in output
     assert "mean and standard deviation of 4 networks" in output
@@ -35,8 +38,24 @@ def test_the_files_of_a_run(finished):
     assert {path.name for path in folder.iterdir()} == {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
         *("card.json", "config.json", "metrics.jsonl", "result.json", "checkpoints"),
-        ".lock",
+        *("report.html", "snapshots", "confusion.csv", "neighbours.npz", ".lock"),
     }
+
+
+def test_the_report(finished):
+    folder, output = finished
+    assert f"Report: {folder / 'report.html'}." in output
+    text = (folder / "report.html").read_text("utf-8")
+    (folder / "report.html").unlink()
+    command = [sys.executable, "-m", "dc_jax.report", f"--workdir={folder}"]
+    subprocess.run(command, cwd=run_helpers.ROOT, check=True, capture_output=True)
+    assert (folder / "report.html").read_text("utf-8") == text
+
+    command[-1] = f"--workdir={folder / 'checkpoints'}"
+    done = subprocess.run(command, cwd=run_helpers.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder / 'checkpoints'} holds no run")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["synthetic_set.npz", "synthetic_set_1.npz"])
