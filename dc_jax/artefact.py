@@ -27,7 +27,7 @@ import dc_jax
 from dc_jax.base import SyntheticSet
 from dc_jax.data import Dataset
 from dc_jax.image_grid import draw_grid
-from dc_jax.npz import read_npz
+from dc_jax.npz import is_text, read_npz
 
 SET_NAME = "synthetic_set.npz"
 
@@ -348,13 +348,7 @@ def _is_json_object(text: str) -> bool:
 
 
 def _has_kind(array: np.ndarray, kind: str) -> bool:
-    if kind != "text":
-        return array.dtype == kind
-    if array.dtype.type is not np.str_ or not array.dtype.isnative:
-        return False
-    # NumPy does not look at the code points; Python dies on those beyond Unicode.
-    codes = np.frombuffer(array.tobytes(), np.uint32)
-    return not np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)))
+    return is_text(array) if kind == "text" else array.dtype == kind
 
 
 def _to_plain(value: Any, where: str) -> Any:

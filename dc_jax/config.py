@@ -38,6 +38,8 @@ def _at_least(minimum: float) -> dict[str, Any]:
     return {
         "is_allowed": lambda value: minimum <= value < math.inf,
         "allowed": f"at least {minimum}",
+        # Of JAX's integers.
+        "below": 2**31,
     }
 
 
@@ -242,7 +244,8 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
     Args:
       cls: the metadata of its fields have `is_allowed`, a function of the value, and
-        `allowed`, which says it in words; groups of fields are dataclasses themselves.
+        `allowed`, which says it in words, and perhaps `below`, which all values are;
+        groups of fields are dataclasses themselves.
       values: of all fields.
       prefix: of the fields' names in errors.
 
@@ -279,6 +282,12 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     kind = typing.get_args(hint)[0] if optional else hint
     if value is None and optional:
         return None
+    # Python refuses to print, or to convert to float, much longer ones.
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(
+            f"config.{name} must be {kind.__name__}, got an integer of "
+            f"{value.bit_length()} bits."
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
@@ -289,5 +298,9 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     if not field.metadata["is_allowed"](value):
         raise ValueError(
             f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
+        )
+    if "below" in field.metadata and value >= field.metadata["below"]:
+        raise ValueError(
+            f"config.{name} must be below {field.metadata['below']}, got {value!r}."
         )
     return value
