@@ -10,7 +10,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     app.define_help_flags()
     try:
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
+    except (AttributeError, LookupError, TypeError) as error:
         sys.exit(f"error: no such field of the config: {one_line(error)}")
     except flags.Error as error:
         # Where the config's file raises an error, its traceback is in the message.

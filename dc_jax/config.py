@@ -295,6 +295,8 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
             f"config.{name} must be {kind.__name__}{' or None' if optional else ''}, "
             f"got {value!r}."
         )
+    if kind is str and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):
         raise ValueError(
             f"config.{name} must be {field.metadata['allowed']}, got {value!r}."

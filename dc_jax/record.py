@@ -93,7 +93,10 @@ def read_confusion(folder: Path) -> np.ndarray | None:
     path = folder / "confusion.csv"
     if not path.exists():
         return None
-    counts = np.loadtxt(path, np.int64, delimiter=",", ndmin=2)
+    try:
+        counts = np.loadtxt(path, np.int64, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}).") from error
     if counts.shape[0] != counts.shape[1] or counts.min(initial=0) < 0:
         raise ValueError(f"{path} holds no square of counts, but {counts.shape}.")
     return counts
@@ -120,7 +123,14 @@ def read_neighbours(folder: Path) -> Neighbours | None:
         return None
     found = Neighbours(**read_npz(path, _ARRAYS))
     shapes = {getattr(found, name).shape for name in _ARRAYS[1:]}
-    if found.pixels.ndim != 5 or shapes != {found.pixels.shape[:2]}:
+    kinds = "".join(getattr(found, name).dtype.kind for name in _ARRAYS)
+    if (
+        found.pixels.ndim != 5
+        or 0 in found.pixels.shape
+        or shapes != {found.pixels.shape[:2]}
+        or (found.pixels.dtype, kinds) != (np.uint8, "uiif")
+        or found.labels.min() < 0
+    ):
         raise ValueError(f"{path} holds no neighbours of images.")
     return found
 

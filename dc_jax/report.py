@@ -13,11 +13,11 @@ import base64
 import collections
 import html
 import importlib.resources
-import io
 import json
 import string
+import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ _IMAGE = 64  # Pixels of the page that an image is enlarged to, by a whole facto
 _SINGLE = 96  # The same of a class's only image.
 _CELLS = 20  # Classes of a confusion matrix that is a table of numbers, at most.
 _WORST = 10  # Confusions that are listed.
+# What comes of values that a run does not write.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 # Of `card.json`, and the dicts in it.
 Card = dict[str, Any]
@@ -101,7 +103,7 @@ def write(folder: Path) -> Path:
       ValueError: a file is damaged, or there is no run in the folder.
     """
     path = folder / NAME
-    artefact.write_atomically(path, make(folder).encode())
+    artefact.write_atomically(path, make(folder).encode("utf-8", "xmlcharrefreplace"))
     return path
 
 
@@ -109,6 +111,7 @@ def make(folder: Path) -> str:
     """Returns the report as HTML; see `write`."""
     card = _read_json(folder / "card.json")
     config = card.get("config") or _read_json(folder / "config.json")
+    source = folder / ("card.json" if card else "config.json")
     evaluations = _read_lines(folder / "evaluations.jsonl")
     if not config and not evaluations:
         raise ValueError(
@@ -119,19 +122,31 @@ def make(folder: Path) -> str:
     sets = artefact.load_synthetic_sets(folder) if has_sets else []
     names = sets[0].class_names if sets else ()
     parts = [
-        _head(config, card),
+        _shown(source, _head, config, card),
         *(_images(i, one, len(sets)) for i, one in enumerate(sets)),
-        _evolution(record.read_snapshots(folder), sets),
-        _curves(_read_lines(folder / "metrics.jsonl")),
+        _shown(
+            *(folder / "snapshots", _evolution, record.read_snapshots(folder), sets)
+        ),
+        _shown(
+            *(folder / "metrics.jsonl", _curves, _read_lines(folder / "metrics.jsonl"))
+        ),
         _confusion(record.read_confusion(folder), names),
         _neighbours(record.read_neighbours(folder), sets),
-        _evaluations(evaluations),
-        _origin(config, card),
+        _shown(folder / "evaluations.jsonl", _evaluations, evaluations),
+        _shown(source, _origin, config, card),
     ]
     template = importlib.resources.files("dc_jax").joinpath("report.html")
     return string.Template(template.read_text("utf-8")).substitute(
         title=html.escape(_title(config)), body="\n".join(filter(None, parts))
     )
+
+
+def _shown(path: Path, function: Callable[..., str], *args: Any) -> str:
+    """Returns what a function makes of a file, which it names if it cannot."""
+    try:
+        return function(*args)
+    except _DAMAGE as error:
+        raise ValueError(f"{path} is damaged ({error!r}).") from error
 
 
 def _title(config: Card) -> str:
@@ -460,10 +475,9 @@ def _img(png: bytes, text: str, width: int, picture: np.ndarray, scale: int) -> 
 
 def _size(png: bytes) -> tuple[int, int]:
     """Returns width and height in pixels."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(png)) as picture:
-        return picture.size
+    if png[12:16] != b"IHDR" or len(png) < 24:
+        raise ValueError("a snapshot is no PNG")
+    return struct.unpack(">2I", png[16:24])
 
 
 def _uri(png: bytes) -> str:
@@ -491,18 +505,25 @@ def _read_json(path: Path) -> Card:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged ({error}).") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged (it holds no dict).")
+    return value
 
 
 def _read_lines(path: Path) -> list[Card]:
     """Returns the dicts of a file's lines, but one that a killed run left half done."""
     lines = []
-    for text in path.read_text("utf-8").splitlines() if path.exists() else ():
+    for text in path.read_bytes().splitlines() if path.exists() else ():
         try:
-            lines.append(json.loads(text))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        if isinstance(line, dict):
+            lines.append(line)
+        else:
             logging.warning("%s has a damaged line, which is left out.", path)
     return lines
 

@@ -171,7 +171,7 @@ def _load_own(
         arrays, class_names = read_npz_dataset(place)
     source = f"{place}"
     if len(class_names) < 2:
-        raise ValueError(f"{source} has the class {class_names[0]} alone, must have 2.")
+        raise ValueError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
         arrays = split_off_tests(*arrays.values(), class_names, source)
         source += ", a fifth of each class to test"
@@ -233,4 +233,8 @@ def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = _PUBLISHED_STATISTICS.get(name, ((), ()))
     if len(mean) == images.shape[-1]:
         return np.array(mean, np.float32), np.array(std, np.float32)
-    return channel_statistics(images)
+    # What is empty or infinite is left to the checks of Dataset.
+    if 0 in images.shape:
+        return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
+    with np.errstate(all="ignore"):
+        return channel_statistics(images)
