@@ -4,6 +4,10 @@ import sys
 
 from absl import app, flags
 
+# What is said in one line, as it comes of what the program was given. Any other error
+# is a mistake of the program.
+ERRORS = (ValueError, OSError, FloatingPointError)
+
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
@@ -13,10 +17,16 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (AttributeError, LookupError, TypeError) as error:
         sys.exit(f"error: no such field of the config: {one_line(error)}")
     except flags.Error as error:
+        text = str(error).strip()
         # Where the config's file raises an error, its traceback is in the message.
-        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+        if "Traceback (most recent call last)" in text:
+            text = text.splitlines()[-1]
+        sys.exit(f"error: {one_line(ValueError(text))}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {one_line(error)}")
+    # The config's file is a program, which may raise anything.
+    except Exception as error:
+        sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
 
 
 def one_line(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import logging as std_logging
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.command_line import one_line, parse_flags
+from dc_jax.command_line import ERRORS, one_line, parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The run, a file of configs/.", lock_config=True
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
             runner.condense(config, _WORKDIR.value)
         else:
             runner.evaluate(config, *_SET.value, folder=_WORKDIR.value)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except ERRORS as error:
         logging.debug("The error in full:", exc_info=True)
         hosts.fail(one_line(error))
     except Stopped as stopped:
