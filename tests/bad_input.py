@@ -1,5 +1,6 @@
 """What the tests of bad input share: how a command may end, and damage to bytes."""
 
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -16,10 +17,14 @@ _SECONDS = 10
 
 
 def cases(number: int) -> hypothesis.settings:
-    """So many cases of a property, always the same ones."""
+    """So many cases of a property, always the same ones.
+
+    With `BAD_INPUT_TIMES=10` in the environment ten times as many, and others each time.
+    """
+    times = int(os.environ.get("BAD_INPUT_TIMES", 1))
     return hypothesis.settings(
-        max_examples=number,
-        derandomize=True,
+        max_examples=times * number,
+        derandomize=times == 1,
         database=None,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),

@@ -149,6 +149,8 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
 
 def _expand(path: str) -> Path:
     """Returns a path without `~`."""
+    if "\0" in path:
+        raise ValueError(f"dataset.path must be a path, got {path!r}.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
