@@ -15,7 +15,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (AttributeError, LookupError, TypeError) as error:
-        sys.exit(f"error: no such field of the config: {one_line(error)}")
+        text = _naming_fields(one_line(error), argv)
+        sys.exit(f"error: no such field of the config: {text}")
     except flags.Error as error:
         text = str(error).strip()
         # Where the config's file raises an error, its traceback is in the message.
@@ -23,10 +24,20 @@ def parse_flags(argv: list[str]) -> list[str]:
             text = text.splitlines()[-1]
         sys.exit(f"error: {one_line(ValueError(text))}")
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {one_line(error)}")
+        sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
     # The config's file is a program, which may raise anything.
     except Exception as error:
         sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
+
+
+def _naming_fields(text: str, argv: list[str]) -> str:
+    """Adds the fields that the command line overrides, if the text has none of them."""
+    flag = "--config."
+    names = [a.removeprefix(flag).split("=")[0] for a in argv if a.startswith(flag)]
+    parts = {repr(part) for name in names for part in name.split(".")}
+    if not names or any(part in text for part in {*names, *parts}):
+        return text
+    return f"{text} ({', '.join(flag + name for name in names)})"
 
 
 def one_line(error: BaseException) -> str:
