@@ -40,6 +40,13 @@ def _naming_fields(text: str, argv: list[str]) -> str:
     return f"{text} ({', '.join(flag + name for name in names)})"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
+    texts = ("RESOURCE_EXHAUSTED", "Out of memory")
+    is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
+    return is_of_jax or isinstance(error, MemoryError)
+
+
 def one_line(error: BaseException) -> str:
     """Returns the message of an error, without line breaks."""
     # ml_collections raises AttributeError(KeyError(text)) for an unknown field.

@@ -29,6 +29,7 @@ from dc_jax.methods import BASELINES, make_method
 from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import (
     check_fit,
+    check_memory,
     check_names,
     load,
     log_choices,
@@ -87,6 +88,7 @@ def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
     if dataset is None:
         dataset = load(config)
     log_dataset(dataset)
+    check_memory(config, dataset)
     hosts.check_same("the dataset", dataset.checksum())
     return dataset
 

@@ -19,7 +19,7 @@ _SECONDS = 10
 def cases(number: int) -> hypothesis.settings:
     """So many cases of a property, always the same ones.
 
-    With `BAD_INPUT_TIMES=10` in the environment ten times as many, and others each time.
+    With `BAD_INPUT_TIMES=10` in the environment ten times as many, and always others.
     """
     times = int(os.environ.get("BAD_INPUT_TIMES", 1))
     return hypothesis.settings(
