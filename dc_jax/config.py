@@ -15,6 +15,7 @@ from typing import Any
 from dc_jax.coresets import NEVER_LEARNED
 from dc_jax.matching import DISTANCES
 from dc_jax.siamese import PREFIX
+from dc_jax.text import is_unicode
 
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
@@ -295,7 +296,7 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
             f"config.{name} must be {kind.__name__}{' or None' if optional else ''}, "
             f"got {value!r}."
         )
-    if kind is str and any("\ud800" <= letter <= "\udfff" for letter in value):
+    if kind is str and not is_unicode(value):
         raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):
         raise ValueError(

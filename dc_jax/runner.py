@@ -59,6 +59,7 @@ def condense(
       Stopped: by a signal; the state is saved.
     """
     folder = Path(folder)
+    workdir.check_name(folder)
     result = hosts.on_first(workdir.finished_result, config, folder, dataset)
     if result is None:
         dataset = _prepare(config, dataset)

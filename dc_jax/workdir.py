@@ -18,6 +18,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset
 from dc_jax.evaluate import Protocol
+from dc_jax.text import is_unicode
 
 # A stopped run may be continued with other values of these: they do not change the
 # images after a given iteration, `execution` but by rounding.
@@ -36,6 +37,16 @@ _ONCE = {
     "coreset.never_learned": "max",
     "distillation.epochs": 3,
 }
+
+
+def check_name(folder: Path) -> None:
+    """Checks that checkpoints can be kept in a folder of this name.
+
+    Raises:
+      ValueError: it is not Unicode.
+    """
+    if not is_unicode(str(folder)):
+        raise ValueError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
 
 
 @contextlib.contextmanager

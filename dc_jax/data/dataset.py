@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+from dc_jax.text import is_unicode
+
 # Images that are held as float64 at once while statistics are computed.
 _CHUNK = 1024
 
@@ -88,10 +90,8 @@ class Dataset:
 
     def _check_class_names(self) -> None:
         for name in self.class_names:
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                # As of a folder whose name is in another encoding.
+            # As of a folder whose name is in another encoding.
+            if not is_unicode(name):
                 self._refuse(f"class name {name!r} is not valid Unicode")
 
     def _check_images(self, split: str) -> None:
