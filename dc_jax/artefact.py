@@ -295,7 +295,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or path  # A full disk does not name it.
+        if error.errno:
+            error.filename = error.filename or path  # A full disk does not name it.
         raise
     finally:
         if os.path.exists(temporary):
