@@ -15,6 +15,7 @@ from typing import Any
 from dc_jax.coresets import NEVER_LEARNED
 from dc_jax.matching import DISTANCES
 from dc_jax.siamese import PREFIX
+from dc_jax.text import is_unicode
 
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
@@ -38,6 +39,8 @@ def _at_least(minimum: float) -> dict[str, Any]:
     return {
         "is_allowed": lambda value: minimum <= value < math.inf,
         "allowed": f"at least {minimum}",
+        # Of JAX's integers.
+        "below": 2**31,
     }
 
 
@@ -243,7 +246,8 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
     Args:
       cls: the metadata of its fields have `is_allowed`, a function of the value, and
-        `allowed`, which says it in words; groups of fields are dataclasses themselves.
+        `allowed`, which says it in words, and perhaps `below`, which all values are;
+        groups of fields are dataclasses themselves.
       values: of all fields.
       prefix: of the fields' names in errors.
 
@@ -280,6 +284,12 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     kind = typing.get_args(hint)[0] if optional else hint
     if value is None and optional:
         return None
+    # Python refuses to print, or to convert to float, much longer ones.
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(
+            f"config.{name} must be {kind.__name__}, got an integer of "
+            f"{value.bit_length()} bits."
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
@@ -287,8 +297,14 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
             f"config.{name} must be {kind.__name__}{' or None' if optional else ''}, "
             f"got {value!r}."
         )
+    if kind is str and not is_unicode(value):
+        raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):
         raise ValueError(
             f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
+        )
+    if "below" in field.metadata and value >= field.metadata["below"]:
+        raise ValueError(
+            f"config.{name} must be below {field.metadata['below']}, got {value!r}."
         )
     return value

@@ -1,6 +1,7 @@
 """Makes the parts of a run from its config, and tells what was chosen."""
 
 import contextlib
+import math
 import operator
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from dc_jax.convolution import default_implementation, make_conv_fn
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.splits import hold_out
 from dc_jax.execution import Execution, make_execution
+from dc_jax.memory import check_fits
 from dc_jax.methods import check_method
 from dc_jax.networks import default_depth, has_batch_norm, make_network
 from dc_jax.parallel import Layout
@@ -71,6 +73,28 @@ def check_names(config: Config) -> None:
         siamese.parse_strategy(config.augmentation)
     with _naming("config.evaluation.augmentation"):
         parse_strategy(config.evaluation.augmentation or "none")
+
+
+def check_memory(config: Config, dataset: Dataset) -> None:
+    """Checks that a run can fit into memory, by the least that it takes.
+
+    Raises:
+      ValueError: some fields are too large.
+    """
+    num_classes = dataset.num_classes
+    image = 4 * math.prod(dataset.image_shape)
+    images = num_classes * config.ipc * image
+    checks = {
+        "images of config.num_experiments x config.ipc": config.num_experiments
+        * images,
+        "gradients of config.num_networks x config.ipc": config.num_networks * images,
+        "images of config.batch_real": config.batch_real * image,
+        "results of config.num_evaluations": 4
+        * config.num_evaluations
+        * num_classes**2,
+    }
+    for what, num_bytes in checks.items():
+        check_fits(num_bytes, f"the {what}")
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ import tqdm
 from absl import logging
 
 from dc_jax import hosts, record
+from dc_jax.artefact import write_atomically
 from dc_jax.data import Dataset
 from dc_jax.tensorboard import Events
 
@@ -137,11 +138,10 @@ class Metrics:
         path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
         kept = []
         if path.is_file():
-            lines = [_parse(line) for line in path.read_text("utf-8").splitlines()]
+            lines = map(_parse, path.read_bytes().splitlines())
             kept = [line for line in lines if line and _is_kept(line, first)]
-            draft = path.with_suffix(".tmp")
-            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-            os.replace(draft, path)
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_atomically(path, text.encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if self._is_first:
             record.drop_snapshots(folder, first)
@@ -212,9 +212,11 @@ def _is_kept(line: dict[str, Any], first: int) -> bool:
     return line["iteration"] < first + ("loss" in line)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """Returns a line's values, None for the torn last line of a killed run."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's values, None for one torn by a kill or otherwise damaged."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    is_sound = isinstance(values, dict) and type(values.get("iteration")) is int
+    return values if is_sound else None
