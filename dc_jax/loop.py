@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax import hosts, record
-from dc_jax.base import LAYER, CondenseState, Method
+from dc_jax.base import LAYER, CondenseState, Method, make_labels
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store
@@ -132,7 +132,8 @@ class Loop:
     def _keep_snapshot(self, iteration: int, state: CondenseState) -> None:
         if record.is_snapshot(iteration) and hosts.is_first():
             images = np.asarray(state.images)[0]
-            record.save_snapshot(self.folder, iteration, images, self.dataset)
+            labels = make_labels(self.config.class_ipc(len(images)))
+            record.save_snapshot(self.folder, iteration, images, labels, self.dataset)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every
@@ -141,7 +142,7 @@ class Loop:
     def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
         """Returns the accuracies `[E, N]` of a state that is saved."""
         with signals_kill():
-            sets = make_sets(state, self.dataset)
+            sets = make_sets(self.config, state, self.dataset)
             return evaluate_sets(self.config, evaluator, sets)
 
     def _not_finite(self, iteration: int) -> str:

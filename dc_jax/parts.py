@@ -11,7 +11,7 @@ from absl import logging
 from dc_jax import siamese
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
-from dc_jax.config import Config
+from dc_jax.config import Config, describe_ipc
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.splits import hold_out
@@ -81,33 +81,41 @@ def _naming(field: str) -> Iterator[None]:
 
 
 def log_choices(config: Config, dataset: Dataset, layout: Layout) -> None:
-    """Logs what was chosen by a rule or by necessity."""
+    """Logs what was chosen by a rule or by necessity.
+
+    Raises:
+      ValueError: `config.ipc` has not as many numbers as there are classes.
+    """
+    class_ipc = np.array(config.class_ipc(dataset.num_classes))
     logging.info("Running on %s.", layout)
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
         logging.info("%s has depth %d here.", config.network.name, depth)
     logging.info(
-        "Condensing to %d image(s) a class with method %s: %d iterations from %s "
+        "Condensing to %s image(s) a class with method %s: %d iterations from %s "
         "images, learning rate %g, augmentation %s, %d network(s) at once, %d "
         "experiment(s).",
-        *(config.ipc, config.method, config.iterations, config.init, config.lr_img),
-        *(config.augmentation, config.num_networks, config.num_experiments),
+        *(describe_ipc(config.ipc), config.method, config.iterations, config.init),
+        *(config.lr_img, config.augmentation),
+        *(config.num_networks, config.num_experiments),
     )
-    needed = {"batch_real": config.batch_real}
+    if len(set(class_ipc)) > 1:
+        logging.info(
+            "What depends on the images a class is chosen for their mean, %d.",
+            config.mean_ipc,
+        )
+    needed = {"batch_real": np.full(dataset.num_classes, config.batch_real)}
     if config.init == "real":
-        needed["ipc"] = config.ipc
+        needed["ipc"] = class_ipc
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    for field, number in needed.items():
-        small = [
-            name
-            for name, count in zip(dataset.class_names, counts, strict=True)
-            if count < number
-        ]
+    for field, numbers in needed.items():
+        small = [dataset.class_names[i] for i in np.flatnonzero(counts < numbers)]
         if small:
             logging.info(
-                "Fewer training images than config.%s = %d in %d of %d classes, where "
+                "Fewer training images than config.%s = %s in %d of %d classes, where "
                 "they are drawn with replacement: %s.",
-                *(field, number, len(small), dataset.num_classes, ", ".join(small)),
+                *(field, describe_ipc(numbers), len(small)),
+                *(dataset.num_classes, ", ".join(small)),
             )
 
 

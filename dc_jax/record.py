@@ -54,16 +54,20 @@ def is_snapshot(iteration: int) -> bool:
 
 
 def save_snapshot(
-    folder: Path, iteration: int, images: np.ndarray, dataset: Dataset
+    folder: Path,
+    iteration: int,
+    images: np.ndarray,
+    labels: np.ndarray,
+    dataset: Dataset,
 ) -> None:
     """Writes the images `[C, I, H, W, D]`, or some of them: a row a class.
 
-    One image a class is `ROW` in a row.
+    One image a class is `ROW` in a row. Slots with labels `[C, I]` of -1 are black.
     """
-    images = shown(np.asarray(images), SNAPSHOT)
-    if images.shape[1] == 1:
-        images = images.swapaxes(0, 1)
-    pixels = to_pixels(images, dataset.mean, dataset.std)
+    pixels = to_pixels(shown(np.asarray(images), SNAPSHOT), dataset.mean, dataset.std)
+    pixels[labels[: len(pixels), : pixels.shape[1]] < 0] = 0
+    if pixels.shape[1] == 1:
+        pixels = pixels.swapaxes(0, 1)
     picture = mosaic(pixels, ROW if len(pixels) == 1 else None)
     path = folder / "snapshots" / f"{iteration}.png"
     write_atomically(path, to_png(picture))
@@ -100,7 +104,10 @@ def read_confusion(folder: Path) -> np.ndarray | None:
 
 
 def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> None:
-    """Finds and writes the training images nearest to those that are `shown`."""
+    """Finds and writes the training images nearest to those that are `shown`.
+
+    Of blank slots, too, where they mean nothing.
+    """
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
     found = find_neighbours(unit, dataset)

@@ -29,6 +29,7 @@ from dc_jax import artefact, record
 from dc_jax.base import SyntheticSet
 from dc_jax.charts import line_chart
 from dc_jax.command_line import one_line
+from dc_jax.config import describe_ipc
 from dc_jax.data import Dataset
 from dc_jax.published import TABLE1, WHOLE
 
@@ -140,7 +141,7 @@ def _title(config: Card) -> str:
     dataset, method = config["dataset"]["name"], config["method"]
     if method == "whole":
         return f"{dataset}, all training images"
-    return f"{dataset}, {config['ipc']} image(s) a class"
+    return f"{dataset}, {describe_ipc(config['ipc'])} image(s) a class"
 
 
 def _head(config: Card, card: Card) -> str:
@@ -177,28 +178,36 @@ def _published(config: Card) -> str | None:
         config["network"]["name"] != "ConvNet"
         or config["evaluation"].get("network") not in (None, "ConvNet")
         or config["dataset"].get("validation") is not None
+        or not isinstance(config["ipc"], int)
     )
+    if is_other:
+        return None
     name = config["dataset"]["name"]
     if config["method"] == "whole":
         value = WHOLE.get(name)
     else:
         value = TABLE1.get((name, config["ipc"], config["method"]))
-    return None if is_other or value is None else str(value)
+    return None if value is None else str(value)
 
 
 def _images(experiment: int, synthetic: SyntheticSet, num_sets: int) -> str:
     images = record.shown(np.asarray(synthetic.images))
     pixels = artefact.to_pixels(images, synthetic.mean, synthetic.std)
-    num, ipc = synthetic.labels.size, synthetic.labels.shape[1]
+    is_image = np.asarray(synthetic.labels) >= 0
+    num, ipc = is_image.sum(), is_image.shape[1]
+    is_shown = is_image[: len(pixels), : pixels.shape[1]]
     figures = [
         _figure(
-            _strip(of_class[None], ipc, f"Images of class {name}"), html.escape(name)
+            _strip(of_class[keep][None], ipc, f"Images of class {name}"),
+            html.escape(name),
         )
-        for of_class, name in zip(pixels, synthetic.class_names, strict=False)
+        for of_class, keep, name in zip(
+            pixels, is_shown, synthetic.class_names, strict=False
+        )
     ]
     kind = "Condensed images" if synthetic.indices is None else "Chosen images"
     which = f", set {experiment + 1} of {num_sets}" if num_sets > 1 else ""
-    some = pixels.shape[0] * pixels.shape[1]
+    some = is_shown.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
     body = f'{note}<div class="classes narrow">{"".join(figures)}</div>'
     if experiment:
@@ -352,7 +361,7 @@ def _neighbours(found: record.Neighbours | None, sets: list[SyntheticSet]) -> st
         return ""
     figures = []
     for label, name in enumerate(synthetic.class_names[: len(pixels)]):
-        some = slice(0, _COLUMNS)
+        some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
         classes = collections.Counter(found.labels[label, some].tolist())
         of = ", ".join(

@@ -12,7 +12,8 @@ import dc_jax
 
 s = dc_jax.load_synthetic_set(sys.argv[1])
 recipe = json.loads(s.recipe)["training"]
-images, labels = s.images.reshape(-1, *s.images.shape[2:]), s.labels.ravel()
+keep = s.labels >= 0
+images, labels = s.images[keep], s.labels[keep]
 block = [nn.Conv(128, (3, 3)), nn.GroupNorm(128), nn.relu]
 network = nn.Sequential([*block, lambda x: x.reshape(len(x), -1), nn.Dense(10)])
 params = network.init(jax.random.key(0), images[:1])
