@@ -6,7 +6,7 @@ dsa, dm and dd in a rule are methods.
 """
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 
 def get_config() -> ConfigDict:
@@ -21,8 +21,10 @@ def get_config() -> ConfigDict:
     # "sensitivity" or "gradient_diversity" choose real images; "whole" trains the
     # evaluation networks on the whole training set.
     config.method = "dc"
-    # I, synthetic images a class.
-    config.ipc = 1
+    # I, synthetic images a class; or one number for each class in the order of the
+    # labels, as in `--config.ipc=1,5,10`, in rules their mean, rounded. dd takes one
+    # number alone.
+    config.ipc = FieldReference(1, field_type=object)
     # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
     # 20000. A run of dd cannot go on with another number.
     config.iterations = placeholder(int)

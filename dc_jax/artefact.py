@@ -17,14 +17,14 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 import dc_jax
-from dc_jax.base import SyntheticSet
+from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.data import Dataset
 from dc_jax.image_grid import draw_grid
 from dc_jax.npz import is_text, read_npz
@@ -66,7 +66,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
     """
     arrays = to_arrays(synthetic_set)
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
-    arrays["pixels"] = to_pixels(arrays["images"], arrays["mean"], arrays["std"])
+    arrays["pixels"] = set_pixels(synthetic_set)
     buffer = io.BytesIO()
     names = [name for name in NAMES if name in arrays]
     np.savez(buffer, **{name: arrays[name] for name in names})
@@ -170,6 +170,13 @@ def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarr
     return np.rint(np.clip(unit, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
+def set_pixels(synthetic_set: SyntheticSet, blank: int = 0) -> np.ndarray:
+    """Returns the images of a set as `to_pixels` does; `blank` are its blank slots."""
+    pixels = to_pixels(synthetic_set.images, synthetic_set.mean, synthetic_set.std)
+    pixels[np.asarray(synthetic_set.labels) < 0] = blank
+    return pixels
+
+
 def save_image_grid(
     path: str | os.PathLike, synthetic_set: SyntheticSet, max_columns: int = 25
 ) -> None:
@@ -180,7 +187,7 @@ def save_image_grid(
       synthetic_set: the set to draw.
       max_columns: how many images to draw in a line, at most.
     """
-    pixels = to_pixels(synthetic_set.images, synthetic_set.mean, synthetic_set.std)
+    pixels = set_pixels(synthetic_set, blank=255)  # As white as the paper.
     picture = draw_grid(pixels, synthetic_set.class_names, max_columns)
     buffer = io.BytesIO()
     picture.save(buffer, format="png")
@@ -203,7 +210,7 @@ def make_recipe(
     *,
     method: str,
     dataset: str,
-    ipc: int,
+    ipc: int | Sequence[int],
     protocol: Mapping,
     in_words: str,
     accuracies: Iterable[float],
@@ -213,7 +220,7 @@ def make_recipe(
     Args:
       method: that made the set.
       dataset: name of what it was made of.
-      ipc: images a class.
+      ipc: images a class, or of each.
       protocol: how networks were trained on it.
       in_words: the same as a sentence.
       accuracies: of these networks on the test split, fractions.
@@ -322,16 +329,8 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         if kind == "float32" and not np.isfinite(array).all():
             bad = int(np.sum(~np.isfinite(array)))
             raise ValueError(f"{prefix}: {bad} values of {name} are NaN or infinite.")
-    labels, std = arrays["labels"], arrays["std"]
-    if labels.min() < 0 or labels.max() >= sizes["C"]:
-        raise ValueError(
-            f"{prefix}: labels go from {labels.min()} to {labels.max()}, "
-            f"expected 0 to {sizes['C'] - 1}."
-        )
-    if "indices" in arrays and arrays["indices"].min() < 0:
-        raise ValueError(
-            f"{prefix}: indices go from {arrays['indices'].min()}, expected from 0."
-        )
+    _check_labels(arrays, prefix)
+    std = arrays["std"]
     if "learning_rates" in arrays and arrays["learning_rates"].min() < 0:
         raise ValueError(
             f"{prefix}: learning_rates go from {arrays['learning_rates'].min()}, "
@@ -341,6 +340,32 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         raise ValueError(f"{prefix}: std is {std.tolist()}, expected above 0.")
     if "recipe" in arrays and not _is_json_object(str(arrays["recipe"])):
         raise ValueError(f"{prefix}: recipe is not the text of a JSON object.")
+
+
+def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Raises a `ValueError` unless labels and blank slots are those of a set."""
+    labels = arrays["labels"]
+    is_image = labels >= 0
+    class_ipc = is_image.sum(axis=1)
+    if not class_ipc.all() or not np.array_equal(labels, make_labels(class_ipc)):
+        raise ValueError(
+            f"{prefix}: labels go from {labels.min()} to {labels.max()}, expected in "
+            f"the row of each class its index, 0 to {len(labels) - 1}, once or more, "
+            "and then -1 in slots without an image."
+        )
+    if arrays["images"][~is_image].any():
+        raise ValueError(f"{prefix}: images are not 0 where the labels are -1.")
+    indices = arrays.get("indices", labels)
+    if indices.min() < -1 or not np.array_equal(indices >= 0, is_image):
+        raise ValueError(
+            f"{prefix}: indices go from {indices.min()}, expected from 0, and -1 only "
+            "and always where the labels are -1."
+        )
+    if "learning_rates" in arrays and not is_image.all():
+        raise ValueError(
+            f"{prefix}: learning_rates need as many images of each class, there are "
+            f"{class_ipc.min()} to {class_ipc.max()}."
+        )
 
 
 def _is_json_object(text: str) -> bool:

@@ -4,7 +4,7 @@ Axis glossary, used in every docstring of this package:
 
   M    networks at once
   C    classes
-  I    synthetic images a class (images per class, "ipc")
+  I    synthetic images a class (images per class, "ipc"), where they differ the most
   N    real images a class in a batch
   H W  pixels, rows and columns
   D    colour channels
@@ -14,7 +14,7 @@ Axis glossary, used in every docstring of this package:
   n    images in all
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.struct
@@ -35,16 +35,17 @@ class SyntheticSet:
     """A condensed dataset together with what is needed to use it.
 
     Images are kept class-major and normalised, exactly as they were condensed; pixels
-    in [0, 1] are `images * std + mean`.
+    in [0, 1] are `images * std + mean`. A class with fewer images than another has
+    blank slots after them: `keep = labels >= 0` says which slots hold an image.
 
     Attributes:
-      images: `[C, I, H, W, D]` float32, normalised.
-      labels: `[C, I]` int32, the class index of each image.
+      images: `[C, I, H, W, D]` float32, normalised; 0 in blank slots.
+      labels: `[C, I]` int32, the class index of each image; -1 in blank slots.
       mean: `[D]` float32, the mean that was subtracted, of pixels in [0, 1].
       std: `[D]` float32, the standard deviation that was divided by.
       class_names: the C names, in the order of the labels.
-      indices: `[C, I]` int32, which images of the training split these are; None where
-        they are synthetic.
+      indices: `[C, I]` int32, which images of the training split these are, -1 in
+        blank slots; None where they are synthetic.
       learning_rates: `[R, I]` float32, those of dataset distillation, with which
         `train_unrolled` uses the images in their order; None for other methods.
       recipe: the text of a JSON object that says how networks were trained on the set,
@@ -62,12 +63,34 @@ class SyntheticSet:
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
+def make_labels(class_ipc: Sequence[int]) -> np.ndarray:
+    """Returns the `SyntheticSet.labels` of so many images of each class.
+
+    `[C]` -> `[C, I]`.
+    """
+    is_image = np.arange(max(class_ipc)) < np.asarray(class_ipc)[:, None]
+    labels = np.arange(len(class_ipc), dtype=np.int32)[:, None]
+    return np.where(is_image, labels, np.int32(-1))
+
+
+def flatten_set(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:
+    """Returns the images of a set without its blank slots, and their labels.
+
+    `[C, I, H, W, D]`, `[C, I]` -> `[n, H, W, D]`, `[n]`. The images may be traced: how
+    many there are is known from the labels.
+    """
+    flat, flat_labels = images.reshape(-1, *images.shape[2:]), labels.reshape(-1)
+    keep = flat_labels >= 0
+    return (flat, flat_labels) if keep.all() else (flat[keep], flat_labels[keep])
+
+
 @flax.struct.dataclass
 class CondenseState:
     """What a gradient-based method carries from one iteration to the next.
 
     Attributes:
-      images: `[C, I, H, W, D]` the synthetic images, normalised.
+      images: `[C, I, H, W, D]` the synthetic images, normalised; 0 in blank slots, see
+        `SyntheticSet`.
       opt_state: of the optimiser of the images, and of `raw_lrs`.
       raw_lrs: `[R, I]` the learned learning rates before softplus; None for methods
         that have none.

@@ -13,8 +13,8 @@ from absl import logging
 from scipy.special import softmax
 
 from dc_jax import coresets
-from dc_jax.base import SyntheticSet
-from dc_jax.config import Config
+from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.config import Config, describe_ipc
 from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import Protocol, make_protocol
 from dc_jax.evaluator import make_set
@@ -35,7 +35,8 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
     """Checks that there are enough images, and logs what will be done.
 
     Raises:
-      ValueError: a class has fewer training images than `config.ipc`.
+      ValueError: a class has fewer training images than are to be chosen, or
+        `config.ipc` has not as many numbers as there are classes.
     """
     logging.info("Running on %s.", layout)
     unused = _UNUSED
@@ -47,16 +48,18 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
     else:
         unused += ("eval_every",)
         counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-        smallest = int(counts.argmin())
-        if counts[smallest] < config.ipc:
-            raise ValueError(
-                f"config.ipc must be at most {counts[smallest]}, the number of "
-                f"training images of class {dataset.class_names[smallest]}, got "
-                f"{config.ipc}."
-            )
+        class_ipc = config.class_ipc(dataset.num_classes)
+        # The smallest of those that are too small.
+        for label in np.argsort(counts, kind="stable"):
+            if counts[label] < class_ipc[label]:
+                raise ValueError(
+                    f"config.ipc must be at most {counts[label]}, the number of "
+                    f"training images of class {dataset.class_names[label]}, got "
+                    f"{class_ipc[label]}."
+                )
         logging.info(
-            "Choosing %d image(s) a class by %s, %d experiment(s).",
-            *(config.ipc, config.method, config.num_experiments),
+            "Choosing %s image(s) a class by %s, %d experiment(s).",
+            *(describe_ipc(config.ipc), config.method, config.num_experiments),
         )
     logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
 
@@ -83,6 +86,7 @@ def choose_sets(
     trainer = _feature_trainer(config, folder, dataset, layout) if is_trained else None
     labels = dataset.train_labels
     classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
+    class_ipc = config.class_ipc(dataset.num_classes)
     sets, seconds = [], 0.0
     for experiment in range(config.num_experiments):
         state, spent = None, 0.0
@@ -90,22 +94,27 @@ def choose_sets(
             trained = trainer.train(experiment, config.num_experiments)
             state, spent = trained.state, trained.seconds
         began = time.monotonic()
-        chosen = []
+        chosen = np.full((len(classes), max(class_ipc)), -1, np.int32)
         with signals_kill():
-            for label, members in enumerate(classes):
+            for label, (members, num) in enumerate(
+                zip(classes, class_ipc, strict=True)
+            ):
                 rng = np.random.default_rng([config.seed, experiment, label])
                 known = _learn(config, trainer, state, members, label)
                 arguments = (known[name] for name in selection.needs)
-                chosen.append(members[selection.select(*arguments, config.ipc, rng)])
-        sets.append(make_coreset(np.array(chosen, np.int32), dataset))
+                chosen[label, :num] = members[selection.select(*arguments, num, rng)]
+        sets.append(make_coreset(chosen, dataset))
         seconds += spent + time.monotonic() - began
     return sets, seconds
 
 
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
-    """Returns the training images of indices `[C, I]` as a set."""
+    """Returns the training images of indices `[C, I]`, -1 for none, as a set."""
+    is_image = indices >= 0
     images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
-    return make_set(np.asarray(images), dataset).replace(indices=indices)
+    images = np.where(is_image[..., None, None, None], images, 0)
+    labels = make_labels(is_image.sum(axis=1))
+    return make_set(images, dataset, labels).replace(indices=indices)
 
 
 def _learn(

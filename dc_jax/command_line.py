@@ -1,8 +1,26 @@
 """What the commands share: flags of a config, and errors of one line."""
 
+import ast
 import sys
+from typing import Any
 
 from absl import app, flags
+from ml_collections import config_flags
+
+
+class _NumbersParser(flags.ArgumentParser):
+    """Reads `config.ipc`: `10`, or one number a class, `1,5,10` or `(1, 5, 10)`."""
+
+    def parse(self, argument: Any) -> Any:
+        if not isinstance(argument, str):
+            return argument  # The default.
+        try:
+            return ast.literal_eval(argument)
+        except (SyntaxError, ValueError):
+            raise ValueError(
+                "must be a number, or one for each class as in 1,5,10."
+            ) from None
+
 
 # What is said in one line, as it comes of what the program was given. Any other error
 # is a mistake of the program.
@@ -12,6 +30,8 @@ ERRORS = (ValueError, OSError, FloatingPointError)
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
     app.define_help_flags()
+    # The type of the only field that may hold values of two types.
+    config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
         return flags.FLAGS(argv)
     except (AttributeError, LookupError, TypeError) as error:

@@ -7,10 +7,11 @@ boundary, before anything is loaded or compiled.
 
 import dataclasses
 import math
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from dc_jax.coresets import NEVER_LEARNED
 from dc_jax.matching import DISTANCES
@@ -128,7 +129,7 @@ class Config:
 
     seed: int = _field(_SEED)
     method: str = _field(_NOT_EMPTY)
-    ipc: int = _field(_at_least(1))
+    ipc: int | tuple[int, ...] = _field(_at_least(1))
     iterations: int | None = _field(_at_least(1))
     outer_loop: int | None = _field(_at_least(1))
     inner_loop: int | None = _field(_at_least(1))
@@ -171,13 +172,42 @@ class Config:
         return _fill(check_values(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain values that `create` makes this of."""
-        return dataclasses.asdict(self)
+        """Returns the plain values, as JSON has them, that `create` makes this of."""
+        values = dataclasses.asdict(self)
+        if isinstance(self.ipc, tuple):
+            values["ipc"] = list(self.ipc)
+        return values
 
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
-        outer, inner = default_loops(self.ipc)
+        outer, inner = default_loops(self.mean_ipc)
         return self.outer_loop or outer, self.inner_loop or inner
+
+    @property
+    def mean_ipc(self) -> int:
+        """The synthetic images a class, where they differ their mean, rounded."""
+        return round(float(np.mean(self.ipc)))
+
+    def class_ipc(self, num_classes: int) -> tuple[int, ...]:
+        """Returns the synthetic images of each class, `[C]`.
+
+        Raises:
+          ValueError: there are not as many numbers as classes.
+        """
+        if isinstance(self.ipc, int):
+            return (self.ipc,) * num_classes
+        if len(self.ipc) != num_classes:
+            raise ValueError(
+                f"config.ipc must be one number, or {num_classes}, one for each class, "
+                f"got {len(self.ipc)}."
+            )
+        return self.ipc
+
+
+def describe_ipc(ipc: int | Sequence[int]) -> str:
+    """Returns `10`, or where classes differ the least and the most, `1 to 10`."""
+    least, most = int(np.min(ipc)), int(np.max(ipc))
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def method_defaults(config: Config) -> dict[str, Any]:
@@ -203,7 +233,7 @@ def method_defaults(config: Config) -> dict[str, Any]:
         "dm": {
             "iterations": 20000,
             "init": "real",
-            "lr_img": 10.0 if config.ipc >= 100 else 1.0,
+            "lr_img": 10.0 if config.mean_ipc >= 100 else 1.0,
             "augmentation": siamese,
         },
         "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
@@ -280,10 +310,13 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
 
 def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
-    optional = isinstance(hint, types.UnionType)
-    kind = typing.get_args(hint)[0] if optional else hint
-    if value is None and optional:
+    kind, *others = typing.get_args(hint) or (hint,)
+    if value is None and type(None) in others:
         return None
+    if isinstance(value, list | tuple) and value and tuple[int, ...] in others:
+        return tuple(
+            _check(one, kind, field, f"{name}[{i}]") for i, one in enumerate(value)
+        )
     # Python refuses to print, or to convert to float, much longer ones.
     if isinstance(value, int) and value.bit_length() > 64:
         raise ValueError(
@@ -293,10 +326,9 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(
-            f"config.{name} must be {kind.__name__}{' or None' if optional else ''}, "
-            f"got {value!r}."
-        )
+        words = {type(None): " or None", tuple[int, ...]: " or a list of int"}
+        allowed = kind.__name__ + "".join(words[other] for other in others)
+        raise ValueError(f"config.{name} must be {allowed}, got {value!r}.")
     if kind is str and not is_unicode(value):
         raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dc_jax.base import CondenseState, SyntheticSet
+from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import Protocol, accuracies, make_protocol
@@ -48,11 +48,12 @@ class Evaluator:
 
     def count(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
         """Returns what is taken for what, for each key. Keys `[N]` -> `[N, C, C]`."""
-        images = jnp.asarray(synthetic.images)
+        images, labels = flatten_set(
+            jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
+        )
         return self._in_groups(
             self.train_and_test,
-            images.reshape(-1, *images.shape[2:]),
-            jnp.asarray(synthetic.labels).reshape(-1),
+            *(images, jnp.asarray(labels)),
             *self._test_split(synthetic),
             keys=keys,
         )
@@ -153,19 +154,31 @@ def evaluate_own(
     return np.stack(results)
 
 
-def make_sets(state: CondenseState, dataset: Dataset) -> list[SyntheticSet]:
+def make_sets(
+    config: Config, state: CondenseState, dataset: Dataset
+) -> list[SyntheticSet]:
     """Returns the set of each experiment of a state, whose leaves are `[E, ...]`."""
-    sets = [make_set(images, dataset) for images in np.asarray(state.images)]
+    labels = make_labels(config.class_ipc(dataset.num_classes))
+    sets = [make_set(images, dataset, labels) for images in np.asarray(state.images)]
     if state.raw_lrs is None:
         return sets
     rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
     return [one.replace(learning_rates=r) for one, r in zip(sets, rates, strict=True)]
 
 
-def make_set(images: np.ndarray, dataset: Dataset) -> SyntheticSet:
-    """Returns the images `[C, I, H, W, D]` with what is needed to use them."""
-    num_classes, ipc = images.shape[:2]
-    labels = np.repeat(np.arange(num_classes, dtype=np.int32)[:, None], ipc, axis=1)
+def make_set(
+    images: np.ndarray, dataset: Dataset, labels: np.ndarray | None = None
+) -> SyntheticSet:
+    """Returns the images `[C, I, H, W, D]` with what is needed to use them.
+
+    Args:
+      images: normalised; 0 in blank slots.
+      dataset: that they are of.
+      labels: `[C, I]`; None where there are no blank slots.
+    """
+    if labels is None:
+        num_classes, ipc = images.shape[:2]
+        labels = make_labels((ipc,) * num_classes)
     return SyntheticSet(
         images=np.asarray(images, np.float32),
         labels=labels,

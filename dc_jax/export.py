@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from dc_jax import formats
+    from dc_jax.config import describe_ipc
 
     try:
         synthetic_set = formats.load_synthetic_set(
@@ -59,9 +60,10 @@ def main(argv: list[str]) -> None:
         formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {one_line(error)}") from None
-    num_classes, ipc, *shape = synthetic_set.images.shape
+    num_classes, _, *shape = synthetic_set.images.shape
+    ipc = (synthetic_set.labels >= 0).sum(axis=1)
     print(
-        f"{_OUTPUT.value}: {num_classes} classes of {ipc} images of "
+        f"{_OUTPUT.value}: {num_classes} classes of {describe_ipc(ipc)} images of "
         f"{'x'.join(map(str, shape))}."
     )
 

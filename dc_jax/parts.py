@@ -12,7 +12,7 @@ from absl import logging
 from dc_jax import siamese, tensorboard
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
-from dc_jax.config import Config
+from dc_jax.config import Config, describe_ipc
 from dc_jax.convolution import default_implementation, make_conv_fn
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.splits import hold_out
@@ -83,7 +83,7 @@ def check_memory(config: Config, dataset: Dataset) -> None:
     """
     num_classes = dataset.num_classes
     image = 4 * math.prod(dataset.image_shape)
-    images = num_classes * config.ipc * image
+    images = num_classes * max(config.class_ipc(num_classes)) * image
     checks = {
         "images of config.num_experiments x config.ipc": config.num_experiments
         * images,
@@ -107,7 +107,12 @@ def _naming(field: str) -> Iterator[None]:
 
 
 def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
-    """Logs what was chosen by a rule or by necessity, and why."""
+    """Logs what was chosen by a rule or by necessity, and why.
+
+    Raises:
+      ValueError: `config.ipc` has not as many numbers as there are classes.
+    """
+    class_ipc = np.array(config.class_ipc(dataset.num_classes))
     layout = execution.layout
     logging.info("Running on %s.", layout)
     choices = {
@@ -131,27 +136,30 @@ def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
             *(config.network.name, depth, *dataset.image_shape[:2]),
         )
     logging.info(
-        "Condensing to %d image(s) a class with method %s: %d iterations from %s "
+        "Condensing to %s image(s) a class with method %s: %d iterations from %s "
         "images, learning rate %g, augmentation %s, %d network(s) at once, %d "
         "experiment(s).",
-        *(config.ipc, config.method, config.iterations, config.init, config.lr_img),
-        *(config.augmentation, config.num_networks, config.num_experiments),
+        *(describe_ipc(config.ipc), config.method, config.iterations, config.init),
+        *(config.lr_img, config.augmentation),
+        *(config.num_networks, config.num_experiments),
     )
-    needed = {"batch_real": config.batch_real}
+    if len(set(class_ipc)) > 1:
+        logging.info(
+            "What depends on the images a class is chosen for their mean, %d.",
+            config.mean_ipc,
+        )
+    needed = {"batch_real": np.full(dataset.num_classes, config.batch_real)}
     if config.init == "real":
-        needed["ipc"] = config.ipc
+        needed["ipc"] = class_ipc
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    for field, number in needed.items():
-        small = [
-            name
-            for name, count in zip(dataset.class_names, counts, strict=True)
-            if count < number
-        ]
+    for field, numbers in needed.items():
+        small = [dataset.class_names[i] for i in np.flatnonzero(counts < numbers)]
         if small:
             logging.info(
-                "Fewer training images than config.%s = %d in %d of %d classes, where "
+                "Fewer training images than config.%s = %s in %d of %d classes, where "
                 "they are drawn with replacement: %s.",
-                *(field, number, len(small), dataset.num_classes, ", ".join(small)),
+                *(field, describe_ipc(numbers), len(small)),
+                *(dataset.num_classes, ", ".join(small)),
             )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dc_jax import artefact
-from dc_jax.base import SyntheticSet
+from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.extras import load_package
 
 # What a picture cannot hold: a file in folders, a key in the metadata of parquet.
@@ -67,8 +67,9 @@ def write_folder(synthetic_set: SyntheticSet, path: str) -> None:
     names = folder_names(synthetic_set.class_names)
     for name in names:
         os.makedirs(os.path.join(path, name))
-    width = len(str(synthetic_set.labels.size - 1))
-    for number, (png, label) in enumerate(_pngs(synthetic_set)):
+    pngs = list(_pngs(synthetic_set))
+    width = len(str(len(pngs) - 1))
+    for number, (png, label) in enumerate(pngs):
         Path(path, names[label], f"{number:0{width}}.png").write_bytes(png)
     note = {"folders": names, **describe(synthetic_set)}
     artefact.write_json(os.path.join(path, NOTE_NAME), note)
@@ -156,9 +157,10 @@ def _pngs(synthetic_set: SyntheticSet) -> Iterator[tuple[bytes, int]]:
             f"images have {channels} channels, a picture has 1 or 3: choose the format "
             "npz or safetensors."
         )
-    shape = (height, width) if channels == 1 else (height, width, channels)
-    labels = np.asarray(synthetic_set.labels).ravel().tolist()
-    for image, label in zip(pixels.reshape(-1, *shape), labels, strict=True):
+    pixels, labels = flatten_set(pixels, np.asarray(synthetic_set.labels))
+    if channels == 1:
+        pixels = pixels[..., 0]
+    for image, label in zip(pixels, labels.tolist(), strict=True):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, format="png")
         yield buffer.getvalue(), label

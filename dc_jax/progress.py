@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +20,7 @@ from absl import logging
 
 from dc_jax import hosts, record
 from dc_jax.artefact import write_atomically
-from dc_jax.data import Dataset
+from dc_jax.base import SyntheticSet
 from dc_jax.tensorboard import Events
 
 _NONE: Mapping[str, float] = types.MappingProxyType({})
@@ -180,15 +180,11 @@ class Metrics:
         )
         self._bar.refresh()
 
-    def images(self, iteration: int, images: Any, dataset: Dataset) -> None:
-        """Keeps what the images `[E, C, I, H, W, D]` are after some iterations.
-
-        That is a snapshot of the first experiment's.
-        """
+    def images(self, iteration: int, make_set: Callable[[], SyntheticSet]) -> None:
+        """Keeps a snapshot of the set after some iterations, which alone is made."""
         if not (self._is_first and record.is_snapshot(iteration)):
             return
-        picture = record.snapshot(np.asarray(images)[0], dataset.mean, dataset.std)
-        png = record.to_png(picture)
+        png = record.to_png(record.snapshot(make_set()))
         record.save_snapshot(self._folder, iteration, png)
         if self._events:
             self._events.picture(iteration, png)

@@ -57,23 +57,16 @@ def is_snapshot(iteration: int) -> bool:
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
-def snapshot(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Returns normalised images, or some of them, as one picture: a row a class.
+def snapshot(synthetic: SyntheticSet) -> np.ndarray:
+    """Returns the images of a set, or some of them, as one picture: a row a class.
 
-    One image a class is `ROW` in a row.
-
-    Args:
-      images: `[C, I, H, W, D]`.
-      mean: `[D]`, see `SyntheticSet`.
-      std: `[D]`.
-
-    Returns:
-      See `mosaic`.
+    One image a class is `ROW` in a row. Blank slots are black. See `mosaic`.
     """
-    images = shown(images, SNAPSHOT)
-    if images.shape[1] == 1:
-        images = images.swapaxes(0, 1)
-    pixels = to_pixels(images, mean, std)
+    images = shown(np.asarray(synthetic.images), SNAPSHOT)
+    pixels = to_pixels(images, synthetic.mean, synthetic.std)
+    pixels[synthetic.labels[: len(pixels), : pixels.shape[1]] < 0] = 0
+    if pixels.shape[1] == 1:
+        pixels = pixels.swapaxes(0, 1)
     return mosaic(pixels, ROW if len(pixels) == 1 else None)
 
 
@@ -133,7 +126,10 @@ def read_confusion(folder: Path) -> np.ndarray | None:
 
 
 def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> None:
-    """Finds and writes the training images nearest to those that are `shown`."""
+    """Finds and writes the training images nearest to those that are `shown`.
+
+    Of blank slots, too, where they mean nothing.
+    """
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
     found = find_neighbours(unit, dataset)

@@ -111,7 +111,7 @@ def _run(
         checkpointer.close()
 
     return _finish(
-        *(config, folder, evaluator, make_sets(state, dataset), seconds),
+        *(config, folder, evaluator, make_sets(config, state, dataset), seconds),
         iterations=config.iterations,
     )
 
@@ -146,7 +146,7 @@ def _finish(
     return _save(
         *(config, folder, evaluator, sets, result, counts),
         **facts,
-        training_images=sets[0].labels.size,
+        training_images=int(np.sum(sets[0].labels >= 0)),
         seconds=round(seconds + time.monotonic() - began, 3),
         seconds_condense=round(seconds, 3),
     )

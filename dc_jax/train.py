@@ -171,6 +171,7 @@ def mean_gradient(
     *,
     slice_size: int,
     devices: Axis = WHOLE,
+    weights: jax.Array | None = None,
 ) -> dict[str, Any]:
     """Returns the gradient of the mean cross-entropy with respect to the parameters.
 
@@ -183,12 +184,19 @@ def mean_gradient(
       labels: Shape `[n]`.
       slice_size: images at once. Changes memory and speed only.
       devices: that share the images.
+      weights: what each cross-entropy is multiplied by; None for 1. Shape `[n]`.
 
     Returns:
       A tree like `variables["params"]`.
     """
+    loss = cross_entropy
+    if weights is not None:
+        labels, loss = (labels, weights), _weighted_cross_entropy
     grads, _ = gradient_and_predictions(
-        network, variables, images, labels, slice_size=slice_size, devices=devices
+        *(network, variables, images, labels),
+        slice_size=slice_size,
+        devices=devices,
+        loss=loss,
     )
     return grads
 
@@ -332,6 +340,13 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
         )
 
     return run
+
+
+def _weighted_cross_entropy(
+    logits: jax.Array, labels_and_weights: tuple[jax.Array, jax.Array]
+) -> jax.Array:
+    labels, weights = labels_and_weights
+    return weights * cross_entropy(logits, labels)
 
 
 def _train_gradient(recipe, variables, images, labels):

@@ -77,6 +77,11 @@ class ContinualConfig:
                 "and its num_experiments 1, got "
                 f"{config.condense.method!r} and {config.condense.num_experiments}."
             )
+        if not isinstance(config.condense.ipc, int):
+            raise ValueError(
+                "config.condense.ipc must be one number, since the tasks have classes "
+                f"of their own, got {list(config.condense.ipc)}."
+            )
         check_names(config.condensing("digits"))
         return config
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dc_jax.base import SyntheticSet
+from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data import Dataset, normalise
 from dc_jax.evaluate import sgd
 from dc_jax.parallel import make_layout
@@ -197,6 +197,5 @@ def _images(task: Task) -> Images:
 
 def _remembered(task: Task, memory: SyntheticSet) -> Images:
     """Returns the images of a memory, with the network's labels."""
-    images, labels = np.asarray(memory.images), np.asarray(memory.labels)
-    images = images.reshape(-1, *images.shape[2:])
-    return images, task.classes[labels.reshape(-1)].astype(np.int32)
+    images, labels = flatten_set(np.asarray(memory.images), np.asarray(memory.labels))
+    return images, task.classes[labels].astype(np.int32)

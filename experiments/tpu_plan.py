@@ -25,7 +25,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from dc_jax.command_line import one_line, parse_flags
-from dc_jax.config import Config
+from dc_jax.config import Config, describe_ipc
 from experiments import compiling, cost, smaller
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
 
@@ -126,8 +126,8 @@ def describe(config: Config, plan: Plan) -> str:
     chip = parse_topology(plan.topology)
     memory = "unknown" if plan.memory_bytes is None else _gib(plan.memory_bytes)
     lines = [
-        f"{config.dataset.name}, {config.ipc} image(s) a class, {plan.topology}, "
-        f"{plan.num_devices} device(s) used",
+        f"{config.dataset.name}, {describe_ipc(config.ipc)} image(s) a class, "
+        f"{plan.topology}, {plan.num_devices} device(s) used",
         f"memory    {memory} of {_gib(chip.hbm_bytes)} a device: "
         f"{'fits' if plan.fits else 'does not fit'}",
     ]

@@ -205,8 +205,9 @@ def finished(tmp_path_factory):
         sets=[synthetic],
         result=RESULT | {"protocol": dataclasses.asdict(protocol), "seconds": 3.0},
     )
+    png = record.to_png(record.snapshot(synthetic))
     for iteration in (0, 1):
-        record.save_snapshot(folder, iteration, images, dataset)
+        record.save_snapshot(folder, iteration, png)
     record.save_confusion(folder, np.eye(10, dtype=int))
     record.save_neighbours(folder, synthetic, dataset)
     text = "".join(json.dumps(line) + "\n" for line in LINES)

@@ -113,10 +113,10 @@ def test_edges_are_allowed(field, value):
     ("field", "value", "message"),
     [
         # Of a wrong type.
-        ("ipc", True, "config.ipc must be int, got True."),
-        ("ipc", "10", "config.ipc must be int, got '10'."),
-        ("ipc", 1.0, "config.ipc must be int, got 1.0."),
-        ("ipc", None, "config.ipc must be int, got None."),
+        ("ipc", True, "config.ipc must be int or a list of int, got True."),
+        ("ipc", "10", "config.ipc must be int or a list of int, got '10'."),
+        ("ipc", 1.0, "config.ipc must be int or a list of int, got 1.0."),
+        ("ipc", None, "config.ipc must be int or a list of int, got None."),
         ("ipc", 2**31, "config.ipc must be below 2147483648, got 2147483648."),
         ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
         ("lr_img", "0.1", "config.lr_img must be float or None, got '0.1'."),
@@ -127,10 +127,12 @@ def test_edges_are_allowed(field, value):
         ("method", 1, "config.method must be str, got 1."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
         ("evaluation__lr", [1], "config.evaluation.lr must be float, got [1]."),
+        ("ipc", [], "config.ipc must be int or a list of int, got []."),
+        ("ipc", [1, "2"], "config.ipc[1] must be int, got '2'."),
         # A group is not a value.
         ("network", "MLP", "config.network must be a group of fields, got 'MLP'."),
         ("dataset", None, "config.dataset must be a group of fields, got None."),
-        ("ipc", {}, "config.ipc must be int, got {}."),
+        ("ipc", {}, "config.ipc must be int or a list of int, got {}."),
         # Not a number, infinite, out of range.
         ("lr_img", float("nan"), "config.lr_img must be positive, got nan."),
         ("lr_img", float("inf"), "config.lr_img must be positive, got inf."),
@@ -154,6 +156,7 @@ def test_edges_are_allowed(field, value):
             "config.checkpoint_minutes must be at least 0, got inf.",
         ),
         ("ipc", 0, "config.ipc must be at least 1, got 0."),
+        ("ipc", (1, 0), "config.ipc[1] must be at least 1, got 0."),
         ("inner_loop", 0, "config.inner_loop must be at least 1, got 0."),
         ("eval_every", -1, "config.eval_every must be at least 0, got -1."),
         ("seed", -1, "config.seed must be in [0, 2**32), got -1."),

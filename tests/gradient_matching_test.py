@@ -385,7 +385,9 @@ def test_experiments_by_themselves_and_together_compile_once_and_learn():
 
 
 def test_init_noise_is_standard_normal():
-    init = jax.jit(functools.partial(init_images, STORE, ipc=200, kind="noise"))
+    init = jax.jit(
+        functools.partial(init_images, STORE, class_ipc=(200, 200), kind="noise")
+    )
     images = init(jax.random.key(0))
     assert images.shape == (CLASSES, 200, *SHAPE)
     assert images.dtype == jnp.float32
@@ -396,7 +398,7 @@ def test_init_noise_is_standard_normal():
 
 
 def test_init_real_takes_distinct_images_of_the_class():
-    init = jax.jit(functools.partial(init_images, STORE, ipc=5, kind="real"))
+    init = jax.jit(functools.partial(init_images, STORE, class_ipc=(5, 5), kind="real"))
     images = init(jax.random.key(0))
     assert images.shape == (CLASSES, 5, *SHAPE)
     for label in range(CLASSES):

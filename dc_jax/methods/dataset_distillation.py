@@ -57,22 +57,32 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
 
     Raises:
-      ValueError: the config has an augmentation.
+      ValueError: the config has an augmentation, or classes with different numbers of
+        images.
     """
     if config.augmentation != "none":
         raise ValueError(
             'config.augmentation must be "none" for dd, which has none, got '
             f"{config.augmentation!r}."
         )
+    num_steps, *others = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
+    if others:
+        raise ValueError(
+            "config.ipc must be one number for dd, which needs as many images of each "
+            f"class, got {list(config.ipc)}."
+        )
     logging.info("Not used by dd: config.%s.", ", ".join(_UNUSED))
     optimiser, layout = make_optimiser(config), execution.layout
 
     def init(store: ClassStore, key: jax.Array) -> CondenseState:
         images = init_images(
-            store, key, ipc=config.ipc, kind=config.init, devices=layout.classes
+            *(store, key),
+            class_ipc=config.class_ipc(store.num_classes),
+            kind=config.init,
+            devices=layout.classes,
         )
         raw = inverse_softplus(initial_rate(config))
-        raw_lrs = jnp.full((config.distillation.epochs, config.ipc), raw, images.dtype)
+        raw_lrs = jnp.full((config.distillation.epochs, num_steps), raw, images.dtype)
         return CondenseState(images, optimiser.init((images, raw_lrs)), raw_lrs)
 
     def step(

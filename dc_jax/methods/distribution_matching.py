@@ -10,7 +10,7 @@ input of the classifier of a network with fresh random weights, which are never 
         for every class c:                             # `match_class`
             omega ~ Omega                              # `make_siamese`
             e_real = mean embedding of N real images of c, augmented with omega
-            e_syn  = mean embedding of the I synthetic images of c, augmented with omega
+            e_syn  = mean embedding of the synthetic images of c, augmented with omega
         S <- S - sgd(gradient of the sum over c of |e_real - e_syn|^2)
 
 With batch norm, whose statistics are those of the batch, the real images of all classes
@@ -24,9 +24,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dc_jax import siamese
-from dc_jax.base import CondenseState, Method
+from dc_jax.base import CondenseState, Method, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import (
     ClassStore,
@@ -36,7 +37,13 @@ from dc_jax.data.store import (
     sample_classes,
 )
 from dc_jax.execution import Execution
-from dc_jax.methods.images import Draws, make_init, make_optimiser, update_images
+from dc_jax.methods.images import (
+    Draws,
+    make_init,
+    make_optimiser,
+    slot_weights,
+    update_images,
+)
 from dc_jax.train import batched, fold_slices
 
 # From images `[n, H, W, D]` to images.
@@ -120,16 +127,20 @@ def _match_by_class(config, network, execution, variables, images, store, key):
       The loss, summed over this device's classes, and its gradient with respect to the
       images of each of them, `[c, I, H, W, D]`.
     """
-    labels, is_class = execution.layout.classes.part(images.shape[0])
+    num_classes = images.shape[0]
+    labels, is_class = execution.layout.classes.part(num_classes)
     real_key, augment_key = _match_keys(key)
+    weights = slot_weights(make_labels(config.class_ipc(num_classes)))
 
-    def match_one(images, place, sample_key, siamese_key):
+    def match_one(images, place, sample_key, siamese_key, weights):
         real = sample_class(store, sample_key, place, config.batch_real)
         augment = siamese.make_siamese(
             siamese_key, config.augmentation, images.shape[1:]
         )
         return match_class(
-            network, variables, images, real, augment, slice_size=execution.slice_size
+            *(network, variables, images, real, augment),
+            slice_size=execution.slice_size,
+            weights=weights,
         )
 
     losses, grads = batched(match_one, "map")(
@@ -137,6 +148,7 @@ def _match_by_class(config, network, execution, variables, images, store, key):
         jnp.arange(len(labels)),
         class_keys(store, real_key)[labels],
         class_keys(store, augment_key)[labels],
+        None if weights is None else jnp.asarray(weights)[labels],
     )
     return jnp.sum(jnp.where(is_class, losses, 0)), grads
 
@@ -156,7 +168,10 @@ def _match_at_once(config, network, execution, variables, images, store, key):
 
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 
-    losses, grads = match_classes(network, variables, images, real, augment)
+    losses, grads = match_classes(
+        *(network, variables, images, real, augment),
+        labels=make_labels(config.class_ipc(images.shape[0])),
+    )
     return jnp.sum(jnp.where(is_class, losses[labels], 0)), grads[labels]
 
 
@@ -168,6 +183,7 @@ def match_class(
     augment: Augment,
     *,
     slice_size: int,
+    weights: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of one class and one network.
 
@@ -178,6 +194,7 @@ def match_class(
       real: real images of the class. Shape `[N, H, W, D]`.
       augment: changes both kinds of images alike, see `make_siamese`.
       slice_size: images at once. Changes memory and speed only.
+      weights: of the synthetic images, see `slot_weights`. Shape `[I]`.
 
     Returns:
       The squared distance of the means, `[]`, and its gradient with respect to
@@ -186,18 +203,24 @@ def match_class(
 
     # Of a slice no more than its images is kept for the gradient: there may be many.
     @jax.checkpoint
-    def add(total: jax.Array, images: jax.Array) -> jax.Array:
-        embedded = network.apply(variables, images, method="embed")
-        return total + jnp.sum(embedded.astype(float), axis=0)
+    def add(total: jax.Array, batch: tuple[jax.Array, jax.Array | None]) -> jax.Array:
+        images, weights = batch
+        embedded = network.apply(variables, images, method="embed").astype(float)
+        if weights is not None:
+            embedded = weights[:, None] * embedded
+        return total + jnp.sum(embedded, axis=0)
 
-    def mean_embedding(images: jax.Array) -> jax.Array:
-        shape = jax.eval_shape(add, 0.0, images[:1]).shape
-        return fold_slices(add, jnp.zeros(shape), images, slice_size) / len(images)
+    def mean_embedding(
+        images: jax.Array, weights: jax.Array | None = None
+    ) -> jax.Array:
+        shape = jax.eval_shape(add, 0.0, (images[:1], None)).shape
+        batches = (images, weights)
+        return fold_slices(add, jnp.zeros(shape), batches, slice_size) / len(images)
 
     target = mean_embedding(augment(real))
 
     def loss(images: jax.Array) -> jax.Array:
-        return jnp.sum((mean_embedding(augment(images)) - target) ** 2)
+        return jnp.sum((mean_embedding(augment(images), weights) - target) ** 2)
 
     return jax.value_and_grad(loss)(images)
 
@@ -208,6 +231,8 @@ def match_classes(
     images: jax.Array,
     real: jax.Array,
     augment: Augment,
+    *,
+    labels: np.ndarray,
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of all classes, with the statistics of the batch.
 
@@ -217,27 +242,29 @@ def match_classes(
       images: synthetic images. Shape `[C, I, H, W, D]`.
       real: real images. Shape `[C, N, H, W, D]`.
       augment: changes both kinds of images `[C, n, H, W, D]` alike.
+      labels: of the synthetic images, see `SyntheticSet`. Shape `[C, I]`.
 
     Returns:
       The squared distance of the means of each class, `[C]`, and the gradient of their
       sum with respect to `images`.
     """
 
-    def mean_embeddings(images: jax.Array) -> jax.Array:
+    def mean_embeddings(images: jax.Array, labels: np.ndarray) -> jax.Array:
+        flat, flat_labels = flatten_set(images, labels)
         embedded, _ = network.apply(
-            variables,
-            images.reshape(-1, *images.shape[2:]),
-            train=True,
-            method="embed",
-            mutable=["batch_stats"],
+            variables, flat, train=True, method="embed", mutable=["batch_stats"]
         )
-        embedded = embedded.astype(float).reshape(*images.shape[:2], -1)
-        return jnp.mean(embedded, axis=1)
+        embedded = embedded.astype(float)
+        if len(flat) == labels.size:
+            return jnp.mean(embedded.reshape(*labels.shape, -1), axis=1)
+        sums = jax.ops.segment_sum(embedded, jnp.asarray(flat_labels), len(labels))
+        return sums / (labels >= 0).sum(axis=1, keepdims=True)
 
-    target = mean_embeddings(augment(real))
+    num_classes, num_real = real.shape[:2]
+    target = mean_embeddings(augment(real), make_labels((num_real,) * num_classes))
 
     def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        differences = mean_embeddings(augment(images)) - target
+        differences = mean_embeddings(augment(images), labels) - target
         losses = jnp.sum(differences**2, axis=1)
         return jnp.sum(losses), losses
 

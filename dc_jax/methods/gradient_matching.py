@@ -10,7 +10,7 @@ after the last one.
         for t in range(T):
             for every class c:                         # `match_class`
                 g_real = gradient of the loss on N real images of c
-                g_syn  = gradient of the loss on the I synthetic images of c
+                g_syn  = gradient of the loss on the synthetic images of c
                 S_c   <- S_c - sgd(gradient of D(g_syn, g_real))
             theta <- sgd on all synthetic images, `inner_loop` epochs
 
@@ -18,6 +18,9 @@ With `augmentation`, both gradients of a class are those of images that one draw
 differentiable Siamese augmentation has changed alike, and the networks are trained on
 augmented images: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese
 Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/2102.08259.
+
+Classes may have different numbers of synthetic images: the others' slots are blank and
+weigh nothing in the mean that the loss of a class is.
 
 With M > 1 networks the matching loss is the mean over them, which is this project's
 generalisation; M = 1 is the paper.
@@ -30,11 +33,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from absl import logging
 
 from dc_jax import siamese
-from dc_jax.base import LAYER, CondenseState, Method
+from dc_jax.base import LAYER, CondenseState, Method, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.execution import Execution
@@ -46,7 +50,12 @@ from dc_jax.methods.draws import (
     outer_keys,
     step_keys,
 )
-from dc_jax.methods.images import make_init, make_optimiser, update_images
+from dc_jax.methods.images import (
+    make_init,
+    make_optimiser,
+    slot_weights,
+    update_images,
+)
 from dc_jax.parallel import ONE_DEVICE, Layout
 from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
 
@@ -64,6 +73,7 @@ class Matching:
       network_loop: `vmap` or `map`, how the axis M is run.
       layout: the devices.
       augmentation: strategy of `siamese`, drawn for each class, network, outer step.
+      ipc: synthetic images of each class where they differ; None where all have I.
     """
 
     recipe: Recipe
@@ -74,6 +84,12 @@ class Matching:
     network_loop: str
     layout: Layout = ONE_DEVICE
     augmentation: str = "none"
+    ipc: tuple[int, ...] | None = None
+
+    def labels(self, images: jax.Array) -> np.ndarray:
+        """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
+        num_classes, ipc = images.shape[:2]
+        return make_labels(self.ipc or (ipc,) * num_classes)
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
@@ -98,6 +114,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         network_loop=execution.network_loop,
         layout=execution.layout,
         augmentation=config.augmentation,
+        ipc=None if isinstance(config.ipc, int) else config.ipc,
     )
     init, init_draws = make_init(config, matching.optimiser, matching.layout.classes)
 
@@ -175,9 +192,8 @@ def train_networks(
     key: jax.Array,
 ) -> TrainState:
     """Trains the M networks on the synthetic images `[C, I, H, W, D]`."""
-    num_classes, ipc = images.shape[:2]
-    labels = jnp.repeat(jnp.arange(num_classes), ipc)
-    flat = images.reshape(num_classes * ipc, *images.shape[2:])
+    flat, labels = flatten_set(images, matching.labels(images))
+    labels = jnp.asarray(labels)
 
     def train_one(state: TrainState, key: jax.Array) -> TrainState:
         return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
@@ -210,17 +226,20 @@ def match_step(
     num_classes = state.images.shape[0]
     layout = matching.layout
     labels, is_class = layout.classes.part(num_classes)
+    weights = slot_weights(matching.labels(state.images))
 
     def match_network(network: TrainState, key: jax.Array):
         statistics_key, real_key, augment_key = match_keys(key)
         variables = set_batch_norm(matching, network.variables, store, statistics_key)
 
-        def match_one(images, label, place, sample_key, siamese_key):
+        def match_one(images, label, place, sample_key, siamese_key, weights):
             real = sample_class(store, sample_key, place, matching.batch_real)
             augment = siamese.make_siamese(
                 siamese_key, matching.augmentation, images.shape[1:]
             )
-            return match_class(matching, variables, images, real, label, augment)
+            return match_class(
+                *(matching, variables, images, real, label, augment), weights=weights
+            )
 
         # One class after another: only one class's second-order graph in memory.
         losses, grads = batched(match_one, "map")(
@@ -229,6 +248,7 @@ def match_step(
             jnp.arange(len(labels)),
             class_keys(store, real_key)[labels],
             class_keys(store, augment_key)[labels],
+            None if weights is None else jnp.asarray(weights)[labels],
         )
         loss = jax.tree.map(lambda of: jnp.sum(jnp.where(is_class, of, 0)), losses)
         return loss, grads, network._replace(variables=variables)
@@ -254,6 +274,8 @@ def match_class(
     real: jax.Array,
     label: jax.Array,
     augment: Callable[[jax.Array], jax.Array],
+    *,
+    weights: jax.Array | None = None,
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Matches the gradients of one class and one network.
 
@@ -264,6 +286,7 @@ def match_class(
       real: real images of the class. Shape `[N, H, W, D]`.
       label: the class. Shape `[]`.
       augment: changes both kinds of images alike, see `make_siamese`.
+      weights: of the synthetic images, see `slot_weights`. Shape `[I]`.
 
     Returns:
       The summands of the matching loss by parameter, each `[]`, and the gradient of
@@ -271,15 +294,21 @@ def match_class(
     """
     network, slice_size = matching.recipe.network, matching.recipe.slice_size
 
-    def gradient(images: jax.Array, slice_size: int) -> Any:
+    def gradient(
+        images: jax.Array, slice_size: int, weights: jax.Array | None = None
+    ) -> Any:
         labels = jnp.broadcast_to(label, images.shape[:1])
-        return mean_gradient(network, variables, images, labels, slice_size=slice_size)
+        return mean_gradient(
+            *(network, variables, images, labels),
+            slice_size=slice_size,
+            weights=weights,
+        )
 
     grads_real = gradient(augment(real), slice_size)
 
     def loss(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         # At once: for the second order, every slice would be kept anyway.
-        grads_syn = gradient(augment(images), images.shape[0])
+        grads_syn = gradient(augment(images), images.shape[0], weights)
         distances = match_distances(grads_syn, grads_real, matching.distance)
         return sum(distances.values()), distances
 

@@ -1,10 +1,11 @@
 """The synthetic images of methods that descend a gradient: first state and update."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dc_jax.base import CondenseState
@@ -34,7 +35,10 @@ def make_init(
 
     def init(store: ClassStore, key: jax.Array) -> CondenseState:
         images = init_images(
-            store, key, ipc=config.ipc, kind=config.init, devices=devices
+            *(store, key),
+            class_ipc=config.class_ipc(store.num_classes),
+            kind=config.init,
+            devices=devices,
         )
         return CondenseState(images, optimiser.init(images))
 
@@ -47,30 +51,70 @@ def make_init_draws(config: Config) -> Draws:
     def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
         if config.init == "noise":
             return jnp.zeros((store.num_classes, 0), jnp.int32)
-        return draw_classes(store, key, config.ipc)
+        # As many draws as there are different numbers, see `init_images`.
+        numbers = np.unique(config.class_ipc(store.num_classes)).tolist()
+        draws = [draw_classes(store, key, num) for num in numbers]
+        return jnp.concatenate(draws, axis=1)
 
     return init_draws
 
 
 def init_images(
-    store: ClassStore, key: jax.Array, *, ipc: int, kind: str, devices: Axis = WHOLE
+    store: ClassStore,
+    key: jax.Array,
+    *,
+    class_ipc: Sequence[int],
+    kind: str,
+    devices: Axis = WHOLE,
 ) -> jax.Array:
     """Returns the images to begin with.
+
+    A class begins with what it would if all had as many images as itself.
 
     Args:
       store: the real images.
       key: consumed.
-      ipc: I.
+      class_ipc: images of each class. Shape `[C]`.
       kind: `noise` (standard normal, as in the paper) or `real` images.
       devices: that share the classes.
 
     Returns:
-      Shape `[C, I, H, W, D]`.
+      Shape `[C, I, H, W, D]`; blank slots are 0.
     """
-    if kind == "noise":
-        shape = (store.num_classes, ipc, *store.images.shape[1:])
-        return jax.random.normal(key, shape)
-    return sample_classes(store, key, ipc, devices)
+
+    def draw(num: int) -> jax.Array:
+        if kind == "noise":
+            shape = (store.num_classes, num, *store.images.shape[1:])
+            return jax.random.normal(key, shape)
+        return sample_classes(store, key, num, devices)
+
+    class_ipc = np.asarray(class_ipc)
+    numbers = np.unique(class_ipc).tolist()
+    if len(numbers) == 1:
+        return draw(numbers[0])
+    images = jnp.zeros((len(class_ipc), max(numbers), *store.images.shape[1:]))
+    for num in numbers:
+        classes = np.flatnonzero(class_ipc == num)
+        images = images.at[classes, :num].set(draw(num)[classes])
+    return images
+
+
+def slot_weights(labels: np.ndarray) -> np.ndarray | None:
+    """Returns what makes the mean over the slots of a class that over its images.
+
+    `I / i` for each of the i images of a class, 0 for blank slots; None where there are
+    none, so that nothing is computed in vain.
+
+    Args:
+      labels: see `SyntheticSet`. Shape `[C, I]`.
+
+    Returns:
+      Shape `[C, I]`, or None.
+    """
+    is_image = labels >= 0
+    if is_image.all():
+        return None
+    return np.float32(is_image / is_image.mean(axis=1, keepdims=True))
 
 
 def update_images(

@@ -34,13 +34,16 @@ def of_sets(run: Files) -> str:
 
 
 def _of_set(synthetic: SyntheticSet) -> str:
-    pixels = _shown_pixels(synthetic)
+    pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
+    is_shown = is_image[: len(pixels), : pixels.shape[1]]
     ipc = synthetic.labels.shape[1]
     figures = [
-        figure(_tile(of_class[None], ipc, f"Images of class {name}"), text(name))
-        for of_class, name in zip(pixels, synthetic.class_names, strict=False)
+        figure(_tile(of_class[keep][None], ipc, f"Images of class {name}"), text(name))
+        for of_class, keep, name in zip(
+            pixels, is_shown, synthetic.class_names, strict=False
+        )
     ]
-    some, num = pixels.shape[0] * pixels.shape[1], synthetic.labels.size
+    some, num = is_shown.sum(), is_image.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
     return f'{note}<div class="classes">{"".join(figures)}</div>'
 
@@ -73,7 +76,7 @@ def evolution(run: Files) -> str:
     frames = dict(run.snapshots)
     if run.sets and "iterations" in run.accuracy:
         first = run.sets[0]
-        picture = record.snapshot(np.asarray(first.images), first.mean, first.std)
+        picture = record.snapshot(first)
         frames[run.accuracy["iterations"]] = record.to_png(picture)
     if len(frames) < 2:
         return ""
@@ -123,9 +126,9 @@ def neighbours(run: Files) -> str:
     # Those of another set of this folder.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
         return ""
-    some = slice(0, _COLUMNS)
     figures = []
     for label, name in enumerate(names[: len(pixels)]):
+        some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
         alt = f"Above images of class {name}, below the nearest training images"
         tile = _tile(both, synthetic.labels.shape[1], alt)

@@ -7,6 +7,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from dc_jax import record
+from dc_jax.config import describe_ipc
 from dc_jax.published import TABLE1, WHOLE
 from dc_jax.report import markup
 from dc_jax.report.charts import line_chart
@@ -34,7 +35,8 @@ def title(run: Files) -> str:
     dataset, method = config["dataset"]["name"], config["method"]
     if method == "whole":
         return f"{dataset}, all training images"
-    return f"{dataset}, {config['ipc']} image{'s' if config['ipc'] > 1 else ''} a class"
+    images = "image" if config["ipc"] == 1 else "images"
+    return f"{dataset}, {describe_ipc(config['ipc'])} {images} a class"
 
 
 def head(run: Files) -> str:

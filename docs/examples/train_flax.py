@@ -12,7 +12,7 @@ import dc_jax
 
 s = dc_jax.load_synthetic_set(sys.argv[1])
 recipe = json.loads(s.recipe)["training"]
-images, labels = s.images.reshape(-1, *s.images.shape[2:]), s.labels.ravel()
+images, labels = (array[s.labels >= 0] for array in (s.images, s.labels))
 block = [nn.Conv(128, (3, 3)), nn.GroupNorm(128), nn.relu]
 network = nn.Sequential([*block, lambda x: x.reshape(len(x), -1), nn.Dense(10)])
 params = network.init(jax.random.key(0), images[:1])

@@ -10,7 +10,7 @@ from keras import layers
 
 s = np.load(sys.argv[1])
 recipe = json.loads(str(s["recipe"]))["training"]
-images, labels = s["images"].reshape(-1, *s["images"].shape[2:]), s["labels"].ravel()
+images, labels = (s[name][s["labels"] >= 0] for name in ("images", "labels"))
 first = [layers.Conv2D(128, 3, padding="same"), layers.GroupNormalization(128)]
 second = [layers.Conv2D(128, 3, padding="same"), layers.GroupNormalization(128)]
 pool = [layers.AveragePooling2D(2), layers.Flatten(), layers.Dense(10)]
