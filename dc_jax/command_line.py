@@ -42,7 +42,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Where the config's file raises an error, its traceback is in the message.
         if "Traceback (most recent call last)" in text:
             text = text.splitlines()[-1]
-        sys.exit(f"error: {one_line(ValueError(text))}")
+        sys.exit(f"error: {_naming_fields(one_line(ValueError(text)), argv)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
     # The config's file is a program, which may raise anything.
