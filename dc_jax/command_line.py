@@ -1,15 +1,19 @@
 """What the commands share: flags of a config, and errors of one line."""
 
+import re
 import sys
+from pathlib import Path
 
 from absl import app, flags
+
+_CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
     app.define_help_flags()
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_found(argument) for argument in argv])
     except (AttributeError, KeyError) as error:
         sys.exit(f"error: no such field of the config: {one_line(error)}")
     except flags.Error as error:
@@ -17,6 +21,16 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {one_line(error)}")
+
+
+def _found(argument: str) -> str:
+    """Returns an argument; where it names a file of `configs/` that is not in the
+    current folder, with the path of the one that was installed."""
+    match = _CONFIG_FILE.fullmatch(argument)
+    if match is None or Path(match[2]).exists():
+        return argument
+    installed = Path(__file__).parent / match[2]
+    return f"{match[1] or ''}{installed}{match[3]}" if installed.exists() else argument
 
 
 def one_line(error: BaseException) -> str:
