@@ -281,6 +281,8 @@ def _training(synthetic_set: SyntheticSet) -> dict[str, Any]:
     if synthetic_set.recipe is None:
         return {}
     training = json.loads(synthetic_set.recipe).get("training", {})
+    if not isinstance(training, Mapping):
+        raise ValueError(f"the set's recipe has training {training!r}, must be fields.")
     return {f"evaluation.{name}": value for name, value in training.items()}
 
 
