@@ -290,7 +290,7 @@ def _make_set(
     config: Config, dataset: Dataset, workdir: str | os.PathLike | None
 ) -> SyntheticSet:
     """Makes the set of a run, with a recipe, and saves it where there is a workdir."""
-    with _folder(workdir) as folder, _interruptible():
+    with _interruptible(), _folder(workdir) as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
     recipe = artefact.make_recipe(
         method=config.method,

@@ -125,8 +125,9 @@ def test_evaluate_may_train_in_another_way(monkeypatch):
     assert ((given >= 0) & (given <= 1)).all()
     assert "ConvNetD1W8, 2 + 1 epochs of SGD (lr 0.5" in str(texts[-1][-1])
     without = synthetic.replace(recipe=None)
-    dc_jax.evaluate(without, TESTS, TEST_LABELS, num_networks=1, epochs=1)
-    assert "ConvNet, 1 + 1 epochs of SGD (lr 0.01" in str(texts[-1][-1])
+    dc_jax.evaluate(without, TESTS, TEST_LABELS, network="MLP", epochs=1)
+    assert "MLP, 1 + 1 epochs of SGD (lr 0.01" in str(texts[-1][-1])
+    assert texts[-1][2] == 5
 
 
 @pytest.mark.parametrize("method", ["random", "herding"])
@@ -150,15 +151,21 @@ def test_select_returns_real_images(method, temporary):
 
 def test_kinds_of_arrays():
     """Colour, floats, JAX's arrays, lists; names of classes."""
-    colour = np.stack([IMAGES] * 3, -1)
-    assert _condense(colour, LABELS, iterations=1).images.shape == (3, 2, 8, 8, 3)
-    of_floats = _condense(
-        *(jax.numpy.asarray(IMAGES / 255), LABELS.tolist()),
-        ipc=np.int64(2),
-        class_names=["a", "b", "c"],
+
+    def select(images, labels, **changes):
+        return dc_jax.select(
+            images, labels, method="random", ipc=np.int64(2), **changes
+        )
+
+    of_bytes = select(IMAGES, LABELS)
+    of_floats = select(
+        jax.numpy.asarray(IMAGES / 255), LABELS.tolist(), class_names=["a", "b", "c"]
     )
+    assert of_bytes.class_names == ("0", "1", "2")
     assert of_floats.class_names == ("a", "b", "c")
-    np.testing.assert_allclose(of_floats.images, _condense().images, atol=1e-4)
+    np.testing.assert_allclose(of_floats.images, of_bytes.images, atol=1e-5)
+    of_colours = select(np.stack([IMAGES] * 3, -1), LABELS[:, None])
+    np.testing.assert_array_equal(of_colours.images[..., [1]], of_bytes.images)
 
 
 def test_nothing_is_left_behind(temporary, monkeypatch):
