@@ -13,7 +13,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
     app.define_help_flags()
     try:
-        return flags.FLAGS([_found(argument) for argument in argv])
+        return flags.FLAGS([find_config(argument) for argument in argv])
     except (AttributeError, KeyError) as error:
         sys.exit(f"error: no such field of the config: {one_line(error)}")
     except flags.Error as error:
@@ -23,9 +23,11 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {one_line(error)}")
 
 
-def _found(argument: str) -> str:
-    """Returns an argument; where it names a file of `configs/` that is not in the
-    current folder, with the path of the one that was installed."""
+def find_config(argument: str) -> str:
+    """Returns an argument, perhaps with another path.
+
+    A file of `configs/` that the current folder has not is the one that was installed.
+    """
     match = _CONFIG_FILE.fullmatch(argument)
     if match is None or Path(match[2]).exists():
         return argument
