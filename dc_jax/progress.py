@@ -1,6 +1,7 @@
 """What a run tells while it runs, and how it is told to stop."""
 
 import contextlib
+import contextvars
 import json
 import os
 import signal
@@ -24,12 +25,14 @@ from dc_jax.base import SyntheticSet
 from dc_jax.tensorboard import Events
 
 _NONE: Mapping[str, float] = types.MappingProxyType({})
+_is_guest = contextvars.ContextVar("is_guest", default=False)
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
     """A signal asked the run to stop, and its state is saved.
 
     Attributes:
+      number: of the signal.
       exit_code: for the shell, 128 + the signal's number.
     """
 
@@ -39,6 +42,7 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
             f"Stopped by {name}; {unit} {iteration} is saved. The same command "
             "continues from there."
         )
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -81,9 +85,19 @@ def signals_kill() -> contextlib.AbstractContextManager[None]:
     """While entered, SIGTERM and Ctrl-C end the process at once.
 
     For long work after all is saved: Python would not notice them before a compiled
-    program ends.
+    program ends. The process of another program, see `as_guest`, is left alone.
     """
-    return _handled_by(signal.SIG_DFL)
+    return contextlib.nullcontext() if _is_guest.get() else _handled_by(signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def as_guest() -> Iterator[None]:
+    """While entered, the process is another program's, such as a notebook's."""
+    token = _is_guest.set(True)
+    try:
+        yield
+    finally:
+        _is_guest.reset(token)
 
 
 @contextlib.contextmanager

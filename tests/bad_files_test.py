@@ -21,9 +21,9 @@ from dc_jax import artefact, authors_set, formats, record, report, workdir
 from dc_jax.base import SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluate import make_protocol
 from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics
+from dc_jax.protocol import make_protocol
 
 safetensors = pytest.importorskip("safetensors.numpy")
 

@@ -15,9 +15,9 @@ import toy
 from absl import logging
 
 from dc_jax import artefact, record, report, runner, workdir
-from dc_jax.evaluate import Protocol
 from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics
+from dc_jax.protocol import Protocol
 from dc_jax.published import TABLE1
 
 PROTOCOL = Protocol("ConvNet", 300, "none", 0.01, 0.9, 5e-4, 256)
