@@ -45,7 +45,7 @@ def condense(
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    ipc: int = 10,
+    ipc: int | Sequence[int] = 10,
     method: str = "dc",
     network: str = "ConvNet",
     iterations: int | None = None,
@@ -61,7 +61,7 @@ def condense(
     Args:
       images: `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1].
       labels: `[n]` integers from 0 to C - 1.
-      ipc: I, synthetic images a class.
+      ipc: synthetic images a class, or a number for each class.
       method: `dc`, `dsa`, `dm`, `dd`, or one that was added to `methods.METHODS`.
       network: whose gradients or features are matched, by its name in
         `configs/base.py`.
@@ -101,7 +101,7 @@ def select(
     images: ArrayLike,
     labels: ArrayLike,
     *,
-    ipc: int = 10,
+    ipc: int | Sequence[int] = 10,
     method: str = "herding",
     network: str = "ConvNet",
     seed: int = 0,
@@ -114,7 +114,7 @@ def select(
     Args:
       images: as for `condense`.
       labels: as for `condense`.
-      ipc: I, images a class.
+      ipc: images a class, or a number for each class.
       method: `random`, `herding`, `k_center`, `forgetting`, `k_means`, `sensitivity` or
         `gradient_diversity`. All but `random` first train a network on all images, for
         the epochs of `overrides={"coreset.epochs": 20}`.
