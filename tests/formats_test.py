@@ -305,7 +305,7 @@ def test_an_unknown_format(tmp_path):
 def test_a_missing_package(tmp_path, monkeypatch, file_format, module):
     for name in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ValueError, match=f'^{module} .*install "dc_jax.formats."'):
+    with pytest.raises(ValueError, match=f'^{module} .*install -e "..formats."'):
         formats.export(make_set(), tmp_path / "out", file_format)
     assert os.listdir(tmp_path) == []
 

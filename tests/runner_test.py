@@ -501,14 +501,14 @@ def test_accuracy_on_the_way_is_there_once_after_a_stop(toy, tmp_path, monkeypat
 def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monkeypatch):
     seen = []
 
-    def note_and_evaluate(*args):
+    def note_and_count(*args):
         steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
         handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
         seen.append((steps, handlers))
-        return evaluate_sets(*args)
+        return count_sets(*args)
 
-    for module in (runner, loops):
-        monkeypatch.setattr(module, "evaluate_sets", note_and_evaluate)
+    for module in (runner, evaluators):
+        monkeypatch.setattr(module, "count_sets", note_and_count)
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
     killed = [signal.SIG_DFL, signal.SIG_DFL]
