@@ -68,6 +68,9 @@ def get_config() -> ConfigDict:
     config.eval_every = 0
     # Minutes between checkpoints; 0: after every iteration.
     config.checkpoint_minutes = 5.0
+    # Whether loss, accuracy and images are also written for TensorBoard, to
+    # `tensorboard/` in the workdir; needs `pip install -e ".[tensorboard]"`.
+    config.tensorboard = False
 
     config.dataset = ConfigDict()
     # "digits" (comes with scikit-learn), any image classification set of TFDS, or own

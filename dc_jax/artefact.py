@@ -27,7 +27,7 @@ import dc_jax
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.data import Dataset
 from dc_jax.image_grid import draw_grid
-from dc_jax.npz import read_npz
+from dc_jax.npz import is_text, read_npz
 
 SET_NAME = "synthetic_set.npz"
 
@@ -45,6 +45,7 @@ _OPTIONAL = {
     "learning_rates": ("float32", "RI"),
     "recipe": ("text", ""),
 }
+NAMES = (*_ARRAYS, *_OPTIONAL)
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
@@ -67,7 +68,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = set_pixels(synthetic_set)
     buffer = io.BytesIO()
-    names = [name for name in (*_ARRAYS, *_OPTIONAL) if name in arrays]
+    names = [name for name in NAMES if name in arrays]
     np.savez(buffer, **{name: arrays[name] for name in names})
     write_atomically(path, buffer.getvalue())
 
@@ -115,7 +116,7 @@ def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
     """Returns the set that `to_arrays` made these of, and checks it.
 
     Args:
-      arrays: by field; others are ignored.
+      arrays: by field, some of `NAMES`.
       path: of the file that they are of, for errors.
 
     Raises:
@@ -201,7 +202,8 @@ def write_json(path: str | os.PathLike, value: Mapping) -> None:
     """
     plain = _to_plain(value, os.path.basename(os.fspath(path)))
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, (text + "\n").encode())
+    # What is not Unicode, as in the name of a folder, becomes an escape of JSON.
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
 def make_recipe(
@@ -279,7 +281,7 @@ def make_card(
             "num_classes": dataset.num_classes,
         },
         "config": dict(config),
-        "command": shlex.join(sys.orig_argv),
+        "command": _command(),
         "versions": _versions(),
         "files": {
             os.path.basename(os.fspath(file)): file_record(file) for file in files
@@ -300,7 +302,8 @@ def write_atomically(path: str | os.PathLike, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or path  # A full disk does not name it.
+        if error.errno and not error.filename:
+            error.filename = path  # A full disk does not name it.
         raise
     finally:
         if os.path.exists(temporary):
@@ -373,13 +376,7 @@ def _is_json_object(text: str) -> bool:
 
 
 def _has_kind(array: np.ndarray, kind: str) -> bool:
-    if kind != "text":
-        return array.dtype == kind
-    if array.dtype.type is not np.str_ or not array.dtype.isnative:
-        return False
-    # NumPy does not look at the code points; Python dies on those beyond Unicode.
-    codes = np.frombuffer(array.tobytes(), np.uint32)
-    return not np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)))
+    return is_text(array) if kind == "text" else array.dtype == kind
 
 
 def _to_plain(value: Any, where: str) -> Any:
@@ -397,6 +394,13 @@ def _to_plain(value: Any, where: str) -> Any:
             f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
         )
     return value
+
+
+def _command() -> str:
+    """Returns the command line of this process."""
+    # Names of files need not be UTF-8, JSON must.
+    command = shlex.join(sys.orig_argv)
+    return command.encode("utf-8", "backslashreplace").decode()
 
 
 def _versions() -> dict:

@@ -27,7 +27,7 @@ from dc_jax.whole_trainer import WholeTrainer
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    "distillation",
+    *("distillation", "tensorboard"),
 )
 
 

@@ -22,6 +22,11 @@ class _NumbersParser(flags.ArgumentParser):
             ) from None
 
 
+# What is said in one line, as it comes of what the program was given. Any other error
+# is a mistake of the program.
+ERRORS = (ValueError, OSError, FloatingPointError)
+
+
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
     app.define_help_flags()
@@ -29,13 +34,37 @@ def parse_flags(argv: list[str]) -> list[str]:
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
         return flags.FLAGS(argv)
-    except (AttributeError, KeyError) as error:
-        sys.exit(f"error: no such field of the config: {one_line(error)}")
+    except (AttributeError, LookupError, TypeError) as error:
+        text = _naming_fields(one_line(error), argv)
+        sys.exit(f"error: no such field of the config: {text}")
     except flags.Error as error:
+        text = str(error).strip()
         # Where the config's file raises an error, its traceback is in the message.
-        sys.exit(f"error: {str(error).strip().splitlines()[-1].strip()}")
+        if "Traceback (most recent call last)" in text:
+            text = text.splitlines()[-1]
+        sys.exit(f"error: {one_line(ValueError(text))}")
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {one_line(error)}")
+        sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
+    # The config's file is a program, which may raise anything.
+    except Exception as error:
+        sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
+
+
+def _naming_fields(text: str, argv: list[str]) -> str:
+    """Adds the fields that the command line overrides, if the text has none of them."""
+    flag = "--config."
+    names = [a.removeprefix(flag).split("=")[0] for a in argv if a.startswith(flag)]
+    parts = {repr(part) for name in names for part in name.split(".")}
+    if not names or any(part in text for part in {*names, *parts}):
+        return text
+    return f"{text} ({', '.join(flag + name for name in names)})"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
+    texts = ("RESOURCE_EXHAUSTED", "Out of memory")
+    is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
+    return is_of_jax or isinstance(error, MemoryError)
 
 
 def one_line(error: BaseException) -> str:

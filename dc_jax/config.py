@@ -16,6 +16,7 @@ import numpy as np
 from dc_jax.coresets import NEVER_LEARNED
 from dc_jax.matching import DISTANCES
 from dc_jax.siamese import PREFIX
+from dc_jax.text import is_unicode
 
 INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
@@ -39,6 +40,8 @@ def _at_least(minimum: float) -> dict[str, Any]:
     return {
         "is_allowed": lambda value: minimum <= value < math.inf,
         "allowed": f"at least {minimum}",
+        # Of JAX's integers.
+        "below": 2**31,
     }
 
 
@@ -144,6 +147,7 @@ class Config:
     momentum_net: float = _field(_FRACTION)
     eval_every: int = _field(_at_least(0))
     checkpoint_minutes: float = _field(_at_least(0))
+    tensorboard: bool = _field(_ANY)
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
@@ -272,7 +276,8 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
 
     Args:
       cls: the metadata of its fields have `is_allowed`, a function of the value, and
-        `allowed`, which says it in words; groups of fields are dataclasses themselves.
+        `allowed`, which says it in words, and perhaps `below`, which all values are;
+        groups of fields are dataclasses themselves.
       values: of all fields.
       prefix: of the fields' names in errors.
 
@@ -312,14 +317,26 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
         return tuple(
             _check(one, kind, field, f"{name}[{i}]") for i, one in enumerate(value)
         )
+    # Python refuses to print, or to convert to float, much longer ones.
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(
+            f"config.{name} must be {kind.__name__}, got an integer of "
+            f"{value.bit_length()} bits."
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
         words = {type(None): " or None", tuple[int, ...]: " or a list of int"}
         allowed = kind.__name__ + "".join(words[other] for other in others)
         raise ValueError(f"config.{name} must be {allowed}, got {value!r}.")
+    if kind is str and not is_unicode(value):
+        raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):
         raise ValueError(
             f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
+        )
+    if "below" in field.metadata and value >= field.metadata["below"]:
+        raise ValueError(
+            f"config.{name} must be below {field.metadata['below']}, got {value!r}."
         )
     return value

@@ -46,8 +46,7 @@ def make_conv_fn(
       ValueError: the name is unknown.
     """
     if implementation is None:
-        platform = platform or jax.default_backend()
-        implementation = "winograd" if platform == "cpu" else "native"
+        implementation = default_implementation(platform or jax.default_backend())
     if implementation == "native":
         return lax.conv_general_dilated
     if implementation == "trilinear":
@@ -58,6 +57,11 @@ def make_conv_fn(
         f"convolution must be one of {', '.join(IMPLEMENTATIONS)}, got "
         f"{implementation!r}."
     )
+
+
+def default_implementation(platform: str) -> str:
+    """Returns what is best on `cpu`, `gpu` or `tpu`."""
+    return "winograd" if platform == "cpu" else "native"
 
 
 def _conv_general_dilated(

@@ -1,4 +1,4 @@
-"""Packages that only some formats need."""
+"""Packages that only some runs and formats need."""
 
 import importlib
 import types
@@ -19,5 +19,5 @@ def load_package(name: str, extra: str) -> types.ModuleType:
     except ImportError as error:
         raise ValueError(
             f"{name.partition('.')[0]} cannot be imported ({error}): pip install "
-            f'"dc_jax[{extra}]".'
+            f'-e ".[{extra}]".'
         ) from error

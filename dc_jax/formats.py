@@ -17,6 +17,7 @@ import numpy as np
 from dc_jax import artefact, authors_set, pictures
 from dc_jax.base import SyntheticSet
 from dc_jax.extras import load_package
+from dc_jax.memory import check_fits
 
 _REQUIRED = ("images", "labels", "mean", "std")
 # These are text, which a safetensors file has as metadata only.
@@ -121,11 +122,12 @@ def _read_safetensors(path: Path) -> SyntheticSet:
     try:
         with library.safe_open(path, framework="numpy") as file:
             texts = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            held = file.keys()
+            arrays = {n: file.get_tensor(n) for n in artefact.NAMES if n in held}
         names = json.loads(texts.get("class_names", "null"))
-    # The last three: types that NumPy has not, and text that is no JSON.
+    # The last ones: types that NumPy has not, and text that is no JSON.
     except (
-        *(library.SafetensorError, OSError),
+        *(library.SafetensorError, OSError, AttributeError, LookupError),
         *(TypeError, ValueError, RecursionError),
     ) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -135,6 +137,9 @@ def _read_safetensors(path: Path) -> SyntheticSet:
     for name in _REQUIRED:
         if name not in arrays:
             raise ValueError(f"{path} cannot be read: it has no {name}.")
+    # All take as much as the longest.
+    num_bytes = 4 * len(names) * max(map(len, names), default=0)
+    check_fits(num_bytes, f"the class_names of {path}")
     arrays |= {"class_names": np.array(names, np.str_)}
     if "recipe" in texts:
         arrays |= {"recipe": np.array(texts["recipe"])}

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dc_jax import hosts, record
-from dc_jax.base import LAYER, CondenseState, Method, make_labels
+from dc_jax import hosts
+from dc_jax.base import LAYER, CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store
@@ -49,12 +49,16 @@ class Loop:
         first, state, before = self._restore(init(store, init_keys))
         clock = _Clock(before)
         metrics = Metrics(
-            self.folder, first=first, total=self.config.iterations, seconds=before
+            self.folder,
+            first=first,
+            total=self.config.iterations,
+            seconds=before,
+            tensorboard=self.config.tensorboard,
         )
-        if first == 0:
-            self._keep_snapshot(0, state)
         iterations = range(first, self.config.iterations)
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
+            if first == 0:
+                metrics.images(0, state.images, self.dataset)
             for iteration, store in zip(iterations, stores, strict=False):
                 if self._is_evaluated(iteration):
                     self._save_and_wait(iteration, state, clock)
@@ -68,7 +72,7 @@ class Loop:
                     self._save_and_wait(iteration, good, clock)
                     raise FloatingPointError(self._not_finite(iteration))
                 metrics.loss(iteration + 1, np.asarray(out["loss"]), _layers(out))
-                self._keep_snapshot(iteration + 1, state)
+                metrics.images(iteration + 1, state.images, self.dataset)
                 if clock.since_save() >= 60 * self.config.checkpoint_minutes:
                     self._save(iteration + 1, state, clock)
         if first < self.config.iterations:
@@ -128,12 +132,6 @@ class Loop:
         """Saves, and waits until the first process has written it."""
         self._save(*args)
         hosts.on_first(self.checkpointer.wait)
-
-    def _keep_snapshot(self, iteration: int, state: CondenseState) -> None:
-        if record.is_snapshot(iteration) and hosts.is_first():
-            images = np.asarray(state.images)[0]
-            labels = make_labels(self.config.class_ipc(len(images)))
-            record.save_snapshot(self.folder, iteration, images, labels, self.dataset)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.config.eval_every

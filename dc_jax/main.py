@@ -7,7 +7,8 @@
 
 The same command again continues a run that was stopped. `configs/base.py` explains
 every `--config.FIELD`. In the workdir: synthetic_set.npz and images.png (the condensed
-images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints.
+images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints,
+and report.html, which shows all of it.
 """
 
 import logging as std_logging
@@ -15,7 +16,12 @@ import logging as std_logging
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.command_line import one_line, parse_flags
+from dc_jax.command_line import (
+    ERRORS,
+    is_out_of_memory,
+    one_line,
+    parse_flags,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The run, a file of configs/.", lock_config=True
@@ -61,13 +67,19 @@ def main(argv: list[str]) -> None:
             runner.condense(config, _WORKDIR.value)
         else:
             runner.evaluate(config, *_SET.value, folder=_WORKDIR.value)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except ERRORS as error:
         logging.debug("The error in full:", exc_info=True)
         hosts.fail(one_line(error))
     except Stopped as stopped:
         logging.info("%s", stopped)
         hosts.leave(stopped.exit_code)
     except BaseException as error:
+        if is_out_of_memory(error):
+            hosts.fail(
+                f"not enough memory ({one_line(error)}): smaller config.ipc, "
+                "config.batch_real, config.num_networks and config.num_experiments "
+                "need less."
+            )
         if not hosts.are_several():
             raise
         logging.exception("The others end with this process:")

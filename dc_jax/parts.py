@@ -1,6 +1,7 @@
 """Makes the parts of a run from its config, and tells what was chosen."""
 
 import contextlib
+import math
 import operator
 from collections.abc import Iterator
 
@@ -8,14 +9,15 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax import siamese
+from dc_jax import siamese, tensorboard
 from dc_jax.augment import parse_strategy
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config, describe_ipc
-from dc_jax.convolution import make_conv_fn
+from dc_jax.convolution import default_implementation, make_conv_fn
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.splits import hold_out
 from dc_jax.execution import Execution, make_execution
+from dc_jax.memory import check_fits
 from dc_jax.methods import check_method
 from dc_jax.networks import default_depth, has_batch_norm, make_network
 from dc_jax.parallel import Layout
@@ -51,14 +53,16 @@ def check_names(config: Config) -> None:
     """Checks what does not need the dataset, before it is downloaded and prepared.
 
     Raises:
-      ValueError: a method, network or augmentation is unknown, or fields exclude one
-        another.
+      ValueError: a method, network or augmentation is unknown, fields exclude one
+        another, or a package is missing.
     """
     if config.dataset.validation and config.dataset.stream:
         raise ValueError(
             "config.dataset.validation must be None where config.dataset.stream is "
             f"True, got {config.dataset.validation}."
         )
+    if config.tensorboard:
+        tensorboard.check_package()
     check_method(config.method)
     for field in ("network.name", "evaluation.network"):
         name = operator.attrgetter(field)(config)
@@ -71,6 +75,28 @@ def check_names(config: Config) -> None:
         parse_strategy(config.evaluation.augmentation or "none")
 
 
+def check_memory(config: Config, dataset: Dataset) -> None:
+    """Checks that a run can fit into memory, by the least that it takes.
+
+    Raises:
+      ValueError: some fields are too large.
+    """
+    num_classes = dataset.num_classes
+    image = 4 * math.prod(dataset.image_shape)
+    images = num_classes * config.ipc * image
+    checks = {
+        "images of config.num_experiments x config.ipc": config.num_experiments
+        * images,
+        "gradients of config.num_networks x config.ipc": config.num_networks * images,
+        "images of config.batch_real": config.batch_real * image,
+        "results of config.num_evaluations": 4
+        * config.num_evaluations
+        * num_classes**2,
+    }
+    for what, num_bytes in checks.items():
+        check_fits(num_bytes, f"the {what}")
+
+
 @contextlib.contextmanager
 def _naming(field: str) -> Iterator[None]:
     """Names the field of the config in what is wrong with it."""
@@ -80,17 +106,35 @@ def _naming(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
 
 
-def log_choices(config: Config, dataset: Dataset, layout: Layout) -> None:
-    """Logs what was chosen by a rule or by necessity.
+def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
+    """Logs what was chosen by a rule or by necessity, and why.
 
     Raises:
       ValueError: `config.ipc` has not as many numbers as there are classes.
     """
     class_ipc = np.array(config.class_ipc(dataset.num_classes))
+    layout = execution.layout
     logging.info("Running on %s.", layout)
+    choices = {
+        "convolution": default_implementation(layout.platform),
+        "network_loop": execution.network_loop,
+        "slice_size": execution.slice_size,
+    }
+    chosen = [
+        f"{name} {value}"
+        for name, value in choices.items()
+        if getattr(config.execution, name) is None
+    ]
+    if chosen:
+        logging.info(
+            "Chosen for %s: config.execution.%s.", layout.platform, ", ".join(chosen)
+        )
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
-        logging.info("%s has depth %d here.", config.network.name, depth)
+        logging.info(
+            "%s has depth %d, which is for images of %dx%d.",
+            *(config.network.name, depth, *dataset.image_shape[:2]),
+        )
     logging.info(
         "Condensing to %s image(s) a class with method %s: %d iterations from %s "
         "images, learning rate %g, augmentation %s, %d network(s) at once, %d "

@@ -18,7 +18,10 @@ import numpy as np
 import tqdm
 from absl import logging
 
-from dc_jax import hosts
+from dc_jax import hosts, record
+from dc_jax.artefact import write_atomically
+from dc_jax.data import Dataset
+from dc_jax.tensorboard import Events
 
 _NONE: Mapping[str, float] = types.MappingProxyType({})
 
@@ -111,26 +114,39 @@ def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
 
 
 class Metrics:
-    """Writes `metrics.jsonl`, one line an iteration, and draws the progress bar.
+    """What the first process tells of each iteration, and keeps.
 
-    Nothing comes of it on other processes than the first.
+    Lines of `metrics.jsonl`, the progress bar, `snapshots/`, and `tensorboard/` where
+    that is wanted. Nothing comes of it on other processes.
     """
 
-    def __init__(self, folder: Path, *, first: int, total: int, seconds: float = 0.0):
-        """Opens the file, dropping what a run that continues after `first` redoes.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        first: int,
+        total: int,
+        seconds: float = 0.0,
+        tensorboard: bool = False,
+    ):
+        """Begins, dropping what a run that continues after `first` redoes.
 
-        Those are the losses after `first`, and the accuracy from `first` on. `seconds`
-        is the time that the run took up to there.
+        Those are losses and snapshots after `first`, and the accuracy from `first` on.
+        `seconds` is the time that the run took up to there.
         """
-        is_first = hosts.is_first()
-        path = folder / "metrics.jsonl" if is_first else Path(os.devnull)
+        self._folder, self._is_first = folder, hosts.is_first()
+        path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
+        kept = []
         if path.is_file():
-            lines = [_parse(line) for line in path.read_text("utf-8").splitlines()]
+            lines = map(_parse, path.read_bytes().splitlines())
             kept = [line for line in lines if line and _is_kept(line, first)]
-            draft = path.with_suffix(".tmp")
-            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
-            os.replace(draft, path)
+            text = "".join(json.dumps(line) + "\n" for line in kept)
+            write_atomically(path, text.encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if self._is_first:
+            record.drop_snapshots(folder, first)
+        is_told = tensorboard and self._is_first
+        self._events = Events(folder, kept, seconds) if is_told else None
         self._began = time.monotonic() - seconds
         self._bar = progress_bar(total, first, unit="it", title="Condensing")
 
@@ -140,6 +156,8 @@ class Metrics:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
         self._file.close()
+        if self._events:
+            self._events.close()
 
     def loss(
         self, iteration: int, losses: np.ndarray, layers: Mapping[str, float] = _NONE
@@ -162,12 +180,27 @@ class Metrics:
         )
         self._bar.refresh()
 
+    def images(self, iteration: int, images: Any, dataset: Dataset) -> None:
+        """Keeps what the images `[E, C, I, H, W, D]` are after some iterations.
+
+        That is a snapshot of the first experiment's.
+        """
+        if not (self._is_first and record.is_snapshot(iteration)):
+            return
+        picture = record.snapshot(np.asarray(images)[0], dataset.mean, dataset.std)
+        png = record.to_png(picture)
+        record.save_snapshot(self._folder, iteration, png)
+        if self._events:
+            self._events.picture(iteration, png)
+
     def _write(self, iteration: int, **values: Any) -> None:
         line = {
             "iteration": iteration,
             "seconds": round(time.monotonic() - self._began, 3),
             **values,
         }
+        if self._events:
+            self._events.scalars(line)
         try:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
@@ -179,9 +212,11 @@ def _is_kept(line: dict[str, Any], first: int) -> bool:
     return line["iteration"] < first + ("loss" in line)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
-    """Returns a line's values, None for the torn last line of a killed run."""
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's values, None for one torn by a kill or otherwise damaged."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    is_sound = isinstance(values, dict) and type(values.get("iteration")) is int
+    return values if is_sound else None

@@ -9,9 +9,11 @@ needed for anything else, and all of it may be missing.
 import dataclasses
 import io
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from dc_jax.artefact import to_pixels, write_atomically
 from dc_jax.base import SyntheticSet
@@ -24,10 +26,12 @@ SNAPSHOT = 300_000
 ROW = 10
 # Of the images that the report shows of a set, and of their neighbours.
 _SHOWN = 1_500_000
-# Training images that are compared at once.
-_CHUNK = 2048
+# Bytes of training images that are compared at once.
+_CHUNK = 32_000_000
 
-_ARRAYS = ("pixels", "labels", "indices", "distances")
+_SNAPSHOTS = "snapshots"
+# The arrays of a file of neighbours, and their kinds of dtype.
+_KINDS = {"pixels": "u1", "labels": "i4", "indices": "i8", "distances": "f8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,32 +57,54 @@ def is_snapshot(iteration: int) -> bool:
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
-def save_snapshot(
-    folder: Path,
-    iteration: int,
-    images: np.ndarray,
-    labels: np.ndarray,
-    dataset: Dataset,
-) -> None:
-    """Writes the images `[C, I, H, W, D]`, or some of them: a row a class.
+def snapshot(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Returns normalised images, or some of them, as one picture: a row a class.
 
-    One image a class is `ROW` in a row. Slots with labels `[C, I]` of -1 are black.
+    One image a class is `ROW` in a row.
+
+    Args:
+      images: `[C, I, H, W, D]`.
+      mean: `[D]`, see `SyntheticSet`.
+      std: `[D]`.
+
+    Returns:
+      See `mosaic`.
     """
-    pixels = to_pixels(shown(np.asarray(images), SNAPSHOT), dataset.mean, dataset.std)
-    pixels[labels[: len(pixels), : pixels.shape[1]] < 0] = 0
-    if pixels.shape[1] == 1:
-        pixels = pixels.swapaxes(0, 1)
-    picture = mosaic(pixels, ROW if len(pixels) == 1 else None)
-    path = folder / "snapshots" / f"{iteration}.png"
-    write_atomically(path, to_png(picture))
+    images = shown(images, SNAPSHOT)
+    if images.shape[1] == 1:
+        images = images.swapaxes(0, 1)
+    pixels = to_pixels(images, mean, std)
+    pixels[~images.any(axis=(2, 3, 4))] = 0  # Blank slots, see `SyntheticSet`.
+    return mosaic(pixels, ROW if len(pixels) == 1 else None)
+
+
+def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
+    """Writes the picture of the images after so many iterations."""
+    write_atomically(folder / _SNAPSHOTS / f"{iteration}.png", png)
 
 
 def read_snapshots(folder: Path) -> dict[int, bytes]:
-    """Returns the PNGs by iteration, the first first."""
-    paths = [p for p in (folder / "snapshots").glob("*.png") if p.stem.isdecimal()]
-    return {
-        int(p.stem): p.read_bytes() for p in sorted(paths, key=lambda p: int(p.stem))
-    }
+    """Returns the PNGs by iteration, the first first, but damaged ones."""
+    pictures = {}
+    for iteration, path in sorted(_snapshot_paths(folder).items()):
+        png = path.read_bytes()
+        if is_picture(png):
+            pictures[iteration] = png
+        else:
+            logging.warning("%s is damaged.", path)
+    return pictures
+
+
+def drop_snapshots(folder: Path, after: int) -> None:
+    """Deletes those of later iterations, which a run will make again."""
+    for iteration, path in _snapshot_paths(folder).items():
+        if iteration > after:
+            path.unlink()
+
+
+def _snapshot_paths(folder: Path) -> dict[int, Path]:
+    paths = (folder / _SNAPSHOTS).glob("*.png")
+    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
 def save_confusion(folder: Path, counts: np.ndarray) -> None:
@@ -97,9 +123,13 @@ def read_confusion(folder: Path) -> np.ndarray | None:
     path = folder / "confusion.csv"
     if not path.exists():
         return None
-    counts = np.loadtxt(path, np.int64, delimiter=",", ndmin=2)
-    if counts.shape[0] != counts.shape[1] or counts.min(initial=0) < 0:
-        raise ValueError(f"{path} holds no square of counts, but {counts.shape}.")
+    try:
+        rows = path.read_text("utf-8").splitlines()
+        counts = np.array([row.split(",") for row in rows], np.int64)
+    except (OverflowError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.min() < 0:
+        raise ValueError(f"{path} is damaged: it holds no square of counts.")
     return counts
 
 
@@ -125,11 +155,13 @@ def read_neighbours(folder: Path) -> Neighbours | None:
     path = folder / "neighbours.npz"
     if not path.exists():
         return None
-    found = Neighbours(**read_npz(path, _ARRAYS))
-    shapes = {getattr(found, name).shape for name in _ARRAYS[1:]}
-    if found.pixels.ndim != 5 or shapes != {found.pixels.shape[:2]}:
+    arrays = read_npz(path, _KINDS)
+    kinds = {name: array.dtype.str[1:] for name, array in arrays.items()}
+    shapes = [array.shape for array in arrays.values()]
+    is_whole = len(shapes[0]) == 5 and {shapes[0][:2]} == set(shapes[1:])
+    if kinds != _KINDS or not is_whole or 0 in shapes[0] or arrays["labels"].min() < 0:
         raise ValueError(f"{path} holds no neighbours of images.")
-    return found
+    return Neighbours(**arrays)
 
 
 def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
@@ -147,8 +179,9 @@ def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
     real, labels = dataset.train_images, dataset.train_labels
     scale = 255 if real.dtype == np.uint8 else 1
     best, indices = np.full(len(flat), np.inf), np.zeros(len(flat), np.int64)
-    for start in range(0, len(real), _CHUNK):
-        chunk = np.asarray(real[start : start + _CHUNK], np.float32) / scale
+    size = max(_CHUNK // (4 * flat.shape[1]), 1)
+    for start in range(0, len(real), size):
+        chunk = np.asarray(real[start : start + size], np.float32) / scale
         places, distances = pairwise_distances_argmin_min(
             flat, chunk.reshape(len(chunk), -1)
         )
@@ -158,7 +191,7 @@ def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
     pixels = np.rint(real[indices] * (255 / scale)).astype(np.uint8)
     return Neighbours(
         pixels=pixels.reshape(unit.shape),
-        labels=np.asarray(labels)[indices].astype(np.int32).reshape(unit.shape[:2]),
+        labels=labels[indices].reshape(unit.shape[:2]),
         indices=indices.reshape(unit.shape[:2]),
         distances=(best / math.sqrt(flat.shape[1])).reshape(unit.shape[:2]),
     )
@@ -177,29 +210,51 @@ def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
 
 
 def mosaic(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images beside each other, a row a class.
+    """Returns images beside each other, a pixel apart, a row a class.
 
     Args:
       pixels: `[C, I, H, W, D]` uint8.
       columns: images in a row, at most; a class then has several rows.
 
     Returns:
-      `[rows H, columns W, 1 or 3]`, black where there is no image.
+      `[height, width, 2 or 4]` uint8: grey or colours, and 255 where there is an image,
+      else 0.
     """
     num_classes, num, height, width, depth = pixels.shape
     columns = min(columns or num, num)
     rows = -(-num // columns)
-    padding = [(0, 0)] * 5
-    padding[1] = (0, rows * columns - num)
-    cells = np.pad(pixels[..., : 3 if depth >= 3 else 1], padding)
-    cells = cells.reshape(num_classes * rows, columns, height, width, -1)
-    return cells.swapaxes(1, 2).reshape(
-        num_classes * rows * height, columns * width, -1
+    alpha = np.full((*pixels.shape[:-1], 1), 255, np.uint8)
+    cells = np.concatenate([pixels[..., : 3 if depth >= 3 else 1], alpha], axis=-1)
+    cells = np.pad(cells, [(0, 0), (0, rows * columns - num), (0, 1), (0, 1), (0, 0)])
+    cells = cells.reshape(num_classes * rows, columns, height + 1, width + 1, -1)
+    picture = cells.swapaxes(1, 2).reshape(
+        num_classes * rows * (height + 1), columns * (width + 1), -1
     )
+    return picture[:-1, :-1]
+
+
+def is_picture(png: bytes) -> bool:
+    """Whether the bytes are those of a whole picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png)) as picture:
+            picture.load()
+    except (OSError, SyntaxError, ValueError, zlib.error):
+        return False
+    return True
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Returns width and height of a picture."""
+    from PIL import Image
+
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.size
 
 
 def to_png(picture: np.ndarray) -> bytes:
-    """Returns a picture `[height, width, 1 or 3]` uint8 as a PNG."""
+    """Returns a picture `[height, width, 1 to 4]` uint8 as a PNG; see `mosaic`."""
     from PIL import Image
 
     buffer = io.BytesIO()

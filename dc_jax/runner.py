@@ -29,6 +29,7 @@ from dc_jax.methods import BASELINES, make_method
 from dc_jax.parallel import Layout, make_layout
 from dc_jax.parts import (
     check_fit,
+    check_memory,
     check_names,
     load,
     log_choices,
@@ -58,6 +59,7 @@ def condense(
       Stopped: by a signal; the state is saved.
     """
     folder = Path(folder)
+    workdir.check_name(folder)
     result = hosts.on_first(workdir.finished_result, config, folder, dataset)
     if result is None:
         dataset = _prepare(config, dataset)
@@ -69,7 +71,7 @@ def condense(
         else:
             network, execution = make_parts(config, dataset, "network", layout)
             method = make_method(config, network, execution)
-            log_choices(config, dataset, layout)
+            log_choices(config, dataset, execution)
             run = functools.partial(_run, config, folder, method, execution, evaluator)
         with workdir.entered(config, folder):
             result = run()
@@ -87,6 +89,7 @@ def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
     if dataset is None:
         dataset = load(config)
     log_dataset(dataset)
+    check_memory(config, dataset)
     hosts.check_same("the dataset", dataset.checksum())
     return dataset
 

@@ -18,11 +18,13 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset
 from dc_jax.evaluate import Protocol
+from dc_jax.text import is_unicode
 
 # A stopped run may be continued with other values of these: they do not change the
 # images after a given iteration, `execution` but by rounding.
 _FREE_FIELDS = {
     *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    "tensorboard",
     *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
@@ -36,6 +38,16 @@ _ONCE = {
     "coreset.never_learned": "max",
     "distillation.epochs": 3,
 }
+
+
+def check_name(folder: Path) -> None:
+    """Checks that checkpoints can be kept in a folder of this name.
+
+    Raises:
+      ValueError: it is not Unicode.
+    """
+    if not is_unicode(str(folder)):
+        raise ValueError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
 
 
 @contextlib.contextmanager
@@ -117,8 +129,9 @@ def finished_result(
     """
     # The card and not config.json: that one may be of a longer run, since stopped.
     card = _read(folder / "card.json")
-    if card is None or card["config"] != config.to_dict():
+    if card is None or card.get("config") != config.to_dict():
         return None
+    _check_card(card, folder / "card.json")
     if dataset is not None and card["dataset"]["checksum"] != dataset.checksum():
         raise ValueError(
             f"--workdir={folder} holds a run on other images than those of "
@@ -210,12 +223,36 @@ def log_result(result: dict[str, Any]) -> None:
         )
 
 
+def _check_card(card: dict[str, Any], path: Path) -> None:
+    """Checks what is there of a card's dicts."""
+    is_sound = (
+        isinstance(card.get("files"), dict)
+        and isinstance(card.get("dataset"), dict)
+        and "checksum" in card["dataset"]
+        and _is_result(card.get("accuracy"))
+        and _is_result(card["accuracy"].get("own_protocol", card["accuracy"]))
+    )
+    if not is_sound:
+        raise ValueError(f"{path} is damaged: delete it, or choose another folder.")
+
+
+def _is_result(value: Any) -> bool:
+    """Whether it has what `log_result` tells."""
+    names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), int | float) for name in names
+    )
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        value = json.loads(path.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is no dict")
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): delete it, or choose another folder."
         ) from error
+    return value

@@ -8,6 +8,12 @@ from experiments.tables import markdown
 Record = dict[str, Any]
 
 _NAMES = {"dc_jax": "dc_jax", "pytorch": "PyTorch"}
+_AXIS_LABELS = {
+    "ipc": "images a class",
+    "classes": "classes",
+    "networks": "networks",
+    "side": "rows and columns of an image",
+}
 
 
 def write(records: list[Record], folder: Path) -> str:
@@ -162,10 +168,9 @@ def _plot(records: list[Record], path: Path) -> None:
     from matplotlib.figure import Figure
 
     axes = _axes(records)
-    figure = Figure(figsize=(4 * len(axes), 3.2), layout="constrained")
-    for axis, plot in zip(
-        axes, figure.subplots(1, len(axes), squeeze=False)[0], strict=True
-    ):
+    figure = Figure(figsize=(3 * len(axes), 2.8), layout="constrained")
+    plots = figure.subplots(1, len(axes), squeeze=False)[0]
+    for axis, plot in zip(axes, plots, strict=True):
         for system, name in _NAMES.items():
             measured = [
                 pair[system] for pair in _pairs(records, axis) if system in pair
@@ -176,9 +181,11 @@ def _plot(records: list[Record], path: Path) -> None:
                 *("o-",),
                 label=name if measured else None,
             )
-        plot.set(xlabel=axis, ylabel="seconds an outer step", ylim=(0, None))
-        plot.legend()
-    figure.savefig(path, dpi=150)
+        plot.set(xlabel=_AXIS_LABELS[axis], ylim=(0, None))
+        plot.grid(alpha=0.3)
+    plots[0].set_ylabel("seconds an outer step")
+    plots[0].legend()
+    figure.savefig(path, dpi=120)
 
 
 def _names(record: Record) -> list[Any]:

@@ -13,6 +13,14 @@ ROOT = Path(__file__).parent.parent
 # In the folder of a cell: what was run, and that it is done.
 _RECORD = "cell.json"
 MAIN = "dc_jax.main"
+# Fields of runs that take seconds.
+SMOKE = {
+    "num_experiments": 1,
+    "num_evaluations": 2,
+    "iterations": 2,
+    "batch_real": 8,
+    "evaluation": {"epochs": 2},
+}
 
 
 @dataclasses.dataclass(frozen=True)

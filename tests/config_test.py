@@ -95,6 +95,7 @@ def test_an_integer_is_taken_for_a_float():
         ("momentum_img", 0.0),
         ("eval_every", 0),
         ("checkpoint_minutes", 0.0),
+        ("tensorboard", True),
         ("inner_loop", 1),
         ("distance", "cos"),
         ("init", "real"),
@@ -116,6 +117,7 @@ def test_edges_are_allowed(field, value):
         ("ipc", "10", "config.ipc must be int or a list of int, got '10'."),
         ("ipc", 1.0, "config.ipc must be int or a list of int, got 1.0."),
         ("ipc", None, "config.ipc must be int or a list of int, got None."),
+        ("ipc", 2**31, "config.ipc must be below 2147483648, got 2147483648."),
         ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
         ("lr_img", "0.1", "config.lr_img must be float or None, got '0.1'."),
         ("lr_img", False, "config.lr_img must be float or None, got False."),
@@ -203,6 +205,12 @@ def test_edges_are_allowed(field, value):
 )
 def test_a_bad_value_is_refused_in_one_line(field, value, message):
     assert _refusal(_values(**{field: value})) == message
+
+
+def test_an_integer_too_long_to_print_is_refused():
+    for field, kind in (("ipc", "int"), ("lr_img", "float")):
+        message = f"config.{field} must be {kind}, got an integer of 16610 bits."
+        assert _refusal(_values(**{field: 10**5000})) == message
 
 
 @pytest.mark.parametrize("field", ["ipcs", "dataset__nme"])

@@ -1,15 +1,13 @@
 """Tests of the command, from its first line to the files it leaves."""
 
 import json
-import signal
-import time
+import subprocess
+import sys
 
 import matplotlib.image
 import numpy as np
 import pytest
 import run_helpers
-
-_ITERATIONS = 40
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +25,7 @@ def test_the_run_tells_data_progress_and_accuracy(finished):
     _, output = finished
     assert "Dataset digits from scikit-learn digits: 1437 training and 360" in output
     assert "ConvNetD1W8, 1 + 1 epochs of SGD" in output
+    assert "Chosen for cpu: config.execution.convolution winograd, network" in output
     assert "4/4" in output
     assert "Iteration 2: accuracy" in output
     assert "mean and standard deviation of 4 networks" in output
@@ -39,8 +38,24 @@ def test_the_files_of_a_run(finished):
     assert {path.name for path in folder.iterdir()} == {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
         *("card.json", "config.json", "metrics.jsonl", "result.json", "checkpoints"),
-        ".lock",
+        *("report.html", "snapshots", "confusion.csv", "neighbours.npz", ".lock"),
     }
+
+
+def test_the_report(finished):
+    folder, output = finished
+    assert f"Report: {folder / 'report.html'}." in output
+    text = (folder / "report.html").read_text("utf-8")
+    (folder / "report.html").unlink()
+    command = [sys.executable, "-m", "dc_jax.report", f"--workdir={folder}"]
+    subprocess.run(command, cwd=run_helpers.ROOT, check=True, capture_output=True)
+    assert (folder / "report.html").read_text("utf-8") == text
+
+    command[-1] = f"--workdir={folder / 'checkpoints'}"
+    done = subprocess.run(command, cwd=run_helpers.ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder / 'checkpoints'} holds no run")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["synthetic_set.npz", "synthetic_set_1.npz"])
@@ -107,87 +122,3 @@ def test_evaluation_of_the_saved_set(finished, tmp_path):
     (line,) = (tmp_path / "evaluations.jsonl").read_text().splitlines()
     result = json.loads((folder / "result.json").read_text())
     assert json.loads(line)["accuracies"] == result["accuracies"][:1]
-
-
-# A run that dies.
-
-
-def _command(folder):
-    command = run_helpers.tiny_command(iterations=_ITERATIONS)
-    return [*command, f"--workdir={folder}"]
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The folder of a run that nothing happens to."""
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, output = run_helpers.run(*_command(folder))
-    assert code == 0, output
-    return folder
-
-
-def _wait_for_iterations(process, folder, count):
-    path = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 300
-    while not path.exists() or path.read_text().count("\n") < count:
-        assert process.poll() is None, process.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
-)
-def test_a_run_that_dies_is_continued_bit_for_bit(undisturbed, tmp_path, number, code):
-    with run_helpers.start(*_command(tmp_path)) as process:
-        _wait_for_iterations(process, tmp_path, 5)
-        process.send_signal(number)
-        began = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10
-    assert process.returncode == code, output
-    assert "Traceback" not in output
-    assert 5 <= len(run_helpers.read_metrics(tmp_path)) < _ITERATIONS
-    assert not (tmp_path / "result.json").exists()
-    if number != signal.SIGKILL:
-        assert f"Stopped by {number.name}; iteration " in output
-
-    code, output = run_helpers.run(*_command(tmp_path))
-    assert code == 0, output
-    assert "Continuing after iteration " in output
-    for mine, theirs in zip(
-        run_helpers.load_images(tmp_path),
-        run_helpers.load_images(undisturbed),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(mine, theirs)
-    metrics, expected = map(run_helpers.read_metrics, (tmp_path, undisturbed))
-    assert [line["iteration"] for line in metrics] == [*range(1, _ITERATIONS + 1)]
-    assert [line["losses"] for line in metrics] == [line["losses"] for line in expected]
-    results = [
-        json.loads((folder / "result.json").read_text())
-        for folder in (tmp_path, undisturbed)
-    ]
-    assert results[0]["accuracies"] == results[1]["accuracies"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
-)
-def test_a_long_iteration_is_not_waited_for(tmp_path, number, code):
-    # Half a million inner epochs in the one iteration.
-    arguments = run_helpers.tiny_command(outer_loop=50, inner_loop=10_000, iterations=2)
-    with run_helpers.start(*arguments, f"--workdir={tmp_path}") as process:
-        while not (tmp_path / "metrics.jsonl").exists():
-            assert process.poll() is None
-            time.sleep(0.1)
-        time.sleep(15)  # to be sure that it is compiled
-        process.send_signal(number)
-        began = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-    assert time.monotonic() - began < 10
-    assert process.returncode == code, output
-    assert "iteration 0 is saved" in output

@@ -11,7 +11,7 @@ import pytest
 import toy
 
 from dc_jax.config import EvaluationConfig
-from dc_jax.evaluate import Protocol, make_evaluate, make_protocol, sgd
+from dc_jax.evaluate import Protocol, accuracies, make_evaluate, make_protocol, sgd
 from dc_jax.evaluator import Evaluator, make_set
 from dc_jax.execution import Execution
 
@@ -148,13 +148,14 @@ def test_schedule_is_that_of_a_plain_loop(epochs):
     low, high, num = 0, 5, 10**5
     grid = np.linspace(low, high, num, dtype=np.float32).reshape(-1, 1, 1, 1)
     evaluate = jax.jit(make_evaluate(protocol, Threshold(), Execution("map", num)))
-    (accuracy,) = evaluate(
+    counts = evaluate(
         jnp.asarray(pixels, jnp.float32).reshape(-1, 1, 1, 1),
         jnp.asarray(labels),
         jnp.asarray(grid),
         jnp.zeros(num, jnp.int32),
         jax.random.split(jax.random.key(0), 1),
     )
+    (accuracy,) = accuracies(counts)
     np.testing.assert_allclose(high - accuracy * (high - low), expected, atol=2e-4)
 
 
@@ -178,7 +179,9 @@ def test_separable_classes_are_learned():
     evaluate = make_evaluate(protocol, Linear(), Execution("map", slice_size=50))
     keys = jax.random.split(jax.random.key(0), 2)
     data = (*_clusters(9, seed=0), *_clusters(50, seed=1))
-    np.testing.assert_array_equal(jax.jit(evaluate)(*data, keys), [1, 1])
+    counts = jax.jit(evaluate)(*data, keys)
+    np.testing.assert_array_equal(counts, 2 * [np.diag([17, 17, 16])])
+    np.testing.assert_array_equal(accuracies(counts), [1, 1])
 
 
 def test_accuracy_is_a_function_of_the_key():
@@ -199,13 +202,19 @@ def test_accuracy_is_a_function_of_the_key():
         )
         for loop in ("map", "vmap")
     )
-    accuracies = by_map(*data, keys)
-    assert accuracies.shape == (3,)
-    assert len(set(accuracies.tolist())) == 3
-    np.testing.assert_array_equal(by_map(*data, keys), accuracies)
-    np.testing.assert_array_equal(by_map(*data, keys[::-1]), accuracies[::-1])
+    counts = by_map(*data, keys)
+    assert counts.shape == (3, 3, 3)
+    assert len(set(accuracies(counts).tolist())) == 3
+    np.testing.assert_array_equal(by_map(*data, keys), counts)
+    np.testing.assert_array_equal(by_map(*data, keys[::-1]), counts[::-1])
     # An image on the boundary may fall to either side.
-    np.testing.assert_allclose(by_vmap(*data, keys), accuracies, atol=1e-3)
+    np.testing.assert_allclose(by_vmap(*data, keys), counts, atol=1e-3 * num)
+
+
+def test_accuracies_are_the_share_of_the_diagonal():
+    counts = np.array([[[3, 1], [2, 4]], [[0, 4], [6, 0]]])
+    np.testing.assert_array_equal(accuracies(counts), [0.7, 0])
+    np.testing.assert_array_equal(accuracies(counts[None]), [[0.7, 0]])
 
 
 @pytest.mark.parametrize(
@@ -222,6 +231,6 @@ def test_networks_are_evaluated_in_groups_of_one_size(at_once, sizes):
     evaluator = Evaluator(dataset, None, program, at_once=at_once)
     images = np.zeros((2, 1, *dataset.image_shape), np.float32)
     keys = jax.random.split(jax.random.key(0), 5)
-    accuracies = evaluator(make_set(images, dataset), keys)
-    np.testing.assert_array_equal(accuracies, jax.vmap(jax.random.uniform)(keys))
+    results = evaluator.count(make_set(images, dataset), keys)
+    np.testing.assert_array_equal(results, jax.vmap(jax.random.uniform)(keys))
     assert seen == sizes

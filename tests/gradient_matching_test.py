@@ -179,7 +179,9 @@ def test_match_step_equals_the_algorithm_written_out(network, num_networks):
         images = images - 0.1 * velocity
 
         state, after, loss = step(state, networks, STORE, jax.random.key(i))
-        np.testing.assert_allclose(loss, sum(losses) / num_networks, rtol=1e-4)
+        np.testing.assert_allclose(
+            sum(loss.values()), sum(losses) / num_networks, rtol=1e-4
+        )
         np.testing.assert_allclose(state.images, images, rtol=1e-4, atol=1e-5)
         # Neither the images nor the matching move the statistics any further.
         for m in range(num_networks):
@@ -200,11 +202,12 @@ def test_real_and_synthetic_images_are_augmented_alike():
     networks = _make_networks(plain)
     for seed in range(6):
         _, _, loss = step(state, networks, STORE, jax.random.key(seed))
-        np.testing.assert_allclose(loss, 0, atol=1e-2)
+        np.testing.assert_allclose(sum(loss.values()), 0, atol=1e-2)
     # Others have not, and what is drawn changes how much.
     others = CondenseState(_draw_images(), state.opt_state)
     losses = [
-        step(others, networks, STORE, jax.random.key(seed))[2] for seed in range(3)
+        sum(step(others, networks, STORE, jax.random.key(seed))[2].values())
+        for seed in range(3)
     ]
     assert min(losses) > 0.1
     assert len(set(map(float, losses))) == 3
@@ -243,14 +246,19 @@ def test_networks_are_trained_between_two_matches_only():
             matching, networks, state.images, epochs=epochs, key=other_key
         )
         state, _, second = match_step(matching, state, networks, STORE, other_key)
-        return state, (first + second) / 2 / CLASSES
+        both = {name: (first[name] + second[name]) / 2 / CLASSES for name in first}
+        return state, both
 
     expected, expected_loss = by_parts(images, 3)
     method = _make_method(outer_loop=2, inner_loop=3, momentum_img=0.0, lr_net=1.0)
     state = CondenseState(images, optax.sgd(0.1).init(images))
     state, metrics = jax.jit(method.step)(state, STORE, key)
     chex.assert_trees_all_close(state, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(metrics["loss"], expected_loss, rtol=1e-4)
+    assert list(expected_loss) == ["Dense_0/kernel", "Dense_1/kernel"]
+    for name, value in expected_loss.items():
+        np.testing.assert_allclose(metrics[f"layer/{name}"], value, rtol=1e-4)
+    total = sum(expected_loss.values())
+    np.testing.assert_allclose(metrics["loss"], total, rtol=1e-4)
     untrained, _ = by_parts(images, 0)
     assert np.abs(state.images - untrained.images).max() > 1e-3
 
@@ -325,6 +333,8 @@ def test_a_step_keeps_structure_shapes_and_dtypes(network, momentum, loop):
     assert before.images.dtype == jnp.float32
     assert {name: leaf.shape for name, leaf in metrics.items()} == {
         "loss": (2,),
+        "layer/Dense_0/kernel": (2,),
+        "layer/Dense_1/kernel": (2,),
         "is_finite": (2,),
     }
 

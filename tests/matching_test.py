@@ -153,6 +153,34 @@ def test_vmap_equals_a_python_loop(distance):
             np.testing.assert_allclose(grads[name][i], grad[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("distance", "names"),
+    [
+        ("ours", ["conv", "dense", "norm"]),
+        ("mse", ["bias", "conv", "dense", "norm"]),
+        ("cos", ["all"]),
+    ],
+)
+def test_summands_have_the_names_of_parameters(distance, names):
+    syn, real = _tree(0), _tree(10)
+    distances = matching.match_distances(syn, real, distance)
+    assert list(distances) == names
+    total = sum(map(float, distances.values()))
+    np.testing.assert_allclose(match_loss(syn, real, distance), total, rtol=1e-5)
+    # Each is what is left of the loss where the others are the same.
+    for name in names if distance != "cos" else ():
+        alone = matching.match_distances(real | {name: syn[name]}, real, distance)
+        np.testing.assert_allclose(alone[name], distances[name], rtol=1e-5)
+        rest = [float(value) for other, value in alone.items() if other != name]
+        np.testing.assert_allclose(rest, 0, atol=1e-5)
+
+
+def test_a_summand_is_named_by_its_path():
+    tree = {"params": {"Conv_0": {"kernel": jnp.ones((2, 2))}, "b": [jnp.ones((2, 2))]}}
+    distances = matching.match_distances(tree, tree, "ours")
+    assert list(distances) == ["params/Conv_0/kernel", "params/b/0"]
+
+
 def test_unknown_distance():
     with pytest.raises(ValueError, match="one of ours, mse, cos, got 'l2'"):
         match_loss(_tree(0), _tree(1), "l2")

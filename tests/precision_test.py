@@ -43,10 +43,10 @@ def _case(name, implementation, dtype):
         """Logits, gradients of parameters, the matching loss and its gradient."""
         logits = network.apply(variables, IMAGES)
         grads = train.mean_gradient(network, variables, IMAGES, LABELS, slice_size=NUM)
-        loss, images_grad = match_class(
+        losses, images_grad = match_class(
             matching, variables, IMAGES[:2], IMAGES[2:], LABELS[0], lambda x: x
         )
-        return logits, grads, loss, images_grad
+        return logits, grads, sum(losses.values()), images_grad
 
     def update(variables):
         """The gradient of a batch, and the variables with new batch statistics."""

@@ -8,7 +8,9 @@ import threading
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
+from dc_jax import hosts, record
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 
 
@@ -40,6 +42,39 @@ def test_a_line_has_the_mean_and_the_loss_of_each_experiment(tmp_path):
     (line,) = _read(tmp_path)
     assert line.pop("seconds") >= 0
     assert line == {"iteration": 1, "loss": 3.0, "losses": [2.0, 4.0]}
+
+
+def test_a_line_has_the_layers_where_there_are_any(tmp_path):
+    with Metrics(tmp_path, first=0, total=2) as metrics:
+        metrics.loss(1, np.array([3.0]), {"conv/kernel": 1.0, "dense/kernel": 2.0})
+        metrics.loss(2, np.array([3.0]), {})
+    first, second = _read(tmp_path)
+    assert first["layers"] == {"conv/kernel": 1.0, "dense/kernel": 2.0}
+    assert "layers" not in second
+
+
+def test_snapshots_of_the_first_experiment_are_kept_until_they_are_redone(tmp_path):
+    dataset = toy.random_dataset((2, 2), (8, 8, 1))
+    images = np.random.default_rng(0).normal(size=(2, 2, 1, 8, 8, 1))
+    with Metrics(tmp_path, first=0, total=9) as metrics:
+        for iteration in range(7):
+            metrics.images(iteration, images, dataset)
+    kept = record.read_snapshots(tmp_path)
+    assert list(kept) == [0, 1, 2, 5]
+    picture = record.snapshot(images[0], dataset.mean, dataset.std)
+    assert kept[5] == record.to_png(picture)
+    _write(tmp_path, 3, first=2)
+    assert list(record.read_snapshots(tmp_path)) == [0, 1, 2]
+
+
+def test_other_processes_than_the_first_keep_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    dataset = toy.random_dataset((2, 2), (8, 8, 1))
+    with Metrics(tmp_path, first=0, total=9, tensorboard=True) as metrics:
+        metrics.images(0, np.zeros((1, 2, 1, 8, 8, 1)), dataset)
+        metrics.loss(1, np.array([1.0]))
+        metrics.accuracy(1, np.array([[1.0]]))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_accuracy_line_has_mean_and_standard_deviation(tmp_path):

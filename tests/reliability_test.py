@@ -1,4 +1,4 @@
-"""What a run survives: being killed again and again, and a full disk."""
+"""What a run survives: signals, being killed again and again, and a full disk."""
 
 import json
 import random
@@ -55,6 +55,58 @@ def _wait_for_more(process, folder, lines):
         assert process.poll() is None, process.stdout.read()
         assert time.monotonic() < deadline
         time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)],
+)
+def test_a_run_that_dies_is_continued_bit_for_bit(undisturbed, tmp_path, number, code):
+    with run_helpers.start(*_command(tmp_path)) as process:
+        _wait_for_more(process, tmp_path, 4)
+        process.send_signal(number)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    assert 5 <= len(run_helpers.read_metrics(tmp_path)) < _ITERATIONS
+    assert not (tmp_path / "result.json").exists()
+    if number != signal.SIGKILL:
+        assert f"Stopped by {number.name}; iteration " in output
+
+    code, output = run_helpers.run(*_command(tmp_path))
+    assert code == 0, output
+    assert "Continuing after iteration " in output
+    _assert_same(tmp_path, undisturbed)
+    metrics = run_helpers.read_metrics(tmp_path)
+    assert [line["iteration"] for line in metrics] == [*range(1, _ITERATIONS + 1)]
+    results = [
+        json.loads((folder / "result.json").read_text())
+        for folder in (tmp_path, undisturbed)
+    ]
+    assert results[0]["accuracies"] == results[1]["accuracies"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+)
+def test_a_long_iteration_is_not_waited_for(tmp_path, number, code):
+    # Half a million inner epochs in the one iteration.
+    arguments = run_helpers.tiny_command(outer_loop=50, inner_loop=10_000, iterations=2)
+    with run_helpers.start(*arguments, f"--workdir={tmp_path}") as process:
+        while not (tmp_path / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        time.sleep(15)  # to be sure that it is compiled
+        process.send_signal(number)
+        began = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+    assert time.monotonic() - began < 10
+    assert process.returncode == code, output
+    assert "iteration 0 is saved" in output
 
 
 @pytest.mark.slow

@@ -23,12 +23,14 @@ def make_dataset(images, labels, mean=(0.5,), std=(0.3,)) -> Dataset:
     )
 
 
-def random_dataset(counts, shape) -> Dataset:
+def random_dataset(counts, shape, **statistics) -> Dataset:
     """Random uint8 images of a shape, so many of each class, in mixed order."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     return make_dataset(
-        rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8), labels
+        rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8),
+        labels,
+        **statistics,
     )
 
 

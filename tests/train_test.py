@@ -10,11 +10,13 @@ import numpy as np
 import optax
 import pytest
 
+from dc_jax.evaluate import accuracies
 from dc_jax.networks import make_network
 from dc_jax.train import (
     Recipe,
     accuracy,
     batched,
+    confusion,
     cross_entropy,
     fold_slices,
     init_state,
@@ -200,6 +202,30 @@ def test_accuracy_by_hand():
             {}, images, labels
         )
         np.testing.assert_allclose(result, 3 / 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("slice_size", [1, 3, 4, 5, 100])
+def test_confusion_by_hand(slice_size):
+    predictions, labels = np.array([0, 2, 2, 1, 0]), np.array([0, 0, 2, 0, 2])
+    logits = np.eye(CLASSES, dtype=np.float32)[predictions]
+    counts = confusion(
+        *(Logits(), {}, logits[:, None, :, None], labels), slice_size=slice_size
+    )
+    np.testing.assert_array_equal(counts, [[1, 1, 1], [0, 0, 0], [1, 0, 1]])
+    assert counts.dtype == jnp.int32
+
+
+def test_the_accuracy_is_the_trace_of_the_confusion():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(50, 1, CLASSES, 1)).astype(np.float32)
+    labels = rng.integers(0, CLASSES, 50)
+    args = (Logits(), {}, logits, labels)
+    counts = np.asarray(confusion(*args, slice_size=16))
+    right = np.mean(logits[:, 0, :, 0].argmax(1) == labels)
+    assert counts.trace() / 50 == right
+    assert accuracies(counts) == right
+    np.testing.assert_allclose(accuracy(*args, slice_size=16), right, rtol=1e-6)
+    np.testing.assert_array_equal(counts.sum(1), np.bincount(labels))
 
 
 def test_batch_norm_trains_on_the_whole_batch():

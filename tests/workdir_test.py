@@ -108,6 +108,7 @@ def test_claim_refuses_another_runs_folder(tmp_path, field, value):
         ("num_evaluations", 5),
         ("eval_every", 3),
         ("checkpoint_minutes", 1.0),
+        ("tensorboard", True),
         ("evaluation.epochs", 2),
         ("execution.network_loop", "vmap"),
         ("dataset.stream", True),

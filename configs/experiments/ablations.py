@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.cells import SMOKE
 from experiments.matrix import square
 from experiments.paper import NETWORKS
 
@@ -63,13 +64,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         factors = {}
         networks, ipcs, loops = ("MLP",), (), ()
         config.dataset = "digits"
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 2,
-            "iterations": 2,
-            "batch_real": 8,
-            "evaluation": {"epochs": 2},
-        }
+        config.run = SMOKE
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     config.sets, config.tables = {}, {}

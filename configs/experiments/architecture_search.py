@@ -68,7 +68,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             ("D1",),
             ("AS", "AR"),
             ("NN",),
-            ("MP", "AP"),
+            ("AP",),
         )
         config.run = {"ipc": 1, "num_experiments": 1, "network": {"name": "MLP"}}
         config.proxies = {"random": {"method": "random"}}

@@ -6,6 +6,7 @@
 
 from ml_collections import ConfigDict
 
+from experiments.cells import SMOKE
 from experiments.matrix import square
 from experiments.paper import NETWORKS
 
@@ -43,13 +44,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         names = ("MLP", "ConvNetD1W8")
         config.sets.ConvNetD1W8 = {"network": {"name": "ConvNetD1W8"}}
         config.dataset = "digits"
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 2,
-            "iterations": 2,
-            "batch_real": 8,
-            "evaluation": {"epochs": 2},
-        }
+        config.run = SMOKE
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     config.tables = {"cross_architecture": square({name: name for name in names})}

@@ -6,6 +6,8 @@ python -m experiments.dd_comparison --output=runs/dd_comparison \
 
 from ml_collections import ConfigDict
 
+from experiments.cells import SMOKE
+
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
@@ -35,13 +37,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     elif size == "smoke":
         config.datasets = {"digits": {"network": {"name": "MLP"}}}
         config.ipc = (1,)
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 2,
-            "iterations": 2,
-            "batch_real": 8,
-            "evaluation": {"epochs": 2},
-        }
+        config.run = SMOKE
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     return config

@@ -6,6 +6,8 @@ python -m experiments.table1 --output=runs/table1 \
 
 from ml_collections import ConfigDict
 
+from experiments.cells import SMOKE
+
 METHODS = ("random", "herding", "k_center", "forgetting", "dc", "whole")
 # Forgetting by its other rule, which is not a method of its own.
 _FORGETTING_ZERO = {"method": "forgetting", "coreset": {"never_learned": "zero"}}
@@ -40,16 +42,8 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.datasets = ("digits",)
         config.ipc = (1,)
         config.methods = ("random", "herding", "forgetting_zero", "whole", "dc")
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 2,
-            "network": {"name": "MLP"},
-            "evaluation": {"epochs": 2},
-            "batch_real": 8,
-            "coreset": {"epochs": 2},
-        }
+        config.run = SMOKE | {"network": {"name": "MLP"}, "coreset": {"epochs": 2}}
         config.method = {
-            "dc": {"iterations": 2},
             "forgetting_zero": _FORGETTING_ZERO,
             "whole": {"num_evaluations": 1},
         }

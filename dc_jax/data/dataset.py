@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+from dc_jax.text import is_unicode
+
 # Images that are held as float64 at once while statistics are computed.
 _CHUNK = 1024
 
@@ -22,7 +24,7 @@ class Dataset:
       train_labels: `[n]` int32 in [0, C).
       test_images: as `train_images`, same H, W, D and dtype.
       test_labels: as `train_labels`.
-      class_names: the C names, in the order of the labels.
+      class_names: the C names, in the order of the labels; of Unicode.
       mean: `[D]` float32, of pixels in [0, 1].
       std: `[D]` float32, of pixels in [0, 1], above zero.
 
@@ -41,6 +43,7 @@ class Dataset:
     std: np.ndarray
 
     def __post_init__(self):
+        self._check_class_names()
         for split in ("train", "test"):
             self._check_images(split)
             self._check_labels(split)
@@ -84,6 +87,12 @@ class Dataset:
             digest.update(f"{array.dtype}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
+
+    def _check_class_names(self) -> None:
+        for name in self.class_names:
+            # As of a folder whose name is in another encoding.
+            if not is_unicode(name):
+                self._refuse(f"class name {name!r} is not valid Unicode")
 
     def _check_images(self, split: str) -> None:
         images = getattr(self, f"{split}_images")

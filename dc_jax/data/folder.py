@@ -2,13 +2,17 @@
 
 import contextlib
 import dataclasses
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dc_jax.memory import check_fits
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -28,10 +32,16 @@ _DAMAGE = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
+    struct.error,
+    zlib.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
+    LookupError,
     MemoryError,
     OSError,
-    OverflowError,
+    RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,
@@ -54,10 +64,10 @@ def read_folder(
     """Reads all pictures of a folder into memory.
 
     The classes are the names of the sub-folders, in alphabetical order; of each, all
-    files with a picture's suffix are read, those of deeper folders too. Pictures are
-    grey where all are, else RGB; transparent ones are laid on white. Where they differ
-    in size, or one is chosen, the shorter side is resized to it, and the middle square
-    is kept.
+    files with a picture's suffix are read, those of deeper folders too, but no hidden
+    ones. Pictures are grey where all are, else RGB; transparent ones are laid on white.
+    Where they differ in size, or one is chosen, the shorter side is resized to it, and
+    the middle square is kept.
 
     Args:
       folder: of the sub-folders; or of `train` and `test`, which hold them.
@@ -81,6 +91,12 @@ def read_folder(
     mode = "L" if all(picture.is_grey for picture in every) else "RGB"
     sizes = {picture.size for picture in every}
     side = image_size or (None if len(sizes) == 1 else _SIDE)
+    height, width = (side, side) if side else every[0].size
+    check_fits(
+        len(every) * height * width * len(mode),
+        f"{len(every)} pictures of {folder}, of {height}x{width} pixels "
+        "(config.dataset.image_size),",
+    )
     _log_choices(folder, sizes, mode, side)
     arrays = {}
     for split, found in pictures.items():
@@ -104,6 +120,11 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
+def _is_hidden(path: Path) -> bool:
+    """Whether a part of it is, such as `.ipynb_checkpoints`."""
+    return any(part.startswith(".") for part in path.parts)
+
+
 def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
     """Yields the pictures of the classes, whose sub-folders must all be there."""
     for path in _visible(folder):
@@ -114,7 +135,7 @@ def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
         files = sorted(
             path
             for path in (folder / name).rglob("*")
-            if path.is_file() and not path.name.startswith(".")
+            if path.is_file() and not _is_hidden(path.relative_to(folder / name))
         )
         chosen = [path for path in files if path.suffix.lower() in _SUFFIXES]
         if not chosen:
@@ -159,11 +180,13 @@ def _read(pictures: Sequence[_Picture], mode: str, side: int | None) -> np.ndarr
     shape = (len(pictures), height, width, len(mode))
     pixels = np.empty(shape, np.uint8)
     for place, picture in enumerate(pictures):
-        pixels[place] = _pixels(picture.path, mode, side).reshape(shape[1:])
+        pixels[place] = _pixels(picture.path, mode, side, shape[1:])
     return pixels
 
 
-def _pixels(path: Path, mode: str, side: int | None) -> np.ndarray:
+def _pixels(
+    path: Path, mode: str, side: int | None, shape: tuple[int, ...]
+) -> np.ndarray:
     with _opened(path) as picture:
         upright = ImageOps.exif_transpose(picture)
         if upright.has_transparency_data:
@@ -172,7 +195,8 @@ def _pixels(path: Path, mode: str, side: int | None) -> np.ndarray:
         converted = upright.convert("RGB").convert(mode)
         if side is not None:
             converted = ImageOps.fit(converted, (side, side), Image.Resampling.LANCZOS)
-        return np.asarray(converted)
+        # A header may say something else than the data.
+        return np.asarray(converted).reshape(shape)
 
 
 def _log_choices(

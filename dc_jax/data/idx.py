@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dc_jax.memory import check_fits
+
 _UINT8_CODE = 0x08
 _STEMS = {
     "train_images": "train-images-idx3-ubyte",
@@ -80,20 +82,23 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
       ValueError: the magic number is not that of `num_dims` dimensions of unsigned
         bytes, or the file is shorter or longer than its header says.
     """
-    data = _read_bytes(path)
-    magic = bytes([0, 0, _UINT8_CODE, num_dims])
-    if data[:4] != magic:
-        raise ValueError(
-            f"{path} is not the IDX file expected: it starts with "
-            f"0x{data[:4].hex() or '(nothing)'}, must be 0x{magic.hex()}."
-        )
-    header_size = 4 + 4 * num_dims
-    if len(data) < header_size:
-        raise ValueError(
-            f"{path} is truncated: {len(data)} bytes, its header alone needs "
-            f"{header_size}."
-        )
-    shape = struct.unpack(f">{num_dims}I", data[4:header_size])
+    if path.suffix != ".gz":
+        return _parse(_map_bytes(path), path, num_dims)
+    try:
+        with gzip.open(path) as file:
+            header = file.read(_header_size(num_dims))
+            size = math.prod(_parse_header(header, path, num_dims))
+            check_fits(size, f"the bytes of {path}")
+            # One more than there should be: no memory is taken for what follows.
+            return _parse(header + file.read(size + 1), path, num_dims)
+    # What a wrong header, a truncated and a flipped stream raise.
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a sound gzip file: {error}.") from error
+
+
+def _parse(data: bytes | mmap.mmap, path: Path, num_dims: int) -> np.ndarray:
+    header_size = _header_size(num_dims)
+    shape = _parse_header(data[:header_size], path, num_dims)
     size = header_size + math.prod(shape)
     if len(data) != size:
         raise ValueError(
@@ -103,20 +108,34 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header_size).reshape(shape)
 
 
+def _header_size(num_dims: int) -> int:
+    return 4 + 4 * num_dims
+
+
+def _parse_header(header: bytes, path: Path, num_dims: int) -> tuple[int, ...]:
+    """Returns the shape."""
+    magic = bytes([0, 0, _UINT8_CODE, num_dims])
+    if header[:4] != magic:
+        raise ValueError(
+            f"{path} is not the IDX file expected: it starts with "
+            f"0x{header[:4].hex() or '(nothing)'}, must be 0x{magic.hex()}."
+        )
+    if len(header) < _header_size(num_dims):
+        raise ValueError(
+            f"{path} is truncated: {len(header)} bytes, its header alone needs "
+            f"{_header_size(num_dims)}."
+        )
+    return struct.unpack(f">{num_dims}I", header[4:])
+
+
 def _find(folder: Path, stem: str) -> Path | None:
     candidates = (folder / stem, folder / f"{stem}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _read_bytes(path: Path) -> bytes | mmap.mmap:
-    """Returns the content of a file; of a plain one it is read where it is used."""
-    if path.suffix != ".gz":
-        with path.open("rb") as file:
-            # An empty file cannot be mapped.
-            size = path.stat().st_size
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
-    try:
-        return gzip.decompress(path.read_bytes())
-    # What a wrong header, a truncated and a flipped stream raise.
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a sound gzip file: {error}.") from error
+def _map_bytes(path: Path) -> bytes | mmap.mmap:
+    """Returns the content of a file, which is read where it is used."""
+    with path.open("rb") as file:
+        # An empty file cannot be mapped.
+        size = path.stat().st_size
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""

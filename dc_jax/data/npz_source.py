@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dc_jax.npz import names_of, read_npz
+from dc_jax.npz import is_text, names_of, read_npz
 
 # What a file may call training images, their labels, test images and theirs: as this
 # project does and MedMNIST, as Keras does, or without a test split.
@@ -68,13 +68,16 @@ def _images(array: np.ndarray, path: Path, name: str) -> np.ndarray:
         raise ValueError(
             f"{path}: {name} must be uint8, or float in [0, 1], got {array.dtype}."
         )
-    return array if array.dtype == np.uint8 else array.astype(np.float32)
+    if array.dtype == np.uint8:
+        return array
+    with np.errstate(all="ignore"):  # Infinities are left to the checks of Dataset.
+        return array.astype(np.float32)
 
 
 def _labels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"{path}: {name} must be integers [n] or [n, 1], got {array.dtype} "
             f"{list(array.shape)}."
@@ -90,10 +93,16 @@ def _class_names(
     names: np.ndarray | None, arrays: dict[str, np.ndarray], path: Path
 ) -> tuple[str, ...]:
     # An empty array is left to the checks of Dataset.
-    num_classes = int(arrays["train_labels"].max(initial=0)) + 1
+    labels = arrays["train_labels"]
+    num_classes = int(labels.max(initial=0)) + 1
+    if num_classes > max(len(labels), 1):
+        raise ValueError(
+            f"{path}: the {len(labels)} training labels must be below {len(labels)}, "
+            f"for there to be an image of each class, got {num_classes - 1}."
+        )
     if names is None:
         return tuple(str(label) for label in range(num_classes))
-    if names.ndim != 1 or names.dtype.kind != "U" or len(names) < num_classes:
+    if names.ndim != 1 or not is_text(names) or len(names) < num_classes:
         raise ValueError(
             f"{path}: class_names must be {num_classes} strings, as there are labels "
             f"to {num_classes - 1}, got {names.dtype} {list(names.shape)}."

@@ -132,7 +132,7 @@ def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 
 
 def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
-    folder = Path(path).expanduser()
+    folder = _expand(path)
     # Path("") is the current folder, which nobody means by it.
     if not path or (folder.exists() and not folder.is_dir()):
         raise ValueError(f"dataset.path must be a folder or None, got '{path}'.")
@@ -147,11 +147,21 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     return _load_tfds(name, builder, stream)
 
 
+def _expand(path: str) -> Path:
+    """Returns a path without `~`."""
+    if "\0" in path:
+        raise ValueError(f"dataset.path must be a path, got {path!r}.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"dataset.path is '{path}': {error}") from error
+
+
 def _load_own(
     name: str, path: str | None, *, stream: bool, image_size: int | None
 ) -> Dataset:
     """Loads a folder of pictures, or a file of arrays."""
-    place = Path(path or "").expanduser()
+    place = _expand(path or "")
     if not path or not (place.is_dir() if name == "folder" else place.is_file()):
         kind = "folder of pictures" if name == "folder" else ".npz file"
         raise ValueError(f"dataset.path must be a {kind} for '{name}', got {path!r}.")
@@ -162,8 +172,10 @@ def _load_own(
     else:
         arrays, class_names = read_npz_dataset(place)
     source = f"{place}"
+    if len(class_names) < 2:
+        raise ValueError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
-        arrays = split_off_tests(*arrays.values(), class_names)
+        arrays = split_off_tests(*arrays.values(), class_names, source)
         source += ", a fifth of each class to test"
     return _make_dataset(name, source, arrays, class_names)
 
@@ -223,4 +235,8 @@ def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std = _PUBLISHED_STATISTICS.get(name, ((), ()))
     if len(mean) == images.shape[-1]:
         return np.array(mean, np.float32), np.array(std, np.float32)
-    return channel_statistics(images)
+    # What is empty or infinite is left to the checks of Dataset.
+    if 0 in images.shape:
+        return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
+    with np.errstate(all="ignore"):
+        return channel_statistics(images)

@@ -24,6 +24,13 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
       ValueError: a split would have fewer images than classes.
     """
     labels = dataset.train_labels
+    counts = np.bincount(labels)
+    if counts.min() < 2:
+        few = int(counts.argmin())
+        raise ValueError(
+            "config.dataset.validation must be None where a class has a single "
+            f"training image, as {dataset.class_names[few]} has, got {num}."
+        )
     if not dataset.num_classes <= num <= len(labels) - dataset.num_classes:
         raise ValueError(
             f"config.dataset.validation must be from {dataset.num_classes} to "
@@ -42,7 +49,7 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
 
 
 def split_off_tests(
-    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+    images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], source: str
 ) -> dict[str, np.ndarray]:
     """Divides images that have no test split: a fifth of every class, always the same.
 
@@ -50,6 +57,7 @@ def split_off_tests(
       images: `[n, H, W, D]`.
       labels: `[n]`.
       class_names: the C names.
+      source: of the images, for errors.
 
     Returns:
       `train_images`, `train_labels`, `test_images`, `test_labels`.
@@ -61,8 +69,8 @@ def split_off_tests(
     if counts.min() < 2:
         few = int(counts.argmin())
         raise ValueError(
-            f"class {class_names[few]} has {counts[few]} image(s), must have at least "
-            "2, one of which is tested with; or give a test split."
+            f"{source}: class {class_names[few]} has {counts[few]} image(s), must have "
+            "at least 2, one of which is tested with; or give a test split."
         )
     kept, held = _divide(
         labels, max(len(class_names), round(_TEST_SHARE * len(labels)))

@@ -1,12 +1,16 @@
-"""Line charts as SVG, for pages that style them."""
+"""Line charts as SVG.
+
+The page has the styles: `--accent`, the colour of a single line, `--lightness`, that of
+the colours of several, and the classes `grid`, `band` and `legend`.
+"""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 10, 48
 # Points of a line; more are averaged in groups.
 _POINTS = 400
 
@@ -24,8 +28,9 @@ def line_chart(
       x_label: of the horizontal axis.
       spread: of a single line, the lower and upper end at each of its points.
     """
-    thin = {name: _thin(*map(np.asarray, line)) for name, line in lines.items()}
-    ys = [y for _, y in thin.values()] + [np.asarray(end) for end in spread or ()]
+    thin = {name: (_thin(x), _thin(y)) for name, (x, y) in lines.items()}
+    spread = spread and tuple(map(_thin, spread))
+    ys = [y for _, y in thin.values()] + list(spread or ())
     x_ticks = _ticks([x for x, _ in thin.values()], is_whole=True)
     y_ticks = _ticks(ys)
     x_at = _scale(x_ticks, _LEFT, _WIDTH - _RIGHT)
@@ -37,8 +42,8 @@ def line_chart(
         *_axes(x_ticks, y_ticks, x_at, y_at, x_label),
     ]
     if spread:
-        (x, _), *_ = thin.values()
-        low, high = map(np.asarray, spread)
+        ((x, _),) = thin.values()
+        low, high = spread
         points = _points(np.r_[x, x[::-1]], np.r_[high, low[::-1]], x_at, y_at)
         parts.append(f'<polygon class="band" points="{points}" fill="{colours[0]}"/>')
     for (x, y), colour in zip(thin.values(), colours, strict=True):
@@ -68,13 +73,13 @@ def _axes(x_ticks, y_ticks, x_at, y_at, x_label: str) -> list[str]:
         y = f"{y_at(tick):.1f}"
         parts += [
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>',
-            f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="4">{tick:g}</text>',
+            f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="5">{tick:g}</text>',
         ]
     for tick in x_ticks:
         x = f"{x_at(tick):.1f}"
         parts += [
             f'<line class="grid" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>',
-            f'<text x="{x}" y="{bottom + 17}" text-anchor="middle">{tick:g}</text>',
+            f'<text x="{x}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>',
         ]
     middle = (_LEFT + right) / 2
     parts.append(
@@ -94,11 +99,11 @@ def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
         low, high = low - pad, high + pad
     locator = MaxNLocator(5, integer=is_whole, min_n_ticks=2)
     ticks = locator.tick_values(low, high)
-    # Two decimals more than the steps need: 0.30000000000000004 is 0.3.
-    return np.round(ticks, 12)
+    # What should be zero may be 1e-17.
+    return np.where(np.abs(ticks) < 1e-9 * (high - low), 0, ticks)
 
 
-def _scale(ticks: np.ndarray, begin: float, end: float):
+def _scale(ticks: np.ndarray, begin: float, end: float) -> Callable[[float], float]:
     """Returns what maps the range of the ticks to that of the picture."""
     low, high = float(ticks[0]), float(ticks[-1])
     return lambda value: begin + (value - low) / (high - low) * (end - begin)
@@ -108,16 +113,17 @@ def _points(x: np.ndarray, y: np.ndarray, x_at, y_at) -> str:
     return " ".join(f"{x_at(a):.1f},{y_at(b):.1f}" for a, b in zip(x, y, strict=True))
 
 
-def _thin(x: np.ndarray, y: np.ndarray) -> Line:
-    """Returns the means of groups of points where there are too many."""
-    size = -(-len(x) // _POINTS)
-    starts = np.arange(0, len(x), size)
-    counts = np.diff(np.r_[starts, len(x)])
-    return np.add.reduceat(x, starts) / counts, np.add.reduceat(y, starts) / counts
+def _thin(values: Sequence[float]) -> np.ndarray:
+    """Returns the means of groups of values where there are too many."""
+    values = np.asarray(values, float)
+    starts = np.arange(0, len(values), -(-len(values) // _POINTS))
+    counts = np.diff(np.r_[starts, len(values)])
+    return np.add.reduceat(values, starts) / counts
 
 
 def _colours(num: int) -> list[str]:
-    """Returns colours that are told apart, on a light ground and on a dark one."""
+    """Returns colours that are told apart; how light they are is the page's to say."""
     if num == 1:
         return ["var(--accent)"]
-    return [f"hsl({round(210 + 360 * i / num) % 360} 65% 50%)" for i in range(num)]
+    hues = [round(210 + 360 * i / num) % 360 for i in range(num)]
+    return [f"hsl({hue} 65% var(--lightness))" for hue in hues]

@@ -1,0 +1,27 @@
+"""Makes the report of a run again.
+
+python -m dc_jax.report --workdir=runs/digits
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from dc_jax import report
+from dc_jax.command_line import one_line
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m dc_jax.report", description="Makes the report of a run."
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    folder = Path(parser.parse_args().workdir)
+    try:
+        print(report.write(folder))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {one_line(error)}")
+
+
+if __name__ == "__main__":
+    main()
