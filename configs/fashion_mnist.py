@@ -14,7 +14,7 @@ of the time: --config.num_experiments=1.
 
 from ml_collections import ConfigDict
 
-from configs import base
+from dc_jax.configs import base
 
 
 def get_config() -> ConfigDict:

@@ -6,10 +6,20 @@ __version__ = "0.1.0"
 # `import dc_jax` and `python -m dc_jax.main --help` do not wait for JAX.
 _EXPORTS = {
     "SyntheticSet": "dc_jax.base",
+    "condense": "dc_jax.api",
+    "evaluate": "dc_jax.api",
     "load_synthetic_set": "dc_jax.formats",
+    "select": "dc_jax.api",
 }
 
-__all__ = ["SyntheticSet", "__version__", "load_synthetic_set"]
+__all__ = [
+    "SyntheticSet",
+    "__version__",
+    "condense",
+    "evaluate",
+    "load_synthetic_set",
+    "select",
+]
 
 
 def __getattr__(name: str):

@@ -213,7 +213,7 @@ def make_recipe(
     ipc: int | Sequence[int],
     protocol: Mapping,
     in_words: str,
-    accuracies: Iterable[float],
+    accuracies: Iterable[float] = (),
 ) -> str:
     """Returns what a set says of its use, `SyntheticSet.recipe`.
 
@@ -223,7 +223,8 @@ def make_recipe(
       ipc: images a class, or of each.
       protocol: how networks were trained on it.
       in_words: the same as a sentence.
-      accuracies: of these networks on the test split, fractions.
+      accuracies: of these networks on the test split, fractions; none where they
+        were not measured.
     """
     accuracies = list(accuracies)
     recipe = {
@@ -232,10 +233,13 @@ def make_recipe(
         "ipc": ipc,
         "training": dict(protocol),
         "training_in_words": in_words,
-        "accuracy_mean": float(np.mean(accuracies)),
-        "accuracy_std": float(np.std(accuracies)),
-        "num_evaluations": len(accuracies),
     }
+    if accuracies:
+        recipe |= {
+            "accuracy_mean": float(np.mean(accuracies)),
+            "accuracy_std": float(np.std(accuracies)),
+            "num_evaluations": len(accuracies),
+        }
     return json.dumps(_to_plain(recipe, "recipe"), ensure_ascii=False)
 
 

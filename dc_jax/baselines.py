@@ -16,10 +16,10 @@ from dc_jax import coresets
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data import Dataset, normalise
-from dc_jax.evaluate import Protocol, make_protocol
 from dc_jax.evaluator import make_set
 from dc_jax.parallel import Layout
 from dc_jax.progress import signals_kill
+from dc_jax.protocol import Protocol, make_protocol
 from dc_jax.whole_set import WholeState
 from dc_jax.whole_trainer import WholeTrainer
 

@@ -1,7 +1,9 @@
 """What the commands share: flags of a config, and errors of one line."""
 
 import ast
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from absl import app, flags
@@ -26,6 +28,8 @@ class _NumbersParser(flags.ArgumentParser):
 # is a mistake of the program.
 ERRORS = (ValueError, OSError, FloatingPointError)
 
+_CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
+
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line, and returns what is left of it."""
@@ -33,7 +37,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     # The type of the only field that may hold values of two types.
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([find_config(argument) for argument in argv])
     except (AttributeError, LookupError, TypeError) as error:
         text = _naming_fields(one_line(error), argv)
         sys.exit(f"error: no such field of the config: {text}")
@@ -42,7 +46,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         # Where the config's file raises an error, its traceback is in the message.
         if "Traceback (most recent call last)" in text:
             text = text.splitlines()[-1]
-        sys.exit(f"error: {one_line(ValueError(text))}")
+        sys.exit(f"error: {_naming_fields(one_line(ValueError(text)), argv)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
     # The config's file is a program, which may raise anything.
@@ -65,6 +69,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     texts = ("RESOURCE_EXHAUSTED", "Out of memory")
     is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
     return is_of_jax or isinstance(error, MemoryError)
+
+
+def find_config(argument: str) -> str:
+    """Returns an argument, perhaps with another path.
+
+    A file of `configs/` that the current folder has not is the one that was installed.
+    """
+    match = _CONFIG_FILE.fullmatch(argument)
+    if match is None or Path(match[2]).exists():
+        return argument
+    installed = Path(__file__).parent / match[2]
+    return f"{match[1] or ''}{installed}{match[3]}" if installed.exists() else argument
 
 
 def one_line(error: BaseException) -> str:

@@ -11,7 +11,6 @@ from absl import logging
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
-from dc_jax.evaluate import Protocol, accuracies, make_protocol
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import (
@@ -19,6 +18,7 @@ from dc_jax.programs import (
     compile_own_evaluation,
     experiment_keys,
 )
+from dc_jax.protocol import Protocol, accuracies, make_protocol
 
 # Makes another key of that of the common protocol.
 _OWN = 1

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax import hosts
-from dc_jax.base import LAYER, CondenseState, Method
+from dc_jax.base import LAYER, CondenseState, Method, SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, Dataset, make_store
@@ -55,10 +55,14 @@ class Loop:
             seconds=before,
             tensorboard=self.config.tensorboard,
         )
+
+        def first_set() -> SyntheticSet:
+            return make_sets(self.config, state, self.dataset)[0]
+
         iterations = range(first, self.config.iterations)
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
             if first == 0:
-                metrics.images(0, state.images, self.dataset)
+                metrics.images(0, first_set)
             for iteration, store in zip(iterations, stores, strict=False):
                 if self._is_evaluated(iteration):
                     self._save_and_wait(iteration, state, clock)
@@ -72,7 +76,7 @@ class Loop:
                     self._save_and_wait(iteration, good, clock)
                     raise FloatingPointError(self._not_finite(iteration))
                 metrics.loss(iteration + 1, np.asarray(out["loss"]), _layers(out))
-                metrics.images(iteration + 1, state.images, self.dataset)
+                metrics.images(iteration + 1, first_set)
                 if clock.since_save() >= 60 * self.config.checkpoint_minutes:
                     self._save(iteration + 1, state, clock)
         if first < self.config.iterations:

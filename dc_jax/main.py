@@ -1,14 +1,27 @@
-"""Condenses a dataset, or evaluates a condensed one.
+"""Condenses an image dataset to a few images a class, or evaluates such a set.
 
+Condense. The 8x8 digits come with scikit-learn and take a minute:
   python -m dc_jax.main --config=configs/digits.py --workdir=runs/digits
-  python -m dc_jax.main --config=configs/svhn.py --workdir=runs/svhn --config.ipc=10
-  python -m dc_jax.main --config=configs/digits.py --mode=evaluate \
-      --set=runs/digits/synthetic_set.npz
 
-The same command again continues a run that was stopped. `configs/base.py` explains
-every `--config.FIELD`. In the workdir: synthetic_set.npz and images.png (the condensed
-images), card.json (what they are), result.json (accuracy), metrics.jsonl, checkpoints,
-and report.html, which shows all of it.
+The same command again continues a run that was stopped. In the workdir:
+  synthetic_set.npz, images.png  the condensed images, as arrays and as a picture
+  result.json, report.html       their accuracy; all of the run as a page
+  card.json, metrics.jsonl       what they are; the loss of every iteration
+
+A config is a file of configs/ (installed as dc_jax/configs): base.py, which explains
+all fields, digits.py, mnist.py, fashion_mnist.py, svhn.py, cifar10.py, cifar100.py; or
+your own. Fields are changed as --config.FIELD=VALUE. Often these are:
+  --config.ipc=10                images a class
+  --config.method=dsa            dc, dsa, dm, dd; random, herding and other coresets
+  --config.iterations=100        more of them continue the same run
+  --config.network.name=MLP      or ConvNet, LeNet, AlexNet, VGG11, ResNet18
+  --config.seed=1                all randomness
+  --config.dataset.name=folder --config.dataset.path=photos
+                                 own pictures, a sub-folder a class
+
+Evaluate: train networks on a saved set, and test them on the config's dataset.
+  python -m dc_jax.main --config=configs/digits.py --mode=evaluate --set=runs/digits \\
+      --config.evaluation.network=LeNet
 """
 
 import logging as std_logging
@@ -24,10 +37,10 @@ from dc_jax.command_line import (
 )
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The run, a file of configs/.", lock_config=True
+    "config", None, "The run: a file, see above. Needed.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, condensed images."
+    "workdir", None, "Folder of the run. Needed but with --mode=evaluate."
 )
 _MODE = flags.DEFINE_enum(
     "mode", "condense", ["condense", "evaluate"], "Condense, or evaluate a saved set."

@@ -39,12 +39,13 @@ def load(config: Config) -> Dataset:
 def log_dataset(dataset: Dataset) -> None:
     """Logs what a dataset is."""
     height, width, channels = dataset.image_shape
+    has_tests = dataset.test_images is not dataset.train_images
     logging.info(
-        "Dataset %s from %s: %d training and %d test images of %dx%dx%d, %d classes.",
+        "Dataset %s from %s: %d training%s images of %dx%dx%d, %d classes.",
         dataset.name,
         dataset.source,
         len(dataset.train_labels),
-        len(dataset.test_labels),
+        f" and {len(dataset.test_labels)} test" if has_tests else "",
         *(height, width, channels, dataset.num_classes),
     )
 

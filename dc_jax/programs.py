@@ -17,9 +17,9 @@ from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data import ClassStore
 from dc_jax.data.store import store_specs
-from dc_jax.evaluate import Protocol, make_evaluate, make_evaluate_own
 from dc_jax.execution import Execution, compiler_options
 from dc_jax.parallel import Layout
+from dc_jax.protocol import Protocol, make_evaluate, make_evaluate_own
 from dc_jax.train import batched
 
 

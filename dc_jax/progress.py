@@ -1,6 +1,7 @@
 """What a run tells while it runs, and how it is told to stop."""
 
 import contextlib
+import contextvars
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,16 +21,18 @@ from absl import logging
 
 from dc_jax import hosts, record
 from dc_jax.artefact import write_atomically
-from dc_jax.data import Dataset
+from dc_jax.base import SyntheticSet
 from dc_jax.tensorboard import Events
 
 _NONE: Mapping[str, float] = types.MappingProxyType({})
+_is_guest = contextvars.ContextVar("is_guest", default=False)
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
     """A signal asked the run to stop, and its state is saved.
 
     Attributes:
+      number: of the signal.
       exit_code: for the shell, 128 + the signal's number.
     """
 
@@ -39,6 +42,7 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
             f"Stopped by {name}; {unit} {iteration} is saved. The same command "
             "continues from there."
         )
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -81,9 +85,19 @@ def signals_kill() -> contextlib.AbstractContextManager[None]:
     """While entered, SIGTERM and Ctrl-C end the process at once.
 
     For long work after all is saved: Python would not notice them before a compiled
-    program ends.
+    program ends. The process of another program, see `as_guest`, is left alone.
     """
-    return _handled_by(signal.SIG_DFL)
+    return contextlib.nullcontext() if _is_guest.get() else _handled_by(signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def as_guest() -> Iterator[None]:
+    """While entered, the process is another program's, such as a notebook's."""
+    token = _is_guest.set(True)
+    try:
+        yield
+    finally:
+        _is_guest.reset(token)
 
 
 @contextlib.contextmanager
@@ -180,15 +194,11 @@ class Metrics:
         )
         self._bar.refresh()
 
-    def images(self, iteration: int, images: Any, dataset: Dataset) -> None:
-        """Keeps what the images `[E, C, I, H, W, D]` are after some iterations.
-
-        That is a snapshot of the first experiment's.
-        """
+    def images(self, iteration: int, make_set: Callable[[], SyntheticSet]) -> None:
+        """Keeps a snapshot of the set after some iterations, which alone is made."""
         if not (self._is_first and record.is_snapshot(iteration)):
             return
-        picture = record.snapshot(np.asarray(images)[0], dataset.mean, dataset.std)
-        png = record.to_png(picture)
+        png = record.to_png(record.snapshot(make_set()))
         record.save_snapshot(self._folder, iteration, png)
         if self._events:
             self._events.picture(iteration, png)

@@ -57,24 +57,16 @@ def is_snapshot(iteration: int) -> bool:
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
-def snapshot(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Returns normalised images, or some of them, as one picture: a row a class.
+def snapshot(synthetic: SyntheticSet) -> np.ndarray:
+    """Returns the images of a set, or some of them, as one picture: a row a class.
 
-    One image a class is `ROW` in a row.
-
-    Args:
-      images: `[C, I, H, W, D]`.
-      mean: `[D]`, see `SyntheticSet`.
-      std: `[D]`.
-
-    Returns:
-      See `mosaic`.
+    One image a class is `ROW` in a row. Blank slots are black. See `mosaic`.
     """
-    images = shown(images, SNAPSHOT)
-    if images.shape[1] == 1:
-        images = images.swapaxes(0, 1)
-    pixels = to_pixels(images, mean, std)
-    pixels[~images.any(axis=(2, 3, 4))] = 0  # Blank slots, see `SyntheticSet`.
+    images = shown(np.asarray(synthetic.images), SNAPSHOT)
+    pixels = to_pixels(images, synthetic.mean, synthetic.std)
+    pixels[synthetic.labels[: len(pixels), : pixels.shape[1]] < 0] = 0
+    if pixels.shape[1] == 1:
+        pixels = pixels.swapaxes(0, 1)
     return mosaic(pixels, ROW if len(pixels) == 1 else None)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from dc_jax.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset
-from dc_jax.evaluate import accuracies
 from dc_jax.evaluator import (
     Evaluator,
     count_sets,
@@ -37,6 +37,7 @@ from dc_jax.parts import (
     make_parts,
 )
 from dc_jax.progress import signals_kill
+from dc_jax.protocol import Protocol, accuracies
 
 
 def condense(
@@ -65,14 +66,12 @@ def condense(
         dataset = _prepare(config, dataset)
         layout = make_layout(config, dataset.num_classes)
         evaluator = make_evaluator(config, dataset, layout)
-        if config.method in BASELINES:
+        if config.method == "whole":
             check_baseline(config, dataset, layout)
-            run = functools.partial(_run_baseline, config, folder, layout, evaluator)
+            run = functools.partial(_run_whole, config, folder, layout, evaluator)
         else:
-            network, execution = make_parts(config, dataset, "network", layout)
-            method = make_method(config, network, execution)
-            log_choices(config, dataset, execution)
-            run = functools.partial(_run, config, folder, method, execution, evaluator)
+            make = _maker(config, folder, layout, evaluator)
+            run = functools.partial(_run, config, folder, evaluator, make)
         with workdir.entered(config, folder):
             result = run()
     else:
@@ -80,6 +79,48 @@ def condense(
         hosts.on_first(report.write_if_missing, folder)
     workdir.log_result(result)
     return result
+
+
+def make_first_set(
+    config: Config, folder: str, dataset: Dataset
+) -> tuple[SyntheticSet, Protocol]:
+    """Makes the first set of a run and does not evaluate it.
+
+    Args:
+      config: the run; its method is not `whole`.
+      folder: for checkpoints and metrics, as in `condense`.
+      dataset: whose training split is condensed.
+
+    Returns:
+      The set, and how networks are to be trained on it.
+
+    Raises:
+      ValueError, FloatingPointError, Stopped: as `condense`.
+    """
+    folder = Path(folder)
+    dataset = _prepare(config, dataset)
+    layout = make_layout(config, dataset.num_classes)
+    evaluator = make_evaluator(config, dataset, layout)
+    make = _maker(config, folder, layout, evaluator)
+    with workdir.entered(config, folder):
+        sets, _ = make()
+    return sets[0], evaluator.protocol
+
+
+def _maker(
+    config: Config, folder: Path, layout: Layout, evaluator: Evaluator
+) -> Callable[[], tuple[list[SyntheticSet], float]]:
+    """Checks a run; returns what makes its sets, and tells the seconds it took."""
+    dataset = evaluator.dataset
+    if config.method in BASELINES:
+        check_baseline(config, dataset, layout)
+        return functools.partial(choose_sets, config, folder, dataset, layout)
+    network, execution = make_parts(config, dataset, "network", layout)
+    method = make_method(config, network, execution)
+    log_choices(config, dataset, execution)
+    return functools.partial(
+        _condense_sets, config, folder, method, execution, evaluator
+    )
 
 
 def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
@@ -94,14 +135,14 @@ def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
     return dataset
 
 
-def _run(
+def _condense_sets(
     config: Config,
     folder: Path,
     method: Method,
     execution: Execution,
     evaluator: Evaluator,
-) -> dict[str, Any]:
-    """Condenses, evaluates and saves; returns the result."""
+) -> tuple[list[SyntheticSet], float]:
+    """Returns the sets of all experiments, and the seconds it took."""
     dataset = evaluator.dataset
     checkpointer = Checkpointer(folder / "checkpoints")
     try:
@@ -109,26 +150,30 @@ def _run(
         state, seconds = loop.run(method, execution, evaluator)
     finally:
         checkpointer.close()
-
-    return _finish(
-        *(config, folder, evaluator, make_sets(config, state, dataset), seconds),
-        iterations=config.iterations,
-    )
+    return make_sets(config, state, dataset), seconds
 
 
-def _run_baseline(
+def _run(
+    config: Config,
+    folder: Path,
+    evaluator: Evaluator,
+    make: Callable[[], tuple[list[SyntheticSet], float]],
+) -> dict[str, Any]:
+    """Makes sets, evaluates and saves them; returns the result."""
+    sets, seconds = make()
+    facts = {} if config.method in BASELINES else {"iterations": config.iterations}
+    return _finish(config, folder, evaluator, sets, seconds, **facts)
+
+
+def _run_whole(
     config: Config, folder: Path, layout: Layout, evaluator: Evaluator
 ) -> dict[str, Any]:
-    """Chooses, evaluates and saves coresets, or does without; returns the result."""
-    dataset = evaluator.dataset
-    if config.method == "whole":
-        of_whole, facts = whole_accuracies(
-            config, folder, dataset, layout, evaluator.protocol
-        )
-        result = workdir.summarise(of_whole)
-        return _save(config, folder, evaluator, [], result, **facts)
-    sets, seconds = choose_sets(config, folder, dataset, layout)
-    return _finish(config, folder, evaluator, sets, seconds)
+    """Trains on everything and saves the result, which it returns."""
+    of_whole, facts = whole_accuracies(
+        config, folder, evaluator.dataset, layout, evaluator.protocol
+    )
+    result = workdir.summarise(of_whole)
+    return _save(config, folder, evaluator, [], result, **facts)
 
 
 def _finish(

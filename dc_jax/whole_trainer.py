@@ -22,11 +22,11 @@ from dc_jax import hosts, workdir
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
-from dc_jax.evaluate import Protocol, phases
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import compile_everywhere
 from dc_jax.progress import Stopped, StopSignals, progress_bar
+from dc_jax.protocol import Protocol, phases
 from dc_jax.train import accuracy, init_state
 from dc_jax.whole_set import WholeState, init_whole, read_images, train_whole
 

@@ -17,7 +17,7 @@ from dc_jax import artefact, hosts
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset
-from dc_jax.evaluate import Protocol
+from dc_jax.protocol import Protocol
 from dc_jax.text import is_unicode
 
 # A stopped run may be continued with other values of these: they do not change the

@@ -10,11 +10,11 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data import Dataset, normalise
-from dc_jax.evaluate import sgd
 from dc_jax.parallel import make_layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import compile_everywhere
 from dc_jax.progress import Stopped, StopSignals, progress_bar
+from dc_jax.protocol import sgd
 from dc_jax.train import Recipe, accuracy, init_state
 from experiments.continual_config import ContinualConfig
 from experiments.incremental import (

@@ -151,6 +151,7 @@ def _parse(*arguments):
 @example([("dataset.name[0]", "x")])
 @example([("ipc", "a\nb")])
 @example([("items", "3")])
+@example([("augmentation ", "crop")])
 def test_overrides(pairs):
     names = [name.partition("=")[0] for name, _ in pairs]
     try:

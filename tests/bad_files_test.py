@@ -14,7 +14,6 @@ import bad_input
 import numpy as np
 import pytest
 import run_helpers
-from bad_data_test import Touch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -22,9 +21,9 @@ from dc_jax import artefact, authors_set, formats, record, report, workdir
 from dc_jax.base import SyntheticSet
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluate import make_protocol
 from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics
+from dc_jax.protocol import make_protocol
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -135,9 +134,12 @@ def test_safetensors_of_any_header(entries, texts, more, other):
 
 def test_a_set_that_would_run_code(tmp_path):
     arrays = artefact.to_arrays(SET)
+    arrays["pixels"] = np.zeros(SET.images.shape, np.uint8)
     for name in arrays:
         path = tmp_path / f"{name}.npz"
-        np.savez(path, **arrays | {name: np.array([Touch(tmp_path / "ran")])})
+        np.savez(path, **{k: v for k, v in arrays.items() if k != name})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(f"{name}.npy", bad_input.npy_of_code(tmp_path / "ran"))
         assert _load(path) is None
     assert not (tmp_path / "ran").exists()
 
@@ -205,8 +207,9 @@ def finished(tmp_path_factory):
         sets=[synthetic],
         result=RESULT | {"protocol": dataclasses.asdict(protocol), "seconds": 3.0},
     )
+    png = record.to_png(record.snapshot(synthetic))
     for iteration in (0, 1):
-        record.save_snapshot(folder, iteration, images, dataset)
+        record.save_snapshot(folder, iteration, png)
     record.save_confusion(folder, np.eye(10, dtype=int))
     record.save_neighbours(folder, synthetic, dataset)
     text = "".join(json.dumps(line) + "\n" for line in LINES)
@@ -257,6 +260,16 @@ def _go_on(folder):
     metrics = Metrics(folder, first=1, total=4)
     with metrics:
         metrics.loss(2, np.ones(1))
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, {"accuracy_mean": "x"}])
+@pytest.mark.parametrize("name", ["accuracy", "files", "dataset", "config"])
+def test_a_damaged_card(finished, tmp_path, name, value):
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps(card | {name: value}))
+    bad_input.ends_well(lambda: _resume(folder), "card.json", folder=folder)
+    bad_input.ends_well(lambda: report.write(folder), "card.json", folder=folder)
 
 
 @bad_input.cases(120)

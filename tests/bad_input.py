@@ -1,6 +1,8 @@
 """What the tests of bad input share: how a command may end, and damage to bytes."""
 
 import os
+import pickle
+import struct
 import time
 import warnings
 from collections.abc import Callable
@@ -69,6 +71,31 @@ def _listing(folder: Path | None) -> dict[str, bytes]:
         for path in paths
         if path.name != ".lock"
     }
+
+
+def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
+    """The file of an array, with any header."""
+    text = header.encode("latin1", "replace") + b"\n"
+    length = struct.pack("<H" if version == 1 else "<I", len(text))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + text + data
+
+
+class _Touch:
+    """Pickled, a command that makes a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def npy_of_code(path: Path) -> bytes:
+    """An array of objects as long as it says; what makes one of them makes a file."""
+    data = pickle.dumps(_Touch(path))
+    data += bytes(-len(data) % 8)
+    header = {"descr": "|O", "fortran_order": False, "shape": (len(data) // 8,)}
+    return npy(repr(header), data)
 
 
 @st.composite

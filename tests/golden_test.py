@@ -24,12 +24,13 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax import evaluate, matching, networks, siamese, train
+from dc_jax import matching, networks, siamese, train
 from dc_jax.base import CondenseState
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import ClassStore
 from dc_jax.execution import Execution
 from dc_jax.methods import distribution_matching, gradient_matching
+from dc_jax.protocol import Protocol, phases
 
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
@@ -451,7 +452,7 @@ def test_evaluation_training(request, dtype):
             )
         )
         labels = jnp.repeat(jnp.arange(10), 2)
-        protocol = evaluate.Protocol(
+        protocol = Protocol(
             network=hyper["model"],
             epochs=hyper["epochs"],
             augmentation="none",
@@ -461,7 +462,7 @@ def test_evaluation_training(request, dtype):
             batch_size=hyper["batch_train"],
         )
         orders, losses = list(golden["perms"]), []
-        for recipe, epochs in evaluate.phases(protocol, module, Execution("map", 3)):
+        for recipe, epochs in phases(protocol, module, Execution("map", 3)):
             network = train.init_state(recipe, variables)
             step = jax.jit(functools.partial(_loss_and_step, recipe))
             for order in (orders.pop(0) for _ in range(epochs)):

@@ -14,12 +14,12 @@ from toy import random_dataset
 from dc_jax import parallel
 from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store
-from dc_jax.evaluate import Protocol, make_evaluate
 from dc_jax.execution import Execution
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.parallel import ONE_DEVICE, WHOLE, make_layout
 from dc_jax.programs import compile_method
+from dc_jax.protocol import Protocol, make_evaluate
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 CLASSES, SHAPE, NETWORK = 3, (4, 4, 1), "ConvNetD1W8"

@@ -11,6 +11,7 @@ import pytest
 import toy
 
 from dc_jax import hosts, record
+from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
 
 
@@ -55,23 +56,21 @@ def test_a_line_has_the_layers_where_there_are_any(tmp_path):
 
 def test_snapshots_of_the_first_experiment_are_kept_until_they_are_redone(tmp_path):
     dataset = toy.random_dataset((2, 2), (8, 8, 1))
-    images = np.random.default_rng(0).normal(size=(2, 2, 1, 8, 8, 1))
+    synthetic = make_set(np.random.default_rng(0).normal(size=(2, 1, 8, 8, 1)), dataset)
     with Metrics(tmp_path, first=0, total=9) as metrics:
         for iteration in range(7):
-            metrics.images(iteration, images, dataset)
+            metrics.images(iteration, lambda: synthetic)
     kept = record.read_snapshots(tmp_path)
     assert list(kept) == [0, 1, 2, 5]
-    picture = record.snapshot(images[0], dataset.mean, dataset.std)
-    assert kept[5] == record.to_png(picture)
+    assert kept[5] == record.to_png(record.snapshot(synthetic))
     _write(tmp_path, 3, first=2)
     assert list(record.read_snapshots(tmp_path)) == [0, 1, 2]
 
 
 def test_other_processes_than_the_first_keep_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(hosts, "is_first", lambda: False)
-    dataset = toy.random_dataset((2, 2), (8, 8, 1))
     with Metrics(tmp_path, first=0, total=9, tensorboard=True) as metrics:
-        metrics.images(0, np.zeros((1, 2, 1, 8, 8, 1)), dataset)
+        metrics.images(0, lambda: pytest.fail("not wanted"))
         metrics.loss(1, np.array([1.0]))
         metrics.accuracy(1, np.array([[1.0]]))
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,7 @@ import toy
 from PIL import Image
 
 from dc_jax import record
-from dc_jax.base import SyntheticSet
+from dc_jax.base import SyntheticSet, make_labels
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
@@ -29,13 +29,24 @@ def _normalised(pixels):
     return ((pixels / np.float32(255)) - MEAN) / STD
 
 
+def _make_set(pixels):
+    num_classes, ipc = pixels.shape[:2]
+    return SyntheticSet(
+        images=_normalised(pixels),
+        labels=make_labels((ipc,) * num_classes),
+        mean=MEAN,
+        std=STD,
+        class_names=tuple(map(str, range(num_classes))),
+    )
+
+
 def test_snapshots_are_of_round_numbers():
     kept = [i for i in range(2001) if record.is_snapshot(i)]
     assert kept == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 
 
 def test_a_class_is_a_row_of_a_snapshot():
-    picture = record.snapshot(_normalised(_numbered(2, 3, size=2)), MEAN, STD)
+    picture = record.snapshot(_make_set(_numbered(2, 3, size=2)))
     first, second = [1, 1, 0, 2, 2, 0, 3, 3], [4, 4, 0, 5, 5, 0, 6, 6]
     rows = np.array([first, first, 8 * [0], second, second])
     np.testing.assert_array_equal(picture[..., 0], rows)
@@ -43,7 +54,7 @@ def test_a_class_is_a_row_of_a_snapshot():
 
 
 def test_ten_classes_of_one_image_are_a_row_of_a_snapshot():
-    picture = record.snapshot(_normalised(_numbered(12, 1)), MEAN, STD)
+    picture = record.snapshot(_make_set(_numbered(12, 1)))
     rows = [range(1, 11), [11, 12] + 8 * [0]]
     np.testing.assert_array_equal(picture[::2, ::2, 0], rows)
 

@@ -15,9 +15,9 @@ import toy
 from absl import logging
 
 from dc_jax import artefact, record, report, runner, workdir
-from dc_jax.evaluate import Protocol
 from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics
+from dc_jax.protocol import Protocol
 from dc_jax.published import TABLE1
 
 PROTOCOL = Protocol("ConvNet", 300, "none", 0.01, 0.9, 5e-4, 256)
@@ -84,11 +84,11 @@ def _make_run(folder, *, dataset=None, ipc=2, indices=None, num_sets=2, **change
     images = rng.normal(size=shape).astype(np.float32)
     workdir.claim(config, folder)
     with Metrics(folder, first=0, total=4, tensorboard=config.tensorboard) as metrics:
-        metrics.images(0, 0 * images, dataset)
+        metrics.images(0, lambda: make_set(0 * images[0], dataset))
         for i in range(1, 5):
             layers = {"conv/kernel": 2.0 / i, "dense/kernel": 1.0 / i}
             metrics.loss(i, np.array([3.0 / i]), layers)
-            metrics.images(i, images * i / 4, dataset)
+            metrics.images(i, lambda i=i: make_set(images[0] * i / 4, dataset))
             metrics.accuracy(i, np.array([[i / 10, i / 8]]))
     sets = [make_set(one, dataset) for one in images]
     if indices is not None:
@@ -477,7 +477,7 @@ def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):
     assert np.trace(counts) / counts.sum() == pytest.approx(result["accuracy_mean"])
     # And the last picture of the slider is that of the set.
     first = artefact.load_synthetic_set(tmp_path / "whole")
-    last = record.to_png(record.snapshot(first.images, first.mean, first.std))
+    last = record.to_png(record.snapshot(first))
     pictures = [
         a for a in _read(tmp_path / "whole").all("img") if "data-iteration" in a
     ]

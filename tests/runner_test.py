@@ -24,10 +24,10 @@ from dc_jax import loop as loops
 from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluate import make_protocol
 from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator, make_set
 from dc_jax.execution import Execution
 from dc_jax.parallel import ONE_DEVICE
+from dc_jax.protocol import make_protocol
 
 _SHAPE = (10, 1, 8, 8, 1)
 _fields = dataclasses.fields

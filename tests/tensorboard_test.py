@@ -11,6 +11,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
 from dc_jax import record, runner
+from dc_jax.evaluator import make_set
 from dc_jax.progress import Metrics
 
 DATASET = toy.random_dataset((2, 2), (8, 8, 1))
@@ -58,10 +59,10 @@ def _run(folder, *iterations, first=0, seconds=0.0):
         folder, first=first, total=9, seconds=seconds, tensorboard=True
     ) as metrics:
         if first == 0:
-            metrics.images(0, 0 * IMAGES, DATASET)
+            metrics.images(0, lambda: make_set(0 * IMAGES[0], DATASET))
         for i in iterations:
             metrics.loss(i, np.array([i, i + 1.0]), {"a": i / 2, "b": i / 4})
-            metrics.images(i, i * IMAGES, DATASET)
+            metrics.images(i, lambda i=i: make_set(i * IMAGES[0], DATASET))
             metrics.accuracy(i, np.array([[0.25, 0.5 + 0.25 * (i % 2)]]))
 
 

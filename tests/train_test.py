@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax.evaluate import accuracies
 from dc_jax.networks import make_network
+from dc_jax.protocol import accuracies
 from dc_jax.train import (
     Recipe,
     accuracy,

@@ -10,8 +10,8 @@ import run_helpers
 from dc_jax import workdir
 from dc_jax.artefact import load_synthetic_sets
 from dc_jax.data import load_dataset
-from dc_jax.evaluate import make_protocol
 from dc_jax.evaluator import make_set
+from dc_jax.protocol import make_protocol
 
 _RESULT = {
     "accuracy_mean": 0.5,

@@ -11,7 +11,7 @@ rates, temperature and number of test images are from memory, not verified.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from configs import base
+from dc_jax.configs import base
 
 
 def get_config() -> ConfigDict:

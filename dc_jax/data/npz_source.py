@@ -1,5 +1,6 @@
 """Reads a dataset from one `.npz` file."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -43,20 +44,43 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     if len(names) == 3:
         raise ValueError(f"{path} has {names[2]} alone; images and labels go together.")
     arrays = read_npz(path, names, ("class_names",), compressed=True)
-    result = {
-        ours: (_images if "images" in ours else _labels)(arrays[theirs], path, theirs)
-        for ours, theirs in zip(_NAMES, names, strict=False)
-    }
-    for images, labels in zip(names[::2], names[1::2], strict=True):
-        if len(arrays[images]) != len(arrays[labels]):
-            raise ValueError(
-                f"{path}: {labels} has {len(arrays[labels])} labels, must have "
-                f"{len(arrays[images])} as {images} has images."
-            )
-    return result, _class_names(arrays.get("class_names"), result, path)
+    pairs = zip(names[::2], names[1::2], strict=True)
+    checked = itertools.chain.from_iterable(
+        check_split(arrays[images], arrays[labels], path, (images, labels))
+        for images, labels in pairs
+    )
+    result = dict(zip(_NAMES, checked, strict=False))
+    class_names = arrays.get("class_names")
+    return result, check_class_names(class_names, result["train_labels"], path)
 
 
-def _images(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+def check_split(
+    images: np.ndarray,
+    labels: np.ndarray,
+    place: Path | str,
+    names: tuple[str, str] = ("images", "labels"),
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images and labels as `Dataset` has them.
+
+    Args:
+      images: as in a file, see `read_npz_dataset`.
+      labels: as in a file.
+      place: where they are from, for errors.
+      names: of the two, for errors.
+
+    Raises:
+      ValueError: an array is of another kind, or they are not as many.
+    """
+    result = _images(images, place, names[0]), _labels(labels, place, names[1])
+    if len(images) != len(labels):
+        raise ValueError(
+            f"{place}: {names[1]} has {len(labels)} labels, must have {len(images)} as "
+            f"{names[0]} has images."
+        )
+    return result
+
+
+def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.ndim != 4 or 0 in array.shape:
@@ -74,7 +98,7 @@ def _images(array: np.ndarray, path: Path, name: str) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def _labels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+def _labels(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -89,11 +113,20 @@ def _labels(array: np.ndarray, path: Path, name: str) -> np.ndarray:
     return array.astype(np.int32)
 
 
-def _class_names(
-    names: np.ndarray | None, arrays: dict[str, np.ndarray], path: Path
+def check_class_names(
+    names: np.ndarray | None, labels: np.ndarray, path: Path | str
 ) -> tuple[str, ...]:
+    """Returns the names of the classes, by default the labels as text.
+
+    Args:
+      names: `[C]`, or None.
+      labels: checked. Shape `[n]`.
+      path: where they are from, for errors.
+
+    Raises:
+      ValueError: they are no strings, or too few.
+    """
     # An empty array is left to the checks of Dataset.
-    labels = arrays["train_labels"]
     num_classes = int(labels.max(initial=0)) + 1
     if num_classes > max(len(labels), 1):
         raise ValueError(

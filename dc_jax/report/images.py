@@ -34,7 +34,8 @@ def of_sets(run: Files) -> str:
 
 
 def _of_set(synthetic: SyntheticSet) -> str:
-    pixels = _shown_pixels(synthetic)
+    pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
+    is_shown = is_image[: len(pixels), : pixels.shape[1]]
     ipc = synthetic.labels.shape[1]
     is_image = np.asarray(synthetic.labels) >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
@@ -77,7 +78,7 @@ def evolution(run: Files) -> str:
     frames = dict(run.snapshots)
     if run.sets and "iterations" in run.accuracy:
         first = run.sets[0]
-        picture = record.snapshot(np.asarray(first.images), first.mean, first.std)
+        picture = record.snapshot(first)
         frames[run.accuracy["iterations"]] = record.to_png(picture)
     if len(frames) < 2:
         return ""

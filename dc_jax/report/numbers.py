@@ -35,8 +35,8 @@ def title(run: Files) -> str:
     dataset, method = config["dataset"]["name"], config["method"]
     if method == "whole":
         return f"{dataset}, all training images"
-    ipc = describe_ipc(config["ipc"])
-    return f"{dataset}, {ipc} image{'' if ipc == '1' else 's'} a class"
+    images = "image" if config["ipc"] == 1 else "images"
+    return f"{dataset}, {describe_ipc(config['ipc'])} {images} a class"
 
 
 def head(run: Files) -> str:

@@ -1,0 +1,326 @@
+"""Condensing, choosing, evaluating from Python, on arrays.
+
+What the commands do for datasets by name, in a process that is the caller's: a notebook
+or a program. The devices are those that its JAX has, the messages are absl's, signals
+are handled as before once a call is over, and no file is left behind unless a folder is
+given. Not for use inside `jax.jit`: a call compiles programs of its own.
+"""
+
+import contextlib
+import difflib
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from numpy.typing import ArrayLike
+
+from dc_jax import artefact, runner
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.coresets import SELECTIONS
+from dc_jax.data import Dataset
+from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.npz_source import check_class_names, check_split
+from dc_jax.evaluator import count_sets, make_evaluator
+from dc_jax.methods import METHODS
+from dc_jax.parallel import make_layout
+from dc_jax.parts import check_fit, check_names
+from dc_jax.progress import Stopped, as_guest
+from dc_jax.protocol import accuracies
+
+_NAME = "arrays"
+# Fields of the config that would have no effect here, or another than they say.
+_NOT_HERE = ("eval_every", "num_experiments", "num_evaluations")
+
+
+def condense(
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    ipc: int | Sequence[int] = 10,
+    method: str = "dc",
+    network: str = "ConvNet",
+    iterations: int | None = None,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    workdir: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SyntheticSet:
+    """Condenses labelled images to a few synthetic ones a class.
+
+    All of them are trained on: keep the images that you will test with out.
+
+    Args:
+      images: `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1].
+      labels: `[n]` integers from 0 to C - 1.
+      ipc: synthetic images a class, or a number for each class.
+      method: `dc`, `dsa`, `dm`, `dd`, or one that was added to `methods.METHODS`.
+      network: whose gradients or features are matched, by its name in
+        `configs/base.py`.
+      iterations: of the method; None for its default.
+      seed: of all randomness; another one gives another set.
+      class_names: the C names; None for "0", "1" and so on.
+      workdir: a folder for checkpoints, metrics and in the end the set. The same call
+        again continues a run that was stopped. None: nothing is left behind.
+      overrides: other fields of `configs/base.py` by their dotted names, as in
+        `{"batch_real": 128, "evaluation.epochs": 100}`.
+
+    Returns:
+      The set, as NumPy arrays. Its `recipe` has the training that `evaluate` uses.
+
+    Raises:
+      ValueError: an argument is not as above, or `workdir` holds another run.
+      FloatingPointError: the loss or the images stopped being finite.
+      RuntimeError: it was called inside a JAX transformation.
+    """
+    if method not in METHODS:
+        other = "; see select" if method in SELECTIONS else ""
+        raise ValueError(
+            f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
+        )
+    fields = {
+        "ipc": ipc,
+        "method": method,
+        "network.name": network,
+        "iterations": iterations,
+        "seed": seed,
+    }
+    config = _make_config(fields, overrides)
+    return _make_set(config, _dataset(images, labels, class_names), workdir)
+
+
+def select(
+    images: ArrayLike,
+    labels: ArrayLike,
+    *,
+    ipc: int | Sequence[int] = 10,
+    method: str = "herding",
+    network: str = "ConvNet",
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    workdir: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> SyntheticSet:
+    """Chooses real images of each class, the baselines of condensation.
+
+    Args:
+      images: as for `condense`.
+      labels: as for `condense`.
+      ipc: images a class, or a number for each class.
+      method: `random`, `herding`, `k_center`, `forgetting`, `k_means`, `sensitivity` or
+        `gradient_diversity`. All but `random` first train a network on all images, for
+        the epochs of `overrides={"coreset.epochs": 20}`.
+      network: that is trained.
+      seed: of all randomness.
+      class_names: as for `condense`.
+      workdir: a folder for the trained network and in the end the set. None: nothing
+        is left behind.
+      overrides: as for `condense`.
+
+    Returns:
+      The set, as NumPy arrays; `indices`, `[C, I]`, are its places in `images`.
+
+    Raises:
+      ValueError: an argument is not as above, or a class has fewer than `ipc` images.
+      FloatingPointError: the network stopped being finite.
+      RuntimeError: it was called inside a JAX transformation.
+    """
+    if method not in SELECTIONS:
+        other = "; see condense" if method in METHODS else ""
+        raise ValueError(
+            f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
+        )
+    fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
+    config = _make_config(fields, overrides)
+    return _make_set(config, _dataset(images, labels, class_names), workdir)
+
+
+def evaluate(
+    synthetic_set: SyntheticSet,
+    test_images: ArrayLike,
+    test_labels: ArrayLike,
+    *,
+    network: str | None = None,
+    num_networks: int = 5,
+    epochs: int | None = None,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+) -> np.ndarray:
+    """Trains networks from scratch on a set, and tests them on real images.
+
+    They are trained as the set's recipe says, or by the defaults of `configs/base.py`
+    where it has none, but for what is given here.
+
+    Args:
+      synthetic_set: of `condense`, `select` or `load_synthetic_set`.
+      test_images: as the images for `condense`; not normalised.
+      test_labels: in the order of the set's classes.
+      network: another than the recipe's.
+      num_networks: how many.
+      epochs: others than the recipe's; one more is run, as the authors' code does.
+      seed: of all randomness.
+      overrides: as for `condense`.
+
+    Returns:
+      The test accuracy of each network, a fraction. Shape `[num_networks]`.
+
+    Raises:
+      ValueError: an argument is not as above, or images and set do not fit.
+      RuntimeError: it was called inside a JAX transformation.
+    """
+    fields = _training(synthetic_set)
+    given = {"evaluation.network": network, "evaluation.epochs": epochs}
+    fields |= {name: value for name, value in given.items() if value is not None}
+    fields |= {"num_evaluations": num_networks, "seed": seed}
+    config = _make_config(fields, overrides)
+    dataset = _test_dataset(synthetic_set, test_images, test_labels)
+    check_names(config)
+    check_fit(synthetic_set, dataset, "the set")
+    evaluator = make_evaluator(
+        config, dataset, make_layout(config, dataset.num_classes)
+    )
+    return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
+
+
+def _make_config(
+    fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
+) -> Config:
+    """Returns the defaults with other values of some fields, by dotted names.
+
+    Raises:
+      ValueError: an override is unknown, not for here, or of a wrong value.
+    """
+    from dc_jax.configs import base  # Only where it is used: it is a file for users.
+
+    values = flatten_dict(base.get_config().to_dict(), sep=".")
+    values |= {"num_experiments": 1, "dataset.name": _NAME, **fields}
+    for name, value in (overrides or {}).items():
+        _check_override(name, values, fields)
+        values[name] = value
+    plain = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in values.items()
+    }
+    return Config.create(unflatten_dict(plain, sep="."))
+
+
+def _check_override(
+    name: str, values: Mapping[str, Any], fields: Mapping[str, Any]
+) -> None:
+    if name not in values:
+        near = difflib.get_close_matches(str(name), values, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
+        raise ValueError(f"overrides: {name!r} is not a field of the config{hint}")
+    is_own = name.startswith("dataset.") and name != "dataset.stream"
+    if is_own or name in _NOT_HERE or name == "distributed":
+        raise ValueError(f"overrides: {name!r} is not for calls from Python.")
+    if name in fields and not name.startswith("evaluation."):
+        raise ValueError(f"overrides: {name!r} is an argument of the call itself.")
+
+
+def _dataset(
+    images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None
+) -> Dataset:
+    """Returns images to condense as a dataset, on which nothing is to be tested."""
+    _check_not_traced(images, labels)
+    images, labels = check_split(np.asarray(images), np.asarray(labels), _NAME)
+    names = None if class_names is None else np.asarray(class_names)
+    mean, std = channel_statistics(images)
+    return Dataset(
+        name=_NAME,
+        source="the caller",
+        train_images=images,
+        train_labels=labels,
+        test_images=images,
+        test_labels=labels,
+        class_names=check_class_names(names, labels, _NAME),
+        mean=mean,
+        std=std,
+    )
+
+
+def _test_dataset(
+    synthetic_set: SyntheticSet, images: ArrayLike, labels: ArrayLike
+) -> Dataset:
+    """Returns test images as a dataset, whose training images are never looked at."""
+    _check_not_traced(images, labels)
+    images, labels = check_split(
+        *(np.asarray(images), np.asarray(labels), _NAME),
+        names=("test_images", "test_labels"),
+    )
+    num_classes = len(synthetic_set.class_names)
+    return Dataset(
+        name=_NAME,
+        source="the caller",
+        train_images=np.zeros((num_classes, *images.shape[1:]), images.dtype),
+        train_labels=np.arange(num_classes, dtype=np.int32),
+        test_images=images,
+        test_labels=labels,
+        class_names=tuple(synthetic_set.class_names),
+        mean=np.asarray(synthetic_set.mean),
+        std=np.asarray(synthetic_set.std),
+    )
+
+
+def _check_not_traced(*arrays: Any) -> None:
+    # A number made here is traced, too, where the call is.
+    if any(isinstance(array, jax.core.Tracer) for array in (*arrays, jnp.add(0, 0))):
+        raise RuntimeError("dc_jax cannot be called inside jit, vmap or grad.")
+
+
+def _training(synthetic_set: SyntheticSet) -> dict[str, Any]:
+    """Returns the training of a set's recipe as fields of the config."""
+    if synthetic_set.recipe is None:
+        return {}
+    training = json.loads(synthetic_set.recipe).get("training", {})
+    if not isinstance(training, Mapping):
+        raise ValueError(f"the set's recipe has training {training!r}, must be fields.")
+    return {f"evaluation.{name}": value for name, value in training.items()}
+
+
+def _make_set(
+    config: Config, dataset: Dataset, workdir: str | os.PathLike | None
+) -> SyntheticSet:
+    """Makes the set of a run, with a recipe, and saves it where there is a workdir."""
+    with _interruptible(), _folder(workdir) as folder:
+        synthetic, protocol = runner.make_first_set(config, folder, dataset)
+    recipe = artefact.make_recipe(
+        method=config.method,
+        dataset=dataset.name,
+        ipc=config.ipc,
+        protocol=vars(protocol),
+        in_words=str(protocol),
+    )
+    synthetic = synthetic.replace(recipe=recipe)
+    if workdir is not None:
+        artefact.save_synthetic_set(Path(workdir) / artefact.SET_NAME, synthetic)
+    return synthetic
+
+
+def _folder(workdir: str | os.PathLike | None) -> contextlib.AbstractContextManager:
+    """Returns the folder of a run, or one that is removed after it."""
+    if workdir is None:
+        return tempfile.TemporaryDirectory(prefix="dc_jax_")
+    return contextlib.nullcontext(os.fspath(workdir))
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Hands a signal that stopped a run on to the caller's own handler."""
+    try:
+        with as_guest():
+            yield
+    except Stopped as error:
+        stopped = error
+    else:
+        return
+    signal.raise_signal(stopped.number)
+    raise stopped
