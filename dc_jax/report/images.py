@@ -37,8 +37,6 @@ def _of_set(synthetic: SyntheticSet) -> str:
     pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
     ipc = synthetic.labels.shape[1]
-    is_image = np.asarray(synthetic.labels) >= 0
-    is_shown = is_image[: len(pixels), : pixels.shape[1]]
     figures = [
         figure(_tile(of_class[keep][None], ipc, f"Images of class {name}"), text(name))
         for of_class, keep, name in zip(
