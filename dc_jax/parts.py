@@ -84,7 +84,7 @@ def check_memory(config: Config, dataset: Dataset) -> None:
     """
     num_classes = dataset.num_classes
     image = 4 * math.prod(dataset.image_shape)
-    images = num_classes * max(config.class_ipc(num_classes)) * image
+    images = num_classes * int(np.max(config.ipc)) * image
     checks = {
         "images of config.num_experiments x config.ipc": config.num_experiments
         * images,

@@ -28,6 +28,7 @@ from dc_jax.methods import distribution_matching, gradient_matching, make_method
 from dc_jax.methods.images import init_images, slot_weights
 from dc_jax.networks import make_network
 from dc_jax.parallel import ONE_DEVICE, make_layout
+from dc_jax.parts import check_memory
 from dc_jax.programs import compile_draws, compile_method
 from dc_jax.siamese import make_siamese
 from dc_jax.train import train
@@ -436,6 +437,11 @@ def test_a_wrong_number_of_numbers_is_refused(tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_the_numbers_do_not_matter_where_nothing_is_condensed():
+    """For evaluation, and for `whole`."""
+    check_memory(run_helpers.tiny_config(ipc=(1, 2)), load_dataset("digits"))
+
+
 def test_dd_needs_as_many_images_of_each_class():
     _make_method("Tiny", method="dd", ipc=(2, 2, 2))
     with pytest.raises(ValueError, match=r"one number for dd, .* got \[2, 3, 1\]\.$"):
@@ -502,7 +508,7 @@ def test_the_command_on_digits(tmp_path):
     assert json.loads(str(arrays["recipe"]))["ipc"] == list(_TEN)
     result = json.loads((folder / "result.json").read_text())
     assert result["training_images"] == 19
-    assert "1 to 3 image(s) a class" in (folder / "report.html").read_text()
+    assert "1 to 3 images a class" in (folder / "report.html").read_text()
     # The same command again finds the run, and evaluation the same accuracies.
     code, output = run_helpers.run(*command)
     assert code == 0, output
