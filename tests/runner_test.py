@@ -20,11 +20,18 @@ import pytest
 import run_helpers
 
 from dc_jax import artefact, hosts, programs, progress, runner
+from dc_jax import evaluator as evaluators
 from dc_jax import loop as loops
 from dc_jax.base import CondenseState, Method
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator, make_set
+from dc_jax.evaluator import (
+    Evaluator,
+    count_sets,
+    evaluate_sets,
+    make_evaluator,
+    make_set,
+)
 from dc_jax.execution import Execution
 from dc_jax.parallel import ONE_DEVICE
 from dc_jax.protocol import make_protocol
