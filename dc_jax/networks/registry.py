@@ -22,11 +22,11 @@ from dc_jax.networks.network import Network
 
 
 @dataclasses.dataclass(frozen=True)
-class _Entry:
+class Entry:
     """A network that is known by one name.
 
     Attributes:
-      make: from a `conv_fn` to the features.
+      make: from a `conv_fn` to the features, see `Network`.
       min_side: the fewest rows and columns of which a pixel is left at the end.
       has_batch_norm: whether it has running statistics.
     """
@@ -36,24 +36,25 @@ class _Entry:
     has_batch_norm: bool = False
 
 
-def _resnet(norm: str, is_pooled: bool) -> _Entry:
-    return _Entry(
+def _resnet(norm: str, is_pooled: bool) -> Entry:
+    return Entry(
         lambda conv_fn: resnet.ResNet18(conv_fn, norm, is_pooled),
         resnet.MIN_SIDE_AP if is_pooled else resnet.MIN_SIDE,
         has_batch_norm=norm == "batch",
     )
 
 
-_ENTRIES = {
-    "MLP": _Entry(lambda conv_fn: MLP(), 1),
-    "LeNet": _Entry(lenet.LeNet, lenet.MIN_SIDE),
-    "AlexNet": _Entry(alexnet.AlexNet, alexnet.MIN_SIDE),
-    "AlexNetBN": _Entry(
+# Networks of one name each, to which others may be added; ConvNets are named by a rule.
+NETWORKS = {
+    "MLP": Entry(lambda conv_fn: MLP(), 1),
+    "LeNet": Entry(lenet.LeNet, lenet.MIN_SIDE),
+    "AlexNet": Entry(alexnet.AlexNet, alexnet.MIN_SIDE),
+    "AlexNetBN": Entry(
         lambda conv_fn: alexnet.AlexNet(conv_fn, "batch"), alexnet.MIN_SIDE, True
     ),
-    "AlexCifarNet": _Entry(alex_cifar.AlexCifarNet, alex_cifar.MIN_SIDE),
-    "VGG11": _Entry(vgg.VGG11, vgg.MIN_SIDE),
-    "VGG11BN": _Entry(lambda conv_fn: vgg.VGG11(conv_fn, "batch"), vgg.MIN_SIDE, True),
+    "AlexCifarNet": Entry(alex_cifar.AlexCifarNet, alex_cifar.MIN_SIDE),
+    "VGG11": Entry(vgg.VGG11, vgg.MIN_SIDE),
+    "VGG11BN": Entry(lambda conv_fn: vgg.VGG11(conv_fn, "batch"), vgg.MIN_SIDE, True),
     "ResNet18": _resnet("instance", False),
     "ResNet18_AP": _resnet("instance", True),
     "ResNet18BN": _resnet("batch", False),
@@ -69,7 +70,7 @@ _CONVNET_SUFFIXES = (
 
 def network_names() -> tuple[str, ...]:
     """The names of the authors' code. Other ConvNet combinations are allowed too."""
-    return (*_ENTRIES, *(f"ConvNet{suffix}" for suffix in _CONVNET_SUFFIXES))
+    return (*NETWORKS, *(f"ConvNet{suffix}" for suffix in _CONVNET_SUFFIXES))
 
 
 def has_batch_norm(name: str) -> bool:
@@ -78,8 +79,8 @@ def has_batch_norm(name: str) -> bool:
     Raises:
       ValueError: the name is unknown.
     """
-    if name in _ENTRIES:
-        return _ENTRIES[name].has_batch_norm
+    if name in NETWORKS:
+        return NETWORKS[name].has_batch_norm
     return _convnet_spec(name).norm == "batch"
 
 
@@ -118,8 +119,8 @@ def make_network(
         )
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
-    if name in _ENTRIES:
-        entry = _ENTRIES[name]
+    if name in NETWORKS:
+        entry = NETWORKS[name]
         _check_size(name, image_shape, entry.min_side)
         return Network(entry.make(conv_fn), num_classes, dtype)
     spec = _convnet_spec(name)
@@ -132,7 +133,7 @@ def _convnet_spec(name: str) -> ConvNetSpec:
     spec = parse_convnet_name(name)
     if spec is None:
         raise ValueError(
-            f"network must be one of {', '.join(_ENTRIES)}, or {NAME_RULE}; got "
+            f"network must be one of {', '.join(NETWORKS)}, or {NAME_RULE}; got "
             f"{name!r}."
         )
     if spec.norm == "group" and spec.width % layers.GROUPS:
