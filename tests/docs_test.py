@@ -91,11 +91,19 @@ def test_there_are_commands():
     assert len({module for _, module, _ in COMMANDS}) >= 10
 
 
+def _source(module):
+    """The text of what `python -m` runs."""
+    path = ROOT / module.replace(".", "/")
+    return (
+        path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    ).read_text("utf-8")
+
+
 # Of ml_collections.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 @pytest.mark.parametrize(("page", "module", "arguments"), COMMANDS)
 def test_a_command_has_these_flags(page, module, arguments):
-    source = _text(f"{module.replace('.', '/')}.py")
+    source = _source(module)
     if "sweep.main" in source:
         source += _text("experiments/sweep.py")
     known = set(_DEFINED.findall(source))
@@ -112,7 +120,7 @@ def test_a_command_has_these_flags(page, module, arguments):
 
 def _check_config(module, arguments):
     """Parses the flags of a config as the program does."""
-    source = _text(f"{module.replace('.', '/')}.py")
+    source = _source(module)
     default = re.search(r'"(configs/[\w/]+\.py)"', source)
     # A field that is only named has any value.
     named = {a.removeprefix("--config.") for a in arguments if "=" not in a}

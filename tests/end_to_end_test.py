@@ -61,7 +61,9 @@ def test_the_report(finished):
 @pytest.mark.parametrize("name", ["synthetic_set.npz", "synthetic_set_1.npz"])
 def test_the_condensed_images(finished, name):
     folder, _ = finished
-    arrays = np.load(folder / name, allow_pickle=False)
+    arrays = dict(np.load(folder / name, allow_pickle=False))
+    recipe = json.loads(str(arrays.pop("recipe")))
+    assert recipe["training"]["network"] == "ConvNetD1W8"
     assert {key: (arrays[key].shape, arrays[key].dtype.name) for key in arrays} == {
         "images": ((10, 1, 8, 8, 1), "float32"),
         "pixels": ((10, 1, 8, 8, 1), "uint8"),
