@@ -37,8 +37,13 @@ TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 CONVOLUTIONS = {"float64": "trilinear", "float32": "winograd"}
 # Float32 runs for these by default and for the others with `-m slow`.
 FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetAS", "ConvNetBN")
-# Float64 runs for all but these, which take longest: by default on colour alone.
-SLOW_FILES = ("ResNet18_1ch", "ResNet18BN_AP_1ch", "VGG11_1ch")
+# Float64 runs for all but these, which take longest and have relatives that run.
+SLOW_FILES = (
+    *("ResNet18_1ch", "ResNet18BN_AP_1ch", "ResNet18BN_AP_3ch"),
+    *("VGG11_1ch", "VGG11BN_3ch"),
+)
+# Of whole trajectories, by default in float64 alone.
+TRAJECTORIES = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 
 
 def pytest_generate_tests(metafunc):
@@ -362,7 +367,7 @@ def parameter_norms(variables: dict[str, Any], paths: list[tuple[str, ...]]):
     return [np.linalg.norm(np.asarray(leaf, np.float64)) for leaf in leaves]
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("dtype", TRAJECTORIES)
 def test_trajectory(request, dtype):
     golden = load_or_skip(request, "trajectory.npz")
     hyper = json.loads(str(golden["hyper"]))
@@ -434,9 +439,7 @@ def test_trajectory(request, dtype):
         assert_close(norms, golden["final_param_norms"], dtype)
 
 
-@pytest.mark.parametrize(
-    "dtype", ["float64", pytest.param("float32", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("dtype", TRAJECTORIES)
 def test_evaluation_training(request, dtype):
     golden = load_or_skip(request, "evaluation_training.npz")
     hyper = json.loads(str(golden["hyper"]))
