@@ -163,7 +163,8 @@ def test_names_of_the_glossary_are_in_the_code():
 
 def test_a_method_from_outside_is_found_by_the_command(tmp_path):
     shutil.copy(ROOT / "docs" / "examples" / "my_method.py", tmp_path)
-    *_, config = _blocks("docs/adding_a_method.md", "python")
+    blocks = _blocks("docs/adding_a_method.md", "python")
+    (config,) = [block for block in blocks if "def get_config" in block]
     (tmp_path / "my_config.py").write_text(config, "utf-8")
     tiny = {
         "iterations": 2,
