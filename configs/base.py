@@ -100,7 +100,8 @@ def get_config() -> ConfigDict:
     config.network.name = "ConvNet"
 
     config.evaluation = ConfigDict()
-    # Network to train on the set. None: the one that condensed it.
+    # Network to train on the set. None: the one that condensed it, where that has batch
+    # norm with instance norm in its place, as in the authors' code.
     config.evaluation.network = placeholder(str)
     # Epochs, as the authors count: one more is run. None: 300, or 1,000 with
     # augmentation.

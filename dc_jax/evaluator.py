@@ -11,6 +11,7 @@ from absl import logging
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
+from dc_jax.networks import without_batch_norm
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import (
@@ -93,9 +94,21 @@ class Evaluator:
 def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
     """Returns the evaluation of a run.
 
+    The network is `config.evaluation.network`; where that is None, what
+    `without_batch_norm` makes of the one that condensed.
+
     Raises:
       ValueError: the network or the augmentation is unknown.
     """
+    name = config.evaluation.network or without_batch_norm(config.network.name)
+    if not config.evaluation.network and name != config.network.name:
+        logging.info(
+            "Evaluating with %s in place of %s, whose batch norm needs more images. "
+            "config.evaluation.network names another.",
+            *(name, config.network.name),
+        )
+        evaluation = dataclasses.replace(config.evaluation, network=name)
+        config = dataclasses.replace(config, evaluation=evaluation)
     protocol = make_protocol(
         config.evaluation, dataset_name=dataset.name, network_name=config.network.name
     )

@@ -93,6 +93,10 @@ def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
     assert again["accuracies"] == result["accuracies"]
     (line,) = (tmp_path / "again" / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(line) == again
+    # Batch norm is for matching only, unless one asks for it.
+    config = run_helpers.tiny_config(**_DISTILLED | {"network.name": "ConvNetD1W8BN"})
+    without = runner.evaluate(config, str(tmp_path))
+    assert without["protocol"]["network"] == "ConvNetD1W8"
     # Another network, whatever the set was made with.
     config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetD1W8BN"})
     other = runner.evaluate(config, str(tmp_path))

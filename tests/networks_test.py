@@ -13,6 +13,7 @@ import pytest
 from dc_jax import networks
 from dc_jax.networks import layers
 from dc_jax.networks.convnet import ConvNetSpec, parse_convnet_name
+from dc_jax.networks.mlp import MLP
 
 GREY = (28, 28, 1)
 COLOUR = (32, 32, 3)
@@ -178,6 +179,29 @@ def test_unknown_names_are_refused_with_what_is_allowed(name):
     assert repr(name) in str(error.value)
     with pytest.raises(ValueError, match="network must be one of"):
         networks.has_batch_norm(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ConvNet", "ConvNet"),
+        ("ConvNetGN", "ConvNetGN"),
+        ("ConvNetBN", "ConvNet"),
+        ("ConvNetD2BNMP", "ConvNetD2MP"),
+        ("ConvNetASwishBN", "ConvNetASwish"),
+        ("AlexNetBN", "AlexNet"),
+        ("VGG11BN", "VGG11"),
+        ("ResNet18BN", "ResNet18"),
+        ("ResNet18BN_AP", "ResNet18"),
+        ("ResNet18_AP", "ResNet18_AP"),
+        ("Own", "Own"),
+    ],
+)
+def test_network_without_batch_norm(name, expected, monkeypatch):
+    # One that somebody adds, of which there is no other.
+    own = networks.Entry(lambda conv_fn: MLP(), 1, has_batch_norm=True)
+    monkeypatch.setitem(networks.NETWORKS, "Own", own)
+    assert networks.without_batch_norm(name) == expected
 
 
 def test_impossible_arguments_are_refused():

@@ -7,6 +7,7 @@ from dc_jax.networks.registry import (
     has_batch_norm,
     make_network,
     network_names,
+    without_batch_norm,
 )
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "has_batch_norm",
     "make_network",
     "network_names",
+    "without_batch_norm",
 ]

@@ -84,6 +84,24 @@ def has_batch_norm(name: str) -> bool:
     return _convnet_spec(name).norm == "batch"
 
 
+def without_batch_norm(name: str) -> str:
+    """Returns the network to evaluate small sets with that another condensed.
+
+    It is the one of the same name without batch norm, whose statistics a few images do
+    not give: as the authors' code has it by default, with instance norm and, in
+    ResNet18, strides for the pooling that only matching needs. It is the network itself
+    where that has no batch norm, or nothing to take its place.
+
+    Raises:
+      ValueError: the name is unknown.
+    """
+    if not has_batch_norm(name):
+        return name
+    other = name.replace("BN", "").removesuffix("_AP")
+    is_known = other in NETWORKS or parse_convnet_name(other) is not None
+    return other if is_known else name
+
+
 def make_network(
     name: str,
     num_classes: int,
