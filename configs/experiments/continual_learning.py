@@ -22,7 +22,7 @@ _CPU = {
         "batch_real": 128,
         "coreset": {"epochs": 5},
     },
-    "training": {"iterations": 300, "fine_tuning": 50},
+    "training": {"iterations": 300, "fine_tuning": 500},
 }
 
 
