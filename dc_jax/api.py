@@ -8,7 +8,6 @@ given. Not for use inside `jax.jit`: a call compiles programs of its own.
 
 import contextlib
 import difflib
-import json
 import os
 import signal
 import tempfile
@@ -176,7 +175,13 @@ def evaluate(
       ValueError: an argument is not as above, or images and set do not fit.
       RuntimeError: it was called inside a JAX transformation.
     """
-    fields = _training(synthetic_set)
+    if not isinstance(synthetic_set, SyntheticSet):
+        raise ValueError(
+            "synthetic_set must be a set of condense, select or load_synthetic_set, "
+            f"got {synthetic_set!r:.80}."
+        )
+    training = artefact.training_of(synthetic_set)
+    fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
     fields |= {name: value for name, value in given.items() if value is not None}
     fields |= {"num_evaluations": num_networks, "seed": seed}
@@ -232,6 +237,8 @@ def _dataset(
     """Returns images to condense as a dataset, on which nothing is to be tested."""
     _check_not_traced(images, labels)
     images, labels = check_split(np.asarray(images), np.asarray(labels), _NAME)
+    if isinstance(class_names, str):
+        raise ValueError(f"class_names must be several, got {class_names!r}.")
     names = None if class_names is None else np.asarray(class_names)
     mean, std = channel_statistics(images)
     return Dataset(
@@ -274,16 +281,6 @@ def _check_not_traced(*arrays: Any) -> None:
     # A number made here is traced, too, where the call is.
     if any(isinstance(array, jax.core.Tracer) for array in (*arrays, jnp.add(0, 0))):
         raise RuntimeError("dc_jax cannot be called inside jit, vmap or grad.")
-
-
-def _training(synthetic_set: SyntheticSet) -> dict[str, Any]:
-    """Returns the training of a set's recipe as fields of the config."""
-    if synthetic_set.recipe is None:
-        return {}
-    training = json.loads(synthetic_set.recipe).get("training", {})
-    if not isinstance(training, Mapping):
-        raise ValueError(f"the set's recipe has training {training!r}, must be fields.")
-    return {f"evaluation.{name}": value for name, value in training.items()}
 
 
 def _make_set(

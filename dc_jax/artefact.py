@@ -206,6 +206,20 @@ def write_json(path: str | os.PathLike, value: Mapping) -> None:
     write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
+def training_of(synthetic_set: SyntheticSet) -> dict[str, Any]:
+    """Returns the fields of `training` in a set's recipe; none where it has none.
+
+    Raises:
+      ValueError: they are no fields.
+    """
+    if synthetic_set.recipe is None:
+        return {}
+    training = json.loads(synthetic_set.recipe).get("training", {})
+    if not isinstance(training, dict):
+        raise ValueError(f"the set's recipe has training {training!r}, must be fields.")
+    return training
+
+
 def make_recipe(
     *,
     method: str,

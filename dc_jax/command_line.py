@@ -29,6 +29,8 @@ class _NumbersParser(flags.ArgumentParser):
 ERRORS = (ValueError, OSError, FloatingPointError)
 
 _CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
+# Any file of a config, as one argument.
+_OWN_FILE = re.compile(r"--?config=(.*?\.py)(?::.*)?", re.DOTALL)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -37,7 +39,9 @@ def parse_flags(argv: list[str]) -> list[str]:
     # The type of the only field that may hold values of two types.
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
-        return flags.FLAGS([find_config(argument) for argument in argv])
+        argv = [find_config(argument) for argument in argv]
+        _check_config_files(argv)
+        return flags.FLAGS(argv)
     except (AttributeError, LookupError, TypeError) as error:
         text = _naming_fields(one_line(error), argv)
         sys.exit(f"error: no such field of the config: {text}")
@@ -52,6 +56,15 @@ def parse_flags(argv: list[str]) -> list[str]:
     # The config's file is a program, which may raise anything.
     except Exception as error:
         sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
+
+
+def _check_config_files(argv: list[str]) -> None:
+    """Checks that a config is there, and lets it import what is beside it."""
+    for match in filter(None, map(_OWN_FILE.fullmatch, argv)):
+        path = Path(match[1])
+        if not path.is_file():
+            sys.exit(f"error: --config={path}: there is no such file.")
+        sys.path.append(str(path.parent.resolve()))
 
 
 def _naming_fields(text: str, argv: list[str]) -> str:

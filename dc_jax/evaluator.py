@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from dc_jax.artefact import training_of
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
@@ -58,6 +59,17 @@ class Evaluator:
             *self._test_split(synthetic),
             keys=keys,
         )
+
+    def log_recipe(self, synthetic: SyntheticSet, path: str) -> None:
+        """Logs where the recipe of a set, which is from `path`, has other training."""
+        ours = dataclasses.asdict(self.protocol)
+        differing = [
+            f"{name} {value}"
+            for name, value in training_of(synthetic).items()
+            if name in ours and value != ours[name]
+        ]
+        if differing:
+            logging.info("The recipe of %s has %s.", path, ", ".join(differing))
 
     def own(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
         """Returns the accuracy of networks trained with the set's learning rates."""

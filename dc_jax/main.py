@@ -48,8 +48,8 @@ _MODE = flags.DEFINE_enum(
 _SET = flags.DEFINE_list(
     "set",
     [],
-    "With --mode=evaluate: a synthetic_set.npz, or a run's folder for all of them; or "
-    "several, joined by commas.",
+    "With --mode=evaluate: a synthetic_set.npz or .safetensors, or a run's folder for "
+    "all of them; or several, joined by commas.",
 )
 
 
@@ -102,5 +102,9 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("config")
+    flags.register_validator(
+        "config",
+        lambda config: config is not None,
+        "the run's file is needed, as in --config=configs/digits.py; see --help.",
+    )
     app.run(main, flags_parser=parse_flags)

@@ -68,6 +68,9 @@ def read_npz(
                 name: _read_array(archive, f"{name}.npy", compressed)
                 for name in (*names, *there)
             }
+    except zipfile.BadZipFile as error:
+        reason = "it is no .npz, or damaged"
+        raise ValueError(f"{path} cannot be read: {reason}.") from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error

@@ -156,7 +156,9 @@ def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
     for field, numbers in needed.items():
         small = [dataset.class_names[i] for i in np.flatnonzero(counts < numbers)]
         if small:
-            logging.info(
+            # A real batch may well be larger than a class; the set should not be.
+            log = logging.warning if field == "ipc" else logging.info
+            log(
                 "Fewer training images than config.%s = %s in %d of %d classes, where "
                 "they are drawn with replacement: %s.",
                 *(field, describe_ipc(numbers), len(small)),
@@ -193,7 +195,8 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
     if synthetic.images.shape[2:] != dataset.image_shape:
         raise ValueError(
             f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
-            f"{dataset.name} are {dataset.image_shape}."
+            f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
+            "images that it was made of."
         )
     if synthetic.class_names != dataset.class_names:
         raise ValueError(

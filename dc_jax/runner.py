@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact, hosts, report, workdir
+from dc_jax import artefact, formats, hosts, report, workdir
 from dc_jax.base import Method, SyntheticSet
 from dc_jax.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.checkpoint import Checkpointer
@@ -98,6 +99,7 @@ def make_first_set(
       ValueError, FloatingPointError, Stopped: as `condense`.
     """
     folder = Path(folder)
+    workdir.check_name(folder)
     dataset = _prepare(config, dataset)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
@@ -263,6 +265,8 @@ def evaluate(
         check_fit(one, dataset, path)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
+    for one, path in sets:
+        evaluator.log_recipe(one, path)
     began = time.monotonic()
     result, _ = _evaluate(config, evaluator, [one for one, _ in sets])
     result |= {
@@ -279,7 +283,13 @@ def evaluate(
 
 def _load_sets(path: str) -> list[SyntheticSet]:
     """Loads sets on the first process, for all."""
-    fields = hosts.on_first(lambda: list(map(vars, artefact.load_synthetic_sets(path))))
+
+    def load() -> list[SyntheticSet]:
+        if os.path.isdir(path):
+            return artefact.load_synthetic_sets(path)
+        return [formats.load_synthetic_set(path)]
+
+    fields = hosts.on_first(lambda: list(map(vars, load())))
     return [
         SyntheticSet(**one | {"class_names": tuple(one["class_names"])})
         for one in fields

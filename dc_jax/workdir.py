@@ -44,10 +44,13 @@ def check_name(folder: Path) -> None:
     """Checks that checkpoints can be kept in a folder of this name.
 
     Raises:
-      ValueError: it is not Unicode.
+      ValueError: it is not Unicode, or a file.
     """
     if not is_unicode(str(folder)):
         raise ValueError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"--workdir={folder}: {part} is a file, not a folder.")
 
 
 @contextlib.contextmanager
@@ -76,9 +79,14 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
       waits: whether to wait for another process that is in it.
 
     Raises:
-      ValueError: another process is in it.
+      ValueError: another process is in it, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"--workdir={folder} cannot be made ({error.strerror}): choose another."
+        ) from error
     with open(folder / ".lock", "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -257,7 +257,16 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((IMAGES * 1.0, LABELS), {}, r"train_images must be in \[0, 1\]"),
         ((IMAGES, LABELS / 1), {}, "labels must be integers"),
         ((IMAGES, LABELS - 1), {}, "labels must count from 0"),
-        ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image"),
+        ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image[.]"),
+        ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* from 0"),
+        ((IMAGES * np.nan, LABELS), {}, "train_images must be .* got NaN"),
+        (
+            (np.stack([IMAGES] * 3, 1), LABELS),
+            {},
+            "channels first: numpy.moveaxis",
+        ),
+        ((), {"class_names": "abc"}, "class_names must be several, got 'abc'"),
+        ((), {"workdir": __file__}, "is a file, not a folder"),
         ((), {"class_names": ["a", "b"]}, "class_names must be 3 strings"),
         ((), {"method": "herding"}, "method must be one of dc, .*; see select"),
         ((), {"method": "no"}, "method must be one of dc, .* got 'no'"),
@@ -301,6 +310,8 @@ def test_what_is_wrong_with_an_evaluation():
     ):
         with pytest.raises(ValueError, match=message):
             dc_jax.evaluate(chosen, images, labels)
+    with pytest.raises(ValueError, match="must be a set of .* got 'runs/digits'"):
+        dc_jax.evaluate("runs/digits", TESTS, TEST_LABELS)
     strange = chosen.replace(recipe='{"training": {"optimiser": "adam"}}')
     with pytest.raises(ValueError, match=r"config\.evaluation\.optimiser is not"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)

@@ -236,7 +236,7 @@ def test_missing_array(path, name):
 def test_not_a_zip(path, data):
     path.write_bytes(data)
     with pytest.raises(
-        ValueError, match="synthetic_set.npz cannot be read: File is no"
+        ValueError, match="synthetic_set.npz cannot be read: it is no .npz"
     ):
         artefact.load_synthetic_set(path)
 

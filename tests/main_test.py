@@ -89,8 +89,31 @@ def test_a_field_or_value_that_is_wrong(tmp_path, argument, expected):
 def test_a_config_file_that_is_not_there(tmp_path, more):
     arguments = ["--config=configs/digit.py", f"--workdir={tmp_path / 'run'}", *more]
     (line,) = _fail(*arguments).splitlines()
-    assert line.startswith("error: ")
-    assert "configs/digit.py" in line
+    assert line == "error: --config=configs/digit.py: there is no such file."
+
+
+def test_a_config_may_import_what_is_beside_it(tmp_path):
+    (tmp_path / "my_fields.py").write_text("IPC = 0\n")
+    (tmp_path / "my_config.py").write_text(
+        "import my_fields\n"
+        "from dc_jax.configs import digits\n"
+        "def get_config():\n"
+        "    config = digits.get_config()\n"
+        "    config.ipc = my_fields.IPC\n"
+        "    return config\n"
+    )
+    workdir = tmp_path / "run"
+    (line,) = _fail(
+        f"--config={tmp_path / 'my_config.py'}", f"--workdir={workdir}"
+    ).splitlines()
+    assert "config.ipc must be at least 1, got 0" in line
+
+
+def test_a_workdir_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    for name in ("file", "file/run"):
+        (line,) = _fail(_CONFIG, f"--workdir={tmp_path / name}").splitlines()
+        assert line.endswith(f"{tmp_path / 'file'} is a file, not a folder.")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import artefact, hosts, programs, progress, runner
+from dc_jax import artefact, formats, hosts, programs, progress, runner
 from dc_jax import evaluator as evaluators
 from dc_jax import loop as loops
 from dc_jax.base import CondenseState, Method
@@ -124,7 +124,7 @@ def test_result_file(whole):
     assert result["seconds"] >= result["seconds_condense"] > 0
 
 
-def test_the_images_saved_are_the_images_evaluated(whole, tmp_path):
+def test_the_images_saved_are_the_images_evaluated(whole, tmp_path, caplog):
     whole, _ = whole
     path = str(whole / "synthetic_set.npz")
     config = run_helpers.tiny_config()
@@ -144,6 +144,13 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path):
     assert evaluation["accuracies"][:2] == result["accuracies"]
     assert evaluation["num_experiments"] == 3
     assert evaluation["set"] == f"{whole},{path}"
+    # Other formats too; that the recipe has other training is said.
+    copy = str(tmp_path / "set.safetensors")
+    formats.export(artefact.load_synthetic_set(path), copy, "safetensors")
+    config = run_helpers.tiny_config(**{"evaluation.network": "MLP"})
+    with caplog.at_level("INFO", logger="absl"):
+        runner.evaluate(config, copy)
+    assert f"The recipe of {copy} has network ConvNetD1W8." in caplog.text
 
 
 @pytest.mark.parametrize("init", ["noise", "real"])

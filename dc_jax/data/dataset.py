@@ -56,8 +56,9 @@ class Dataset:
         counts = np.bincount(self.train_labels, minlength=self.num_classes)
         if not counts.all():
             empty = int(np.argmin(counts))
+            hint = ": labels count from 0" if empty == 0 else ""
             self._refuse(
-                f"class {empty} ({self.class_names[empty]}) has no training image"
+                f"class {empty} ({self.class_names[empty]}) has no training image{hint}"
             )
         self._check_statistics()
 
@@ -107,9 +108,9 @@ class Dataset:
             low, high = images.min(), images.max()
             # Not `low < 0 or high > 1`: a NaN must fail too.
             if not (low >= 0 and high <= 1):
+                got = "NaN" if np.isnan(low) else f"values from {low} to {high}"
                 self._refuse(
-                    f"{split}_images must be in [0, 1] where they are float, got "
-                    f"values from {low} to {high}"
+                    f"{split}_images must be in [0, 1] where they are float, got {got}"
                 )
 
     def _check_labels(self, split: str) -> None:

@@ -88,6 +88,11 @@ def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
             f"{path}: {name} must be [n, H, W] or [n, H, W, D], without a zero, got "
             f"{list(array.shape)}."
         )
+    if array.shape[1] in (1, 3) and min(array.shape[2:]) > 4:
+        raise ValueError(
+            f"{path}: {name} must be [n, H, W, D], got {list(array.shape)}, which has "
+            f"the channels first: numpy.moveaxis({name}, 1, -1)."
+        )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"{path}: {name} must be uint8, or float in [0, 1], got {array.dtype}."

@@ -101,9 +101,10 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
     """
     outer_loop, inner_loop = config.loops()
+    between = f"s, with {inner_loop} inner epoch(s) between them"
     logging.info(
-        "An iteration has %d outer step(s), with %d inner epoch(s) between them.",
-        *(outer_loop, inner_loop),
+        "An iteration has %d outer step%s.",
+        *(outer_loop, between if outer_loop > 1 else ""),
     )
     matching = Matching(
         recipe=inner_recipe(config, network, execution),

@@ -134,8 +134,9 @@ def neighbours(run: Files) -> str:
         tile = _tile(both, synthetic.labels.shape[1], alt)
         classes = _count([names[c] for c in found.labels[label, some]])
         distance = found.distances[label, some].mean()
+        measure = "distance" if len(both[0]) == 1 else "mean distance"
         caption = f"{text(name)}; nearest: {text(classes)}"
-        caption += f'<br><span class="soft">distance {distance:.2f}</span>'
+        caption += f'<br><span class="soft">{measure} {distance:.2f}</span>'
         figures.append(figure(tile, caption))
     return section(
         "The nearest training images",

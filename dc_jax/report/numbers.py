@@ -1,6 +1,7 @@
 """The parts of a report that show numbers: accuracies, curves, confusion, origin."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ def title(run: Files) -> str:
     if not config:
         return "Evaluations of synthetic sets"
     dataset, method = config["dataset"]["name"], config["method"]
+    if dataset in ("folder", "npz"):
+        dataset = Path(config["dataset"]["path"]).stem
     if method == "whole":
         return f"{dataset}, all training images"
     images = "image" if config["ipc"] == 1 else "images"
@@ -257,13 +260,18 @@ def origin(run: Files) -> str:
     }
     known = {name: value for name, value in values.items() if value not in (None, "")}
     command = run.card.get("command")
-    lines = f"<h3>Command</h3><pre>{text(command)}</pre>" if command else ""
+    lines = f"<h3>Command</h3><pre>{_words(command)}</pre>" if command else ""
     fields = markup.facts(flatten_dict(run.config, sep="."))
     return section(
         "How it was made",
         f"{lines}{markup.facts(known)}"
         f"<details><summary>All fields of the config</summary>{fields}</details>",
     )
+
+
+def _words(command: str) -> str:
+    """Returns a command of which a line ends after a word, not within a flag."""
+    return " ".join(f"<span>{text(word)}</span>" for word in command.split(" "))
 
 
 def _describe(dataset: Mapping[str, Any]) -> str:
