@@ -40,7 +40,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
         argv = [find_config(argument) for argument in argv]
-        _check_config_files(argv)
+        _check_config_file(argv)
         return flags.FLAGS(argv)
     except (AttributeError, LookupError, TypeError) as error:
         text = _naming_fields(one_line(error), argv)
@@ -58,10 +58,11 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
 
 
-def _check_config_files(argv: list[str]) -> None:
-    """Checks that a config is there, and lets it import what is beside it."""
-    for match in filter(None, map(_OWN_FILE.fullmatch, argv)):
-        path = Path(match[1])
+def _check_config_file(argv: list[str]) -> None:
+    """Checks that the config is there, and lets it import what is beside it."""
+    files = [match[1] for match in map(_OWN_FILE.fullmatch, argv) if match]
+    # Of several the last one counts, as of all flags.
+    for path in map(Path, files[-1:]):
         if not path.is_file():
             sys.exit(f"error: --config={path}: there is no such file.")
         sys.path.append(str(path.parent.resolve()))
