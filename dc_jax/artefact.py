@@ -16,6 +16,7 @@ import math
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -423,13 +424,32 @@ def _command() -> str:
 
 def _versions() -> dict:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    commit = _commit()
     return {
         "dc_jax": dc_jax.__version__,
+        **({"commit": commit} if commit else {}),
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
         "platform": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
     }
+
+
+def _commit() -> str | None:
+    """Returns the commit of this package's source, with `-dirty` if files differ.
+
+    None where git is missing, or does not know the source: it was installed.
+    """
+    git = ["git", "-C", os.path.dirname(dc_jax.__file__)]
+    # A copy that was installed may lie in the repository of somebody else.
+    is_known = [*git, "ls-files", "--error-unmatch", "__init__.py"]
+    name = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    options = {"capture_output": True, "check": True, "text": True, "timeout": 10}
+    try:
+        subprocess.run(is_known, **options)
+        return subprocess.run(name, **options).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def file_record(path: str | os.PathLike) -> dict:

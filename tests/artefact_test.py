@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -345,7 +346,7 @@ def test_write_json_refuses(tmp_path, value, message):
     assert not (tmp_path / "card.json").exists()
 
 
-def test_card(path):
+def _card(files):
     dataset = types.SimpleNamespace(
         name="digits",
         source="scikit-learn digits",
@@ -355,7 +356,7 @@ def test_card(path):
         image_shape=(8, 8, 1),
         num_classes=10,
     )
-    card = artefact.make_card(
+    return artefact.make_card(
         method="dc",
         config={"ipc": 1},
         seed=3,
@@ -363,8 +364,12 @@ def test_card(path):
         protocol={"networks": 20},
         accuracy={"mean": np.float32(0.5)},
         created="2026-01-02T03:04:05Z",
-        files=[path],
+        files=files,
     )
+
+
+def test_card(path):
+    card = _card([path])
     artefact.write_json(path.parent / "card.json", card)
     card = json.loads((path.parent / "card.json").read_text())
     assert card["dataset"] == {
@@ -392,6 +397,37 @@ def test_card(path):
     assert (card["method"], card["seed"], card["config"]) == ("dc", 3, {"ipc": 1})
     assert (card["protocol"], card["accuracy"]) == ({"networks": 20}, {"mean": 0.5})
     assert card["created"] == "2026-01-02T03:04:05Z"
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_card_has_the_commit_of_the_source(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ("user.name=a", "user.email=a@b", "commit.gpgsign=false")
+        options = [word for value in who for word in ("-c", value)]
+        command = ["git", "-C", str(tmp_path), *options, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True)
+
+    def commit():
+        return _card([])["versions"].get("commit")
+
+    source = tmp_path / "dc_jax" / "__init__.py"
+    source.parent.mkdir()
+    source.touch()
+    monkeypatch.setattr(dc_jax, "__file__", str(source))
+    assert commit() is None
+    git("init")
+    (tmp_path / "mine.txt").touch()
+    git("add", "mine.txt")
+    git("commit", "-m", "of somebody else")
+    assert commit() is None
+    git("add", "dc_jax")
+    git("commit", "-m", "of the package")
+    head = git("rev-parse", "HEAD").stdout.strip()
+    assert commit() == head
+    source.write_text("changed = True")
+    assert commit() == f"{head}-dirty"
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
 
 
 def test_public_names_are_imported_on_first_use():
