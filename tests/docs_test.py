@@ -24,7 +24,7 @@ PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         ROOT / "experiments" / "README.md",
     )
 )
