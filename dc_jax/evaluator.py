@@ -49,7 +49,7 @@ class Evaluator:
         return accuracies(self.count(synthetic, keys))
 
     def count(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns what is taken for what, for each key. Keys `[N]` -> `[N, C, C]`."""
+        """Returns the confusion matrix of each key. Keys `[N]` -> `[N, C, C]`."""
         images, labels = flatten_set(
             jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
         )

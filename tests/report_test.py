@@ -121,7 +121,7 @@ def test_every_part_is_there(tmp_path, warnings):
         "Condensed images, set 1 of 2",
         "How the images came about",
         "Curves",
-        "What is taken for what",
+        "Confusion matrix",
         "The nearest training images",
         "How it was made",
     ]
@@ -251,7 +251,7 @@ def test_a_single_class(tmp_path, warnings):
     _make_run(tmp_path, dataset=_dataset(1), ipc=1, num_sets=1)
     page = _read(tmp_path)
     assert warnings == []
-    assert "What is taken for what" in page.texts["h2"]
+    assert "Confusion matrix" in page.texts["h2"]
     assert not any("taken for" in text for text in page.texts.get("li", ()))
 
 
@@ -352,7 +352,7 @@ _PARTS = {
     "synthetic_set.npz": "Condensed images, set 1 of 2",
     "metrics.jsonl": "Curves",
     "snapshots/1.png": None,
-    "confusion.csv": "What is taken for what",
+    "confusion.csv": "Confusion matrix",
     "neighbours.npz": "The nearest training images",
     "evaluations.jsonl": None,
 }

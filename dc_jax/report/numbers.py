@@ -178,7 +178,7 @@ def _layer_chart(losses: list[dict[str, Any]]) -> str:
 
 
 def confusion(run: Files) -> str:
-    """Returns what the evaluation networks take for what."""
+    """Returns the confusion matrix of the evaluation networks."""
     counts = run.confusion
     names = run.sets[0].class_names if run.sets else ()
     if counts is None or len(names) != len(counts):
@@ -196,7 +196,7 @@ def confusion(run: Files) -> str:
             (len(counts) * scale, len(counts) * scale),
         )
     return section(
-        "What is taken for what",
+        "Confusion matrix",
         "<p>Percent of the test images of each class, a row, that the evaluation "
         f"networks take for each class, a column.</p>{matrix}"
         f"{_mistakes(shares, names)}",
