@@ -284,13 +284,15 @@ def evaluate(
 def _load_sets(path: str) -> list[SyntheticSet]:
     """Loads sets on the first process, for all."""
 
-    def load() -> list[SyntheticSet]:
+    def load() -> list[dict[str, Any]]:
         if os.path.isdir(path):
-            return artefact.load_synthetic_sets(path)
-        return [formats.load_synthetic_set(path)]
+            sets = artefact.load_synthetic_sets(path)
+        else:
+            sets = [formats.load_synthetic_set(path)]
+        # A tuple cannot be sent.
+        return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
 
-    fields = hosts.on_first(lambda: list(map(vars, load())))
     return [
-        SyntheticSet(**one | {"class_names": tuple(one["class_names"])})
-        for one in fields
+        SyntheticSet(**fields | {"class_names": tuple(fields["class_names"])})
+        for fields in hosts.on_first(load)
     ]

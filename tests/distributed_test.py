@@ -138,7 +138,6 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, stream):
     _assert_same(tmp_path / "run", one)
 
 
-@pytest.mark.slow
 def test_two_processes_evaluate_a_set_as_one(one, tmp_path):
     lines = _run_two(tmp_path / "run", flags=["--mode=evaluate", f"--set={one}"])
     assert lines[1] == []

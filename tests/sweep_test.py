@@ -177,6 +177,7 @@ def _wait_for_lines(path, number):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # By Ray.
 def test_a_killed_worker_of_ray_costs_nothing(tmp_path):
     pytest.importorskip("ray")
     changes = {"iterations": 60}
