@@ -17,9 +17,9 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
     # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation. Or
-    # a baseline: "random", "herding", "k_center", "forgetting", "k_means",
-    # "sensitivity" or "gradient_diversity" choose real images; "whole" trains the
-    # evaluation networks on the whole training set.
+    # a baseline: "random", "herding", "nearest_mean", "k_center", "forgetting",
+    # "k_means", "sensitivity" or "gradient_diversity" choose real images; "whole"
+    # trains the evaluation networks on the whole training set.
     config.method = "dc"
     # I, synthetic images a class; or one number for each class in the order of the
     # labels, as in `--config.ipc=1,5,10`, in rules their mean, rounded. dd takes one

@@ -114,9 +114,9 @@ def select(
       images: as for `condense`.
       labels: as for `condense`.
       ipc: images a class, or a number for each class.
-      method: `random`, `herding`, `k_center`, `forgetting`, `k_means`, `sensitivity` or
-        `gradient_diversity`. All but `random` first train a network on all images, for
-        the epochs of `overrides={"coreset.epochs": 20}`.
+      method: `random`, `herding`, `nearest_mean`, `k_center`, `forgetting`, `k_means`,
+        `sensitivity` or `gradient_diversity`. All but `random` first train a network on
+        all images, for the epochs of `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
       class_names: as for `condense`.

@@ -22,7 +22,7 @@ INITS = ("noise", "real")
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
 # Sets whose images mean something else when they are flipped.
-_DIGITS = ("digits", "mnist", "svhn", "svhn_cropped")
+_DIGITS = ("digits", "mnist", "mnist_5k", "usps", "svhn", "svhn_cropped")
 DTYPES = ("float32", "bfloat16")
 
 # Outer steps and inner epochs of the authors' code, by images per class.
@@ -215,8 +215,8 @@ def method_defaults(config: Config) -> dict[str, Any]:
 
     Those of gradient matching are for any method that has no others. DSA and DM have
     what the authors give: main.py and main_DM.py of their code, and its README. DD has
-    what its authors' code has for ten classes: batches of 1,024 and, at 60,000 images,
-    400 epochs of about 59.
+    what its authors' code has for ten classes: batches of 1,024, and 400 epochs, which
+    are about 20,000 of them at the 50,000 images of CIFAR-10.
     """
     siamese = "color_crop_cutout_flip_scale_rotate"
     if config.dataset.name in _DIGITS:

@@ -107,12 +107,15 @@ def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluato
     """Returns the evaluation of a run.
 
     The network is `config.evaluation.network`; where that is None, what
-    `without_batch_norm` makes of the one that condensed.
+    `without_batch_norm` makes of the one that condensed. The whole training set has
+    images enough for batch norm.
 
     Raises:
       ValueError: the network or the augmentation is unknown.
     """
-    name = config.evaluation.network or without_batch_norm(config.network.name)
+    name = config.evaluation.network or config.network.name
+    if not config.evaluation.network and config.method != "whole":
+        name = without_batch_norm(name)
     if not config.evaluation.network and name != config.network.name:
         logging.info(
             "Evaluating with %s in place of %s, whose batch norm needs more images. "

@@ -3,13 +3,46 @@
 python -m experiments.ablations --output=runs/ablations
 """
 
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
 from experiments import matrix, sweep
 from experiments.paper import ABLATIONS
 
 
-def report(config, rows, folder) -> str:
-    """Writes and returns the tables."""
+def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+    """Writes and returns the tables, and draws figure 3 where there is its table."""
+    if "ipc" in config.tables:
+        _plot(matrix.find_entries(config, rows, "ipc"), folder / "figure3.png")
     return matrix.report(config, rows, folder, lambda *cell: ABLATIONS.get(cell))
+
+
+def _plot(entries: list[dict[str, Any]], path: Path) -> None:
+    """Draws figure 3: accuracy against images a class."""
+    # Not before: it takes long to import.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 4), layout="constrained")
+    axes = figure.add_subplot()
+    ours = {int(entry["column"]): entry["result"] for entry in entries}
+    axes.errorbar(
+        list(ours),
+        [100 * result["accuracy_mean"] for result in ours.values()],
+        [100 * result["accuracy_std"] for result in ours.values()],
+        fmt="o-",
+        label="ours",
+    )
+    paper = {
+        int(column): value.mean
+        for (table, _, column), value in ABLATIONS.items()
+        if table == "ipc"
+    }
+    axes.plot(list(paper), list(paper.values()), "s--", label="paper, MNIST")
+    axes.set(xlabel="images a class", ylabel="test accuracy, %")
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

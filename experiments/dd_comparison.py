@@ -23,13 +23,13 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     cells = []
     for dataset, fields in config.datasets.items():
         for method in _COLUMNS:
-            for ipc in config.ipc if method != "whole" else (None,):
+            for ipc in config.ipc if method != "whole" else ("all",):
                 changes = {"method": method, **flatten(config.run), **flatten(fields)}
                 changes |= flatten(config.method.get(method, {}))
                 changes |= flatten(config.special.get(f"{dataset}-{ipc}", {}))
-                if ipc is not None:
+                if ipc != "all":
                     changes["ipc"] = ipc
-                labels = {"dataset": dataset, "method": method, "ipc": ipc or "all"}
+                labels = {"dataset": dataset, "method": method, "ipc": ipc}
                 cells.append(Cell(labels, f"configs/{dataset}.py", changes))
     return cells
 

@@ -1,5 +1,7 @@
 """Figure 1(a) of the paper: accuracy against the time to train a network on a set.
 
+The time is that of a cell, tests and compilation included, by its networks.
+
   python -m experiments.figure1 --output=runs/figure1
 
 The sets are the cells of Table 1, so with the same --output nothing is run twice.
@@ -19,7 +21,7 @@ def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
     points = [(row, seconds_a_network(row["result"])) for row in rows]
     _plot(points, folder / "figure1.png")
     text = tables.markdown(
-        ("dataset", "method", "ipc", "seconds to train a network", "accuracy"),
+        ("dataset", "method", "ipc", "seconds to train and test a network", "accuracy"),
         (
             [
                 *(str(row[name]) for name in ("dataset", "method", "ipc")),
@@ -58,14 +60,16 @@ def _plot(points: list[tuple[sweep.Row, float]], path: Path) -> None:
             times, accuracies, ipcs = zip(*line, strict=True)
             axes.plot(times, accuracies, "o-", label=method)
             for time, accuracy, ipc in line:
-                axes.annotate(str(ipc), (time, accuracy))
+                axes.annotate(
+                    str(ipc), (time, accuracy), (4, 4), textcoords="offset points"
+                )
         axes.set(
             xscale="log",
-            xlabel="seconds to train a network",
+            xlabel="seconds to train and test a network",
             ylabel="test accuracy, %",
             title=name,
         )
-        axes.legend()
+        axes.legend(title="numbers: images a class")
     figure.savefig(path, dpi=150)
 
 

@@ -7,6 +7,7 @@ A set, and a test of it, is made once, however many entries it has.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -15,6 +16,8 @@ from experiments.cells import Cell, flatten
 from experiments.paper import Value
 
 Published = Callable[[str, str, str], Value | None]
+# Of table 2, and of the ablations.
+_PUBLISHED_DATASET = "mnist"
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
@@ -48,18 +51,12 @@ def report(
       folder: of the results.
       published: returns the paper's value for table, row and column, or None.
     """
-    results = {
-        (row["set"], row["tested with"]): row["result"]
-        for row in rows
-        if "tested with" in row
-    }
+    note = tables.NOTE
+    if config.dataset != _PUBLISHED_DATASET:
+        note += f" Ours are of {config.dataset}, the paper's of {_PUBLISHED_DATASET}."
     texts = []
-    for title, entries in config.tables.items():
-        found = [
-            {"condensed with": row, "column": column, "result": results[name, network]}
-            for row, column, name, network in entries
-            if (name, network) in results
-        ]
+    for title in config.tables:
+        found = find_entries(config, rows, title)
         table = tables.pivot(
             found,
             ("condensed with",),
@@ -68,9 +65,25 @@ def report(
                 title, row["condensed with"], row["column"]
             ),
         )
-        (folder / f"{title}.md").write_text(f"{table}\n\n{tables.NOTE}\n", "utf-8")
+        (folder / f"{title}.md").write_text(f"{table}\n\n{note}\n", "utf-8")
         texts.append(f"{title}\n\n{table}")
-    return "\n\n".join([*texts, tables.NOTE])
+    return "\n\n".join([*texts, note])
+
+
+def find_entries(
+    config: ConfigDict, rows: list[sweep.Row], title: str
+) -> list[dict[str, Any]]:
+    """Returns those entries of a table that are done: row, column and result."""
+    results = {
+        (row["set"], row["tested with"]): row["result"]
+        for row in rows
+        if "tested with" in row
+    }
+    return [
+        {"condensed with": row, "column": column, "result": results[name, network]}
+        for row, column, name, network in config.tables[title]
+        if (name, network) in results
+    ]
 
 
 def square(names: dict[str, str]) -> tuple[tuple[str, str, str, str], ...]:

@@ -7,6 +7,8 @@ cell that is done is not run again, one that was stopped goes on from its checkp
 
 import csv
 import importlib
+import json
+import re
 import shlex
 import signal
 import subprocess
@@ -15,14 +17,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.command_line import one_line, parse_flags
+from dc_jax.text import is_url
 from experiments.cells import MAIN, ROOT, Cell
 
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
+_RESULTS = "results.csv"
+# Besides the labels. The last is the set, where a cell evaluates several.
+_COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
 
 
 def main(
@@ -41,7 +48,10 @@ def main(
       default: the experiment's config, a file of `configs/`.
       make_more: returns runs that follow from the rows of all the others.
     """
-    config = config_flags.DEFINE_config_file("config", default, "The experiment.")
+    # Without the default, which would be read, and fail, before flags are parsed.
+    config = config_flags.DEFINE_config_file(
+        "config", None, f"The experiment. Where it is not given, {default}."
+    )
     # Here and not above: an import of this module is to define no flags.
     flags.DEFINE_string("output", None, "Folder of cells and results.")
     flags.DEFINE_bool(
@@ -72,8 +82,15 @@ def main(
                     run_cells(config.value, cells + more, report, flags.FLAGS)
         except (ValueError, KeyError, OSError) as error:
             sys.exit(f"error: {one_line(error)}")
+        except KeyboardInterrupt:
+            logging.info("Stopped by SIGINT. The same command continues.")
+            sys.exit(128 + signal.SIGINT)
 
-    app.run(run, flags_parser=parse_flags)
+    def parse(argv: list[str]) -> list[str]:
+        is_given = any(re.match(r"--?config(=|$)", argument) for argument in argv)
+        return parse_flags(argv if is_given else [*argv, f"--config={ROOT / default}"])
+
+    app.run(run, flags_parser=parse)
 
 
 def run_cells(
@@ -87,8 +104,14 @@ def run_cells(
     Raises:
       ValueError: some failed.
     """
-    folder = Path(options.output)
+    if is_url(options.output):
+        raise ValueError(
+            f"--output must be a folder of this machine, got {options.output}; a "
+            "bucket can be mounted as one."
+        )
+    folder = Path(options.output).absolute()
     check_cells(cells)
+    check_is_ours(cells, folder)
     open_cells = [cell for cell in cells if cell.read_result(folder) is None]
     if options.list:
         for cell in open_cells:
@@ -124,9 +147,12 @@ def check_cells(cells: list[Cell]) -> None:
     """Checks the cells before any is run.
 
     Raises:
-      ValueError: two have one folder, or one is to evaluate what is not made before.
+      ValueError: two have one folder, one is to evaluate what is not made before, or a
+        value of a field is bad.
       KeyError: a field is not one of the config.
     """
+    from dc_jax.config import Config  # Not before: it waits for JAX.
+
     seen: set[str] = set()
     for cell in cells:
         if cell.name in seen:
@@ -134,8 +160,31 @@ def check_cells(cells: list[Cell]) -> None:
         for other in cell.evaluates:
             if other.name not in seen:
                 raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
-        cell.values()
+        values = cell.values()
+        if cell.module == MAIN:
+            Config.create(values)
         seen.add(cell.name)
+
+
+def check_is_ours(cells: list[Cell], folder: Path) -> None:
+    """Checks that a folder has no results of another experiment.
+
+    Raises:
+      ValueError: it has.
+    """
+    path, names = folder / _RESULTS, _label_names(cells)
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            head = next(csv.reader(file), [])
+        if head[: len(names)] != names:
+            raise ValueError(
+                f"--output={folder} has results of another experiment, by "
+                f"{', '.join(head)}; choose another folder."
+            )
+
+
+def _label_names(cells: list[Cell]) -> list[str]:
+    return list(dict.fromkeys(name for cell in cells for name in cell.labels))
 
 
 def run_here(cells: list[Cell], folder: Path) -> Iterator[tuple[Cell, str | None]]:
@@ -200,11 +249,12 @@ def run_on_ray(
     options = _task_options(resources)
     ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     task = ray.remote(max_retries=3, max_calls=1, **options)(_run_cell)
+    cores = max(1, int(options.get("num_cpus", 1)))
     try:
         tasks: dict[str, Any] = {}
         for cell in cells:
             before = [tasks[c.name] for c in cell.evaluates if c.name in tasks]
-            tasks[cell.name] = task.remote(cell, str(folder.absolute()), *before)
+            tasks[cell.name] = task.remote(cell, str(folder), cores, *before)
         waiting = {tasks[cell.name]: cell for cell in cells}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
@@ -237,12 +287,12 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
     return options
 
 
-def _run_cell(cell: Cell, folder: str, *_: Any) -> None:
+def _run_cell(cell: Cell, folder: str, cores: int, *_: Any) -> None:
     """Runs a cell in this process: with it, the lock of the workdir goes."""
     from dc_jax import parallel, runner
     from dc_jax.config import Config
 
-    parallel.use_cpu_cores()
+    parallel.use_cpu_cores(cores)
     values, own = cell.values(), str(Path(folder) / cell.name)
     sets = [str(Path(folder) / other.name) for other in cell.evaluates]
     if cell.module != MAIN:
@@ -255,26 +305,44 @@ def _run_cell(cell: Cell, folder: str, *_: Any) -> None:
 
 
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
-    """Writes `results.csv`, a line for each cell that is done; returns the rows."""
-    rows = []
+    """Writes the results of the cells that are done; returns the rows.
+
+    `results.csv` has a line for each, or one for each set where it evaluates several;
+    `results.jsonl` has all that their runs have written.
+    """
+    rows, lines = [], []
     for cell in cells:
         result = cell.read_result(folder)
         if result is not None:
             rows.append({**cell.labels, "result": result})
-    names = list(dict.fromkeys(name for cell in cells for name in cell.labels))
-    with open(folder / "results.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([*names, "accuracy", "std", "networks", "sets", "seconds"])
-        for row in rows:
-            result = row["result"]
-            writer.writerow(
-                [
-                    *(row.get(name, "") for name in names),
-                    f"{100 * result['accuracy_mean']:.2f}",
-                    f"{100 * result['accuracy_std']:.2f}",
-                    result["num_evaluations"] * result["num_experiments"],
-                    result["num_experiments"],
-                    result["seconds"],
-                ]
-            )
+            lines += [{**cell.labels, **line} for line in _lines(cell, result)]
+    names = (*_label_names(cells), *_COLUMNS)
+    with open(folder / _RESULTS, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(lines)
+    with open(folder / "results.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
     return rows
+
+
+def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields what `results.csv` tells of a cell, but its labels."""
+    line = {
+        "networks": result["num_evaluations"] * result["num_experiments"],
+        "sets": result["num_experiments"],
+        "seconds": result["seconds"],
+    }
+    parts = {"": (result["accuracy_mean"], result["accuracy_std"])}
+    if len(cell.evaluates) > 1:
+        line |= {"networks": result["num_evaluations"], "sets": 1}
+        line["seconds"] = round(result["seconds"] / len(cell.evaluates), 3)
+        parts = {
+            other.name: (np.mean(accuracies), np.std(accuracies))
+            for other, accuracies in zip(
+                cell.evaluates, result["accuracies"], strict=True
+            )
+        }
+    for name, (mean, std) in parts.items():
+        accuracy = {"accuracy": f"{100 * mean:.2f}", "std": f"{100 * std:.2f}"}
+        yield line | accuracy | {"of": name}

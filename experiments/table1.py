@@ -19,12 +19,13 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     cells = []
     for dataset in config.datasets:
         for method in config.methods:
-            for ipc in config.ipc if method != "whole" else (None,):
+            for ipc in config.ipc if method != "whole" else ("all",):
                 changes = {"method": method, **flatten(config.run)}
                 changes |= flatten(config.method.get(method, {}))
-                if ipc is not None:
+                if ipc != "all":
+                    changes |= flatten(config.method.get(f"{method}-{ipc}", {}))
                     changes["ipc"] = ipc
-                labels = {"dataset": dataset, "method": method, "ipc": ipc or "all"}
+                labels = {"dataset": dataset, "method": method, "ipc": ipc}
                 cells.append(Cell(labels, f"configs/{dataset}.py", changes))
     return cells
 

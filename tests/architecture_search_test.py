@@ -49,6 +49,31 @@ def test_interval():
     assert np.isnan(search.interval(whole[:9], whole[:9], 9)).all()
 
 
+def test_interval_leaves_out_samples_without_a_correlation():
+    # Of the best two by the proxy, which are equal, one is often drawn twice.
+    whole = np.arange(12.0)
+    proxy = np.minimum(whole, 10)
+    assert np.isnan(search.rank_correlation(proxy, whole, 2))
+    low, high = search.interval(proxy, whole, 12)
+    assert 0.8 < low < high <= 1
+    assert np.isfinite(search.interval(proxy, whole, 3)).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"early": 0}, "early"),
+        ({"early": 4}, "early"),
+        ({"on_whole.eval_every": 2}, "every"),
+    ],
+)
+def test_early_stopping_is_at_an_epoch_that_is_tested(changes, field):
+    config = search_config.get_config("smoke")
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=field):
+        search.make_cells(config)
+
+
 def _rows(accuracies_by_network):
     """Rows of a sweep: on two sets, after an epoch, after both; in percent."""
     rows = [

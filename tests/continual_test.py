@@ -213,12 +213,12 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
 
 
 def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda: None)
+    monkeypatch.setattr(parallel, "use_cpu_cores", lambda most: None)
     config = experiment_config.get_config("smoke")
     config.run.condense.mesh = {"net": 1, "classes": 1}
     cells = continual_learning.make_cells(config)
     for cell in cells:
-        sweep._run_cell(cell, str(tmp_path), None)
+        sweep._run_cell(cell, str(tmp_path), 1, None)
     rows = sweep.write_rows(cells, tmp_path)
     assert [row["distillation"] for row in rows] == [0.0, 1.0]
     assert all(len(row["result"]["accuracies_seen"]) == 2 for row in rows)

@@ -51,7 +51,9 @@ def test_no_image_is_chosen_twice_where_images_are_equal(method):
     assert sorted(chosen.tolist()) == list(range(12))
 
 
-@pytest.mark.parametrize("method", ["random", "herding", "k_center", "forgetting"])
+@pytest.mark.parametrize(
+    "method", ["random", "herding", "nearest_mean", "k_center", "forgetting"]
+)
 def test_the_seed_decides_between_equals(method):
     known = {"size": 6, "features": np.ones((6, 2)), "events": np.ones(6, int)}
     arguments = [known[name] for name in SELECTIONS[method].needs]
@@ -80,6 +82,12 @@ def test_herding_is_the_order_of_icarl():
     assert coresets.herding(features, 10, _rng()).tolist() == expected
 
 
+def test_nearest_mean_by_hand():
+    # The mean is 4.8. Distances are 4.8, 3.8, 0.8, 2.2 and 7.2.
+    chosen = coresets.nearest_mean(_line(0, 1, 4, 7, 12), 4, _rng())
+    assert chosen.tolist() == [2, 3, 1, 0]
+
+
 def test_k_center_by_hand():
     # The mean is 4.8. Nearest: 4. Then distances to what is chosen are
     # 4 3 0 3 8; 4 3 0 3 0; 0 1 0 3 0; 0 1 0 0 0.
@@ -87,11 +95,12 @@ def test_k_center_by_hand():
     assert chosen.tolist() == [2, 4, 0, 3, 1]
 
 
-def test_at_one_image_k_center_is_herding():
+@pytest.mark.parametrize("other", [coresets.k_center, coresets.nearest_mean])
+def test_at_one_image_it_is_herding(other):
     for seed in range(20):
         features = _rng(seed).normal(size=(20, 3))
         herding = coresets.herding(features, 1, _rng())
-        np.testing.assert_array_equal(coresets.k_center(features, 1, _rng()), herding)
+        np.testing.assert_array_equal(other(features, 1, _rng()), herding)
 
 
 def test_forgetting_takes_the_most_forgotten():

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -17,7 +18,7 @@ from run_helpers import ROOT
 
 import dc_jax
 from configs import base
-from dc_jax import api, command_line, methods
+from dc_jax import api, command_line, methods, networks
 from dc_jax.config import Config
 
 PAGES = sorted(
@@ -204,6 +205,23 @@ def test_the_example_draws_what_it_says(monkeypatch):
         for stream in (False, True)
     )
     np.testing.assert_array_equal(whole.images, streamed.images)
+
+
+def test_the_example_leaves_blank_slots_out(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    my_method = importlib.import_module("my_method")
+    network = networks.make_network("MLP", 2, image_shape=(4, 4, 1))
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(3, 4, 4, 1)).astype(np.float32)
+    real = rng.normal(size=(5, 4, 4, 1)).astype(np.float32)
+    variables = network.init(jax.random.key(0), images[:1])
+    two = my_method.class_loss(network, variables, images[:2], np.ones(2), real)
+    blank = my_method.class_loss(network, variables, images, np.eye(3)[:2].sum(0), real)
+    np.testing.assert_allclose(blank, two, rtol=1e-5)
+    assert abs(blank - two) < abs(
+        my_method.class_loss(network, variables, images, np.ones(3), real) - two
+    )
 
 
 def test_configs_are_found_from_any_folder(tmp_path, monkeypatch):

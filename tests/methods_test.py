@@ -103,3 +103,10 @@ def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
     assert other["own_protocol"]["accuracies"] != own["accuracies"]
     # Sets without learning rates have no protocol of their own.
     assert "own_protocol" not in _condense(tmp_path / "dc", num_experiments=1)
+
+
+def test_the_whole_set_is_learned_with_batch_norm(tmp_path):
+    changes = {"network.name": "ConvNetD1W8BN", "num_evaluations": 1}
+    result = _condense(tmp_path, method="whole", **changes)
+    # The network that is trained, and in the report.
+    assert result["protocol"]["network"] == "ConvNetD1W8BN"

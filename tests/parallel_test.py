@@ -209,6 +209,9 @@ def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     parallel.use_cpu_cores()
     assert updates == [("jax_num_cpu_devices", 3)]
+    for most, num in ((2, 2), (8, 3)):
+        parallel.use_cpu_cores(most)
+        assert updates.pop() == ("jax_num_cpu_devices", num)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     parallel.use_cpu_cores()
     monkeypatch.delenv("XLA_FLAGS")

@@ -1,6 +1,7 @@
 """Sweeps: cells run, continue and fail one by one; here and on Ray."""
 
 import csv
+import json
 import os
 import shlex
 import signal
@@ -60,6 +61,38 @@ def test_a_cell_is_run_evaluated_and_recorded(tmp_path):
     assert _cell(evaluates=(_cell(seed=1),)).read_result(tmp_path) is None
 
 
+def test_every_set_that_a_cell_evaluates_has_its_line(tmp_path):
+    sets = (_cell(), _cell(ipc=2))
+    cell = _cell(evaluates=sets)
+    result = {
+        "accuracies": [[0.1, 0.3], [0.7, 0.9]],
+        "accuracy_mean": 0.5,
+        "accuracy_std": 0.3,
+        "num_evaluations": 2,
+        "num_experiments": 2,
+        "seconds": 3.0,
+    }
+    folder = tmp_path / cell.name
+    folder.mkdir()
+    (folder / "evaluations.jsonl").write_text(json.dumps(result))
+    cell.finish(tmp_path)
+    sweep.write_rows([*sets, cell], tmp_path)
+    with open(tmp_path / "results.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["of"] for line in lines] == ["digits-1", "digits-2"]
+    assert [line["accuracy"] for line in lines] == ["20.00", "80.00"]
+    assert {(line["std"], line["networks"], line["sets"]) for line in lines} == {
+        ("10.00", "2", "1")
+    }
+    (row,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert row["result"] == result
+    # Another experiment's results are not overwritten.
+    sweep.check_is_ours([*sets, cell], tmp_path)
+    other = Cell({"set": "digits"}, "configs/digits.py", _FIELDS)
+    with pytest.raises(ValueError, match="results of another experiment"):
+        sweep.check_is_ours([other], tmp_path)
+
+
 def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
     bad = _cell(ipc=2, **{"network.name": "Conv"})
     good = _cell()
@@ -82,6 +115,8 @@ def test_impossible_sweeps_are_refused(cells, message):
         sweep.check_cells(cells)
     with pytest.raises(KeyError, match="iteration"):
         sweep.check_cells([_cell(iteration=3)])
+    with pytest.raises(ValueError, match=r"config\.ipc"):
+        sweep.check_cells([_cell(ipc=0)])
 
 
 def _start(experiment, folder, *flags):
@@ -143,6 +178,39 @@ def test_the_smoke_experiments_run(experiment, lines, tmp_path):
         assert "±" in row or "Spearman" in output
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--output=gs://bucket/x"], "must be a folder of this machine, got gs://"),
+        (["--output=x", "--config.run.nothere=1"], "no such field of the config"),
+        (["--output=x", "--config.ipc=(0,)"], "config.ipc"),
+    ],
+)
+def test_a_bad_command_line_is_answered_in_one_line(flags, message, tmp_path):
+    # With the default config.
+    process = subprocess.run(
+        [sys.executable, "-m", "experiments.table1", "--list", *flags],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(run_helpers.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
+    assert message in process.stderr
+
+
+def test_ctrl_c_stops_an_experiment_without_a_trace(tmp_path):
+    process = _start("table1", tmp_path)
+    _wait_for_lines(tmp_path / "digits-random-1" / "log.txt", 1)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    assert output.endswith("Stopped by SIGINT. The same command continues.\n")
+
+
 def test_a_stopped_sweep_stops_its_cell_and_goes_on(tmp_path):
     program = (
         "import sys; from pathlib import Path; import sweep_test as t; "
@@ -178,9 +246,10 @@ def _wait_for_lines(path, number):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # By Ray.
-def test_a_killed_worker_of_ray_costs_nothing(tmp_path):
+def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     changes = {"iterations": 60}
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     _run_here([_cell(**changes)], tmp_path / "here")
     cells = [_cell(**changes), _cell(ipc=2), _cell(ipc=3, seed=-1)]
     results = sweep.run_on_ray(

@@ -18,21 +18,31 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dc_jax.base import CondenseState, Method
+from dc_jax.base import CondenseState, Method, make_labels
 from dc_jax.data.store import draw_classes, sample_classes
 from dc_jax.methods import METHODS
 from dc_jax.methods.images import make_init, make_optimiser
 from dc_jax.train import batched
 
 
-def class_loss(network, variables, images, real):
-    """Returns the loss of one class, `[]`, of images `[I, H, W, D]`, `[N, H, W, D]`."""
+def class_loss(network, variables, images, weights, real):
+    """Returns the loss of one class, `[]`.
 
-    def moments(images):
+    Args:
+      network: the module.
+      variables: of the network.
+      images: synthetic images of the class. Shape `[I, H, W, D]`.
+      weights: of these in means, 0 where there is none. Shape `[I]`.
+      real: real images of the class. Shape `[N, H, W, D]`.
+    """
+
+    def moments(images, weights=None):
         features = network.apply(variables, images, method="embed")  # [n, F]
-        return jnp.stack([features.mean(0), features.var(0)])
+        mean = jnp.average(features, axis=0, weights=weights)  # [F]
+        variance = jnp.average((features - mean[None]) ** 2, axis=0, weights=weights)
+        return jnp.stack([mean, variance])
 
-    return jnp.sum((moments(images) - moments(real)) ** 2)
+    return jnp.sum((moments(images, weights) - moments(real)) ** 2)
 
 
 def make(config, network, execution):
@@ -44,11 +54,14 @@ def make(config, network, execution):
         network_key, real_key = jax.random.split(key)
         real = sample_classes(store, real_key, config.batch_real, devices)
 
+        # Classes may have different numbers of images: 0 for slots without one.
+        weights = jnp.float32(make_labels(config.class_ipc(store.num_classes)) >= 0)
+
         def loss(images):  # [C, I, H, W, D]
             def of_network(key):
                 variables = network.init(key, images[0, :1])
                 one = functools.partial(class_loss, network, variables)
-                return jnp.sum(batched(one, "map")(images, real))
+                return jnp.sum(batched(one, "map")(images, weights, real))
 
             keys = jax.random.split(network_key, config.num_networks)
             return jnp.mean(batched(of_network, execution.network_loop)(keys))
