@@ -18,7 +18,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data import Dataset
 from dc_jax.protocol import Protocol
-from dc_jax.text import is_unicode, is_url
+from dc_jax.text import check_is_local, is_unicode
 
 # A stopped run may be continued with other values of these: they do not change the
 # images after a given iteration, `execution` but by rounding.
@@ -46,11 +46,7 @@ def check_name(folder: Path) -> None:
     Raises:
       ValueError: it is not Unicode, or a file, or the address of a bucket.
     """
-    if is_url(str(folder)):
-        raise ValueError(
-            f"--workdir must be a folder of this machine, got {folder}; a bucket can "
-            "be mounted as one."
-        )
+    check_is_local("--workdir", str(folder))
     if not is_unicode(str(folder)):
         raise ValueError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
     for part in (folder, *folder.parents):

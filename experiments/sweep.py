@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.command_line import one_line, parse_flags
-from dc_jax.text import is_url
+from dc_jax.text import check_is_local
 from experiments.cells import MAIN, ROOT, Cell
 
 # The labels of a cell, and `result`: what its run has written.
@@ -104,11 +104,7 @@ def run_cells(
     Raises:
       ValueError: some failed.
     """
-    if is_url(options.output):
-        raise ValueError(
-            f"--output must be a folder of this machine, got {options.output}; a "
-            "bucket can be mounted as one."
-        )
+    check_is_local("--output", options.output)
     folder = Path(options.output).absolute()
     check_cells(cells)
     check_is_ours(cells, folder)

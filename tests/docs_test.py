@@ -181,11 +181,20 @@ def test_a_method_from_outside_is_found_by_the_command(tmp_path):
     assert (tmp_path / "run" / "card.json").exists()
 
 
-def test_the_example_draws_what_it_says(monkeypatch):
+@pytest.fixture
+def my_method(monkeypatch):
+    """The example, known by its name for the time of a test."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     monkeypatch.setattr(api, "METHODS", methods.METHODS)
-    importlib.import_module("my_method")
+    module = importlib.import_module("my_method")
+    # An import that is not the first does not.
+    methods.METHODS["moments"] = module.make
+    return module
+
+
+@pytest.mark.usefixtures("my_method")
+def test_the_example_draws_what_it_says():
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 4
     whole, streamed = (
@@ -207,10 +216,7 @@ def test_the_example_draws_what_it_says(monkeypatch):
     np.testing.assert_array_equal(whole.images, streamed.images)
 
 
-def test_the_example_leaves_blank_slots_out(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
-    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    my_method = importlib.import_module("my_method")
+def test_the_example_leaves_blank_slots_out(my_method):
     network = networks.make_network("MLP", 2, image_shape=(4, 4, 1))
     rng = np.random.default_rng(0)
     images = rng.normal(size=(3, 4, 4, 1)).astype(np.float32)
@@ -222,6 +228,27 @@ def test_the_example_leaves_blank_slots_out(monkeypatch):
     assert abs(blank - two) < abs(
         my_method.class_loss(network, variables, images, np.ones(3), real) - two
     )
+
+
+def test_the_example_knows_its_blank_slots(my_method, monkeypatch):
+    class_loss, seen = my_method.class_loss, []
+
+    def spy(network, variables, images, weights, real):
+        jax.debug.callback(lambda w: seen.append(w.tolist()), weights)
+        return class_loss(network, variables, images, weights, real)
+
+    monkeypatch.setattr(my_method, "class_loss", spy)
+    rng = np.random.default_rng(0)
+    dc_jax.condense(
+        *(rng.integers(0, 256, (20, 8, 8), np.uint8), np.arange(20) % 2),
+        method="moments",
+        network="MLP",
+        ipc=[1, 3],
+        iterations=1,
+        overrides={"batch_real": 5, "num_networks": 1},
+    )
+    jax.effects_barrier()
+    assert {tuple(weights) for weights in seen} == {(1, 0, 0), (1, 1, 1)}
 
 
 def test_configs_are_found_from_any_folder(tmp_path, monkeypatch):
