@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -61,6 +62,12 @@ def test_summarise_by_hand():
     assert summary["num_experiments"] == 2
     assert summary["num_evaluations"] == 3
     assert summary["accuracies"] == [[0.2, 0.4, 0.6], [0.2, 0.4, 0.6]]
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
+def test_a_bucket_is_no_folder(address):
+    with pytest.raises(ValueError, match="--workdir must be a folder of this machine"):
+        workdir.check_name(pathlib.Path(address))
 
 
 def test_claim_writes_the_config(tmp_path):
