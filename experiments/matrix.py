@@ -54,6 +54,9 @@ def report(
     note = tables.NOTE
     if config.dataset != _PUBLISHED_DATASET:
         note += f" Ours are of {config.dataset}, the paper's of {_PUBLISHED_DATASET}."
+    held_out = flatten(config.run).get("dataset.validation")
+    if held_out:
+        note += f" Ours are tested on {held_out} images held out of the training set."
     texts = []
     for title in config.tables:
         found = find_entries(config, rows, title)

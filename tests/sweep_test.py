@@ -13,10 +13,11 @@ import time
 import numpy as np
 import pytest
 import run_helpers
+from ml_collections import ConfigDict
 
 from configs.experiments import table1 as table1_config
 from dc_jax.published import TABLE1, Value
-from experiments import dd_comparison, sweep, table1, tables
+from experiments import dd_comparison, matrix, sweep, table1, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE2
 
@@ -315,3 +316,33 @@ def test_tables():
     assert str(Value(3.5, 0.3, is_verified=False)) == "3.5 ± 0.3?"
     assert TABLE2["ConvNet", "ResNet18"] == Value(90.0, 0.8)
     assert flatten({"a": 1, "b": {"c": {"d": 2}}}) == {"a": 1, "b.c.d": 2}
+
+
+def test_a_matrix_says_what_it_was_tested_on(tmp_path):
+    config = ConfigDict(
+        {
+            "dataset": "fashion_mnist",
+            "run": {"dataset": {"validation": 2000}},
+            "tables": {"t": (("a", "b", "set", "LeNet"), ("a", "c", "set", "MLP"))},
+        }
+    )
+    row = {
+        "set": "set",
+        "tested with": "LeNet",
+        "result": {"accuracy_mean": 0.5, "accuracy_std": 0.1},
+    }
+    text = matrix.report(config, [row], tmp_path, lambda *_: Value(60.0, 1.0))
+    table, note = text.removeprefix("t\n\n").split("\n\n")
+    assert table.splitlines() == [
+        "| condensed with | b |",
+        "| --- | --- |",
+        "| a | 50.0 ± 10.0 (60.0 ± 1.0) |",
+    ]
+    assert note.endswith(
+        "Ours are of fashion_mnist, the paper's of mnist. "
+        "Ours are tested on 2000 images held out of the training set."
+    )
+    assert (tmp_path / "t.md").read_text() == f"{table}\n\n{note}\n"
+    on_mnist = ConfigDict({"dataset": "mnist", "run": {}, "tables": config.tables})
+    text = matrix.report(on_mnist, [row], tmp_path, lambda *_: None)
+    assert "Ours" not in text
