@@ -84,7 +84,7 @@ class NetworkConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     network: str | None = _field(_NOT_EMPTY)
-    epochs: int | None = _field(_at_least(1))
+    epochs: int | None = _field(_at_least(0))
     augmentation: str | None = _field(_NOT_EMPTY)
     lr: float = _field(_POSITIVE)
     momentum: float = _field(_FRACTION)

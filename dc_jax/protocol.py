@@ -15,6 +15,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
@@ -22,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from dc_jax.augment import parse_strategy
 from dc_jax.config import EvaluationConfig
 from dc_jax.execution import Execution
+from dc_jax.networks import set_member
 from dc_jax.train import Recipe, batched, confusion, init_state, train
 from dc_jax.unrolled import init_xavier, train_unrolled
 
@@ -79,7 +81,9 @@ def make_protocol(
         if network == "ConvNetBN":
             augmentation = "crop_noise"
     is_augmented = bool(parse_strategy(augmentation))
-    epochs = config.epochs or (1000 if is_augmented else 300)
+    epochs = config.epochs
+    if epochs is None:
+        epochs = 1000 if is_augmented else 300
     return Protocol(
         network=network,
         epochs=epochs,
@@ -99,7 +103,9 @@ def make_evaluate(
     It takes `(images, labels, test_images, test_labels, keys)`: the training set
     `[n, H, W, D]` and `[n]`, the test set `[n', H, W, D]` and `[n']`, both normalised,
     and a key for each network, `[M]`. It returns for each network how many test images
-    of each class are taken for each, `[M, C, C]`, see `train.confusion`.
+    of each class are taken for each, `[M, C, C]`, see `train.confusion`. Where
+    `protocol.network` names several, each key is for one of each, and the result is
+    `[M, names, C, C]`.
 
     Args:
       protocol: how to train.
@@ -108,16 +114,17 @@ def make_evaluate(
     """
     parts = phases(protocol, network, execution)
 
-    def train_one(images, labels, key: jax.Array) -> dict[str, Any]:
+    def train_one(images, labels, key, member=None) -> dict[str, Any]:
         init_key, *train_keys = jax.random.split(key, 1 + len(parts))
-        variables = network.init(init_key, images[:1])
+        variables = set_member(network.init(init_key, images[:1]), member)
         for (recipe, epochs), train_key in zip(parts, train_keys, strict=True):
             state = init_state(recipe, variables)
             state = train(recipe, state, images, labels, epochs=epochs, key=train_key)
             variables = state.variables
         return variables
 
-    return _test_many(train_one, network, execution)
+    num_names = len(protocol.network.split(","))
+    return _test_many(train_one, network, execution, num_names)
 
 
 def make_evaluate_own(
@@ -142,27 +149,41 @@ def make_evaluate_own(
 
 
 def _test_many(
-    train_one: Callable[..., dict[str, Any]], network: nn.Module, execution: Execution
+    train_one: Callable[..., dict[str, Any]],
+    network: nn.Module,
+    execution: Execution,
+    num_names: int = 1,
 ) -> Callable[..., jax.Array]:
-    """Returns what trains, by `train_one(*training, key)`, and tests networks."""
+    """Returns what trains, by `train_one(*training, key)`, and tests networks.
+
+    Where the module is several networks, by `train_one(*training, key, member)`.
+    """
     devices = execution.layout.everything
 
     def evaluate(*args: jax.Array) -> jax.Array:
         *training, test_images, test_labels, keys = args
 
-        def evaluate_one(key: jax.Array) -> jax.Array:
+        def evaluate_one(*key_and_member: jax.Array) -> jax.Array:
             return confusion(
                 network,
-                train_one(*training, key),
+                train_one(*training, *key_and_member),
                 test_images,
                 test_labels,
                 slice_size=execution.slice_size,
             )
 
-        num = keys.shape[0]
-        mine, _ = devices.part(num)
-        counts = batched(evaluate_one, execution.network_loop)(keys[mine])
-        return devices.gather(counts, num)
+        num, networks = len(keys), (keys,)
+        if num_names > 1:
+            places = jnp.arange(num * num_names)
+            networks = (keys[places // num_names], places % num_names)
+        mine, _ = devices.part(num * num_names)
+        counts = batched(evaluate_one, execution.network_loop)(
+            *(of_networks[mine] for of_networks in networks)
+        )
+        counts = devices.gather(counts, num * num_names)
+        if num_names > 1:
+            counts = counts.reshape(num, num_names, *counts.shape[1:])
+        return counts
 
     return execution.layout.spread(evaluate, P())
 

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dc_jax.networks import set_member
 from dc_jax.parallel import WHOLE, Axis
 from dc_jax.train import Recipe, TrainState, fold_slices, init_state, train_batch
 
@@ -35,10 +36,15 @@ class WholeState:
 
 
 def init_whole(
-    recipe: Recipe, key: jax.Array, image_shape: tuple[int, int, int], num: int
+    recipe: Recipe,
+    key: jax.Array,
+    image_shape: tuple[int, int, int],
+    num: int,
+    member: jax.Array | None = None,
 ) -> WholeState:
-    """Returns a fresh network, for `num` training images."""
+    """Returns a fresh network, for `num` training images; see `set_member`."""
     variables = recipe.network.init(key, jnp.zeros((1, *image_shape)))
+    variables = set_member(variables, member)
     return WholeState(
         network=init_state(recipe, variables),
         was_right=jnp.zeros(num, bool),

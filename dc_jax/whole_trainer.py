@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from dc_jax.parts import make_parts
 from dc_jax.programs import compile_everywhere
 from dc_jax.progress import Stopped, StopSignals, progress_bar
 from dc_jax.protocol import Protocol, phases
-from dc_jax.train import accuracy, init_state
+from dc_jax.train import accuracy, batched, init_state
 from dc_jax.whole_set import WholeState, init_whole, read_images, train_whole
 
 # Batches that are computed at most before a signal is noticed.
@@ -39,21 +39,24 @@ _STREAM = 2**31
 
 
 class Trained(NamedTuple):
-    """A trained network.
+    """A trained network, or several of one shape that were trained side by side.
 
     Attributes:
-      state: the last.
+      state: the last; of several its leaves are `[names, ...]`.
       seconds: that the training took.
-      accuracies: on the test split, every `eval_every` epochs.
+      accuracies: on the test split, every `eval_every` epochs; see `WholeTrainer.test`.
     """
 
     state: WholeState
     seconds: float
-    accuracies: list[float]
+    accuracies: list[Any]
 
 
 class WholeTrainer:
     """Trains networks on the whole training set, and keeps them.
+
+    Where `protocol.network` names several of one shape, one of each is trained at once,
+    with the same batches.
 
     Attributes:
       dataset: the training set.
@@ -101,8 +104,12 @@ class WholeTrainer:
             (dataclasses.replace(recipe, devices=layout.everything), epochs)
             for recipe, epochs in phases(protocol, self._network, self._execution)
         ]
+        names = protocol.network.split(",")
+        self._members = np.arange(len(names)) if len(names) > 1 else None
         self._steps = [
-            compile_everywhere(functools.partial(train_whole, recipe), layout)
+            compile_everywhere(
+                self._of_each(functools.partial(train_whole, recipe)), layout
+            )
             for recipe, _ in self._phases
         ]
         slice_size = self._execution.slice_size
@@ -114,7 +121,20 @@ class WholeTrainer:
         )
         test = functools.partial(accuracy, self._network, slice_size=slice_size)
         self._read = compile_everywhere(read, layout)
-        self._test = compile_everywhere(test, layout)
+        self._test = compile_everywhere(self._of_each(test), layout)
+
+    def _of_each(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Runs a function for each network, which its first argument belongs to."""
+        if self._members is None:
+            return function
+
+        def run(networks: Any, *args: Any) -> Any:
+            def each(network: Any) -> Any:
+                return function(network, *args)
+
+            return batched(each, self._execution.network_loop)(networks)
+
+        return run
 
     def _put(self, tree: Any) -> Any:
         """Puts arrays whole on every device."""
@@ -124,15 +144,14 @@ class WholeTrainer:
         """Puts images of the dataset on the devices."""
         return normalise(self._put(images), self.dataset.mean, self.dataset.std)
 
-    def test(self, state: WholeState) -> float:
-        """Returns the test accuracy of a network, a fraction."""
-        return float(
-            self._test(
-                state.network.variables,
-                self._normalised(self.dataset.test_images),
-                self._put(self.dataset.test_labels),
-            )
+    def test(self, state: WholeState) -> Any:
+        """Returns the test accuracy of a network, a fraction; of several a list."""
+        accuracies = self._test(
+            state.network.variables,
+            self._normalised(self.dataset.test_images),
+            self._put(self.dataset.test_labels),
         )
+        return np.asarray(accuracies).tolist()
 
     def read(
         self, state: WholeState, indices: np.ndarray
@@ -164,9 +183,12 @@ class WholeTrainer:
         stream = jax.random.fold_in(jax.random.key(self._config.seed), _STREAM)
         init_key, train_key = jax.random.split(jax.random.fold_in(stream, number))
         recipe, _ = self._phases[0]
-        state = init_whole(
-            recipe, init_key, self.dataset.image_shape, len(self.dataset.train_labels)
+        init = functools.partial(
+            init_whole,
+            *(recipe, init_key, self.dataset.image_shape),
+            len(self.dataset.train_labels),
         )
+        state = init() if self._members is None else jax.vmap(init)(self._members)
         folder = self._folder / str(number)
         with _in_use(folder):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
@@ -230,7 +252,8 @@ class WholeTrainer:
         phase = int(epoch >= before)
         if epoch == before and batch == 0:  # The optimiser is made anew.
             recipe, _ = self._phases[phase]
-            network = init_state(recipe, training.state.network.variables)
+            anew = self._of_each(functools.partial(init_state, recipe))
+            network = anew(training.state.network.variables)
             training.state = training.state.replace(network=self._put(network))
         indices = order[batch * self._batch_size : (batch + 1) * self._batch_size]
         training.state = self._steps[phase](
@@ -249,7 +272,7 @@ class _Training:
     Attributes:
       state: the last.
       step: batches so far.
-      accuracies: on the test split, so far.
+      accuracies: on the test split, so far; see `WholeTrainer.test`.
     """
 
     def __init__(self, config: Config, checkpointer: Checkpointer, state: WholeState):
@@ -258,7 +281,7 @@ class _Training:
         self.state = state if restored is None else restored.state
         self.step = 0 if restored is None else restored.step
         meta = {} if restored is None else restored.meta
-        self.accuracies: list[float] = meta.get("accuracies", [])
+        self.accuracies: list[Any] = meta.get("accuracies", [])
         before = meta.get("seconds", 0.0)
         self._began, self._saved = time.monotonic() - before, time.monotonic()
 

@@ -28,8 +28,10 @@ from experiments.cells import MAIN, ROOT, Cell
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
 _RESULTS = "results.csv"
-# Besides the labels. The last is the set, where a cell evaluates several.
+# Besides the labels. The last says what the accuracy is of, where a cell has several.
 _COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
+# A label, or where a cell trains networks of several names, which of them it is.
+_NETWORK = "network"
 
 
 def main(
@@ -303,8 +305,8 @@ def _run_cell(cell: Cell, folder: str, cores: int, *_: Any) -> None:
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
     """Writes the results of the cells that are done; returns the rows.
 
-    `results.csv` has a line for each, or one for each set where it evaluates several;
-    `results.jsonl` has all that their runs have written.
+    `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
+    have written.
     """
     rows, lines = [], []
     for cell in cells:
@@ -312,7 +314,8 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
         if result is not None:
             rows.append({**cell.labels, "result": result})
             lines += [{**cell.labels, **line} for line in _lines(cell, result)]
-    names = (*_label_names(cells), *_COLUMNS)
+    networks = [_NETWORK] if any(_NETWORK in line for line in lines) else []
+    names = dict.fromkeys((*_label_names(cells), *networks, *_COLUMNS))
     with open(folder / _RESULTS, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
@@ -324,21 +327,31 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
 
 def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields what `results.csv` tells of a cell, but its labels."""
-    line = {
-        "networks": result["num_evaluations"] * result["num_experiments"],
-        "sets": result["num_experiments"],
-        "seconds": result["seconds"],
-    }
-    parts = {"": (result["accuracy_mean"], result["accuracy_std"])}
+    networks = result.get("networks", {None: result})
+    shares = len(networks) * max(1, len(cell.evaluates))
+    for name, of_network in networks.items():
+        of_name = {} if name is None else {_NETWORK: name}
+        for of, accuracies, sets in _parts(cell, of_network):
+            yield of_name | {
+                "accuracy": f"{100 * np.mean(accuracies):.2f}",
+                "std": f"{100 * np.std(accuracies):.2f}",
+                "networks": np.size(accuracies),
+                "sets": sets,
+                "seconds": round(result["seconds"] / shares, 3),
+                "of": of,
+            }
+
+
+def _parts(cell: Cell, result: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:
+    """Yields accuracies of a result: of what, as fractions, and of how many sets."""
+    accuracies = result["accuracies"]
     if len(cell.evaluates) > 1:
-        line |= {"networks": result["num_evaluations"], "sets": 1}
-        line["seconds"] = round(result["seconds"] / len(cell.evaluates), 3)
-        parts = {
-            other.name: (np.mean(accuracies), np.std(accuracies))
-            for other, accuracies in zip(
-                cell.evaluates, result["accuracies"], strict=True
-            )
-        }
-    for name, (mean, std) in parts.items():
-        accuracy = {"accuracy": f"{100 * mean:.2f}", "std": f"{100 * std:.2f}"}
-        yield line | accuracy | {"of": name}
+        for other, of_set in zip(cell.evaluates, accuracies, strict=True):
+            yield other.name, of_set, 1
+        return
+    yield "", accuracies, result["num_experiments"]
+    if "own_protocol" in result:
+        own = result["own_protocol"]
+        yield "own training", own["accuracies"], own["num_experiments"]
+    for number, accuracy in enumerate(result.get("accuracies_seen", [])[:-1], 1):
+        yield f"tasks until {number}", accuracy, result["num_experiments"]

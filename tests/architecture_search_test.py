@@ -19,13 +19,36 @@ def test_the_space_is_of_different_networks(size, num):
     assert len(modules) == num
 
 
-def test_cells():
+def test_cells(tmp_path):
     config = search_config.get_config("cpu")
     cells = search.make_cells(config)
     sweep.check_cells(cells)
-    assert len(cells) == 3 + 2 * 48
-    assert [cell.name for cell in cells[3].evaluates] == list(config.proxies)
+    # Three proxies and the images of early stopping; networks of eight shapes.
+    assert len(cells) == 4 + 3 * 8
+    on_sets, early, whole = cells[4:7]
+    assert [cell.name for cell in on_sets.evaluates] == list(config.proxies)
+    assert [cell.name for cell in early.evaluates] == ["early stopping"]
+    assert whole.evaluates == ()
     assert all(cell.values()["dataset"]["validation"] == 5000 for cell in cells)
+    names = on_sets.values()["evaluation"]["network"].split(",")
+    assert len(names) == 6
+    command = on_sets.command(tmp_path)
+    assert command[1:3] == ["-m", "experiments.search_run"]
+    assert not any("--mode" in part for part in command)
+
+
+def test_early_stopping_trains_for_as_many_steps_as_on_sets():
+    config = search_config.get_config()
+    cells = search.make_cells(config)
+    num = len(config.proxies)
+    values = [cell.values() for cell in (cells[0], cells[num], *cells[num + 1 :][:2])]
+    proxy, chosen, on_sets, early = values
+    images = 10 * proxy["ipc"]
+    assert images <= on_sets["evaluation"]["batch_size"]  # A step is an epoch.
+    steps = on_sets["evaluation"]["epochs"] + 1
+    shown = 10 * chosen["ipc"] * (early["evaluation"]["epochs"] + 1)
+    assert shown == images * steps == 10_000
+    assert shown / early["evaluation"]["batch_size"] == steps
 
 
 def test_rank_correlation():
@@ -59,36 +82,32 @@ def test_interval_leaves_out_samples_without_a_correlation():
     assert np.isfinite(search.interval(proxy, whole, 3)).all()
 
 
-@pytest.mark.parametrize(
-    ("changes", "field"),
-    [
-        ({"early": 0}, "early"),
-        ({"early": 4}, "early"),
-        ({"on_whole.eval_every": 2}, "every"),
-    ],
-)
-def test_early_stopping_is_at_an_epoch_that_is_tested(changes, field):
-    config = search_config.get_config("smoke")
-    config.update_from_flattened_dict(changes)
-    with pytest.raises(ValueError, match=field):
-        search.make_cells(config)
-
-
 def _rows(accuracies_by_network):
     """Rows of a sweep: on two sets, after an epoch, after both; in percent."""
     rows = [
-        {"set": name, "result": {"training_images": 10}} for name in ("herding", "dc")
+        {"set": name, "result": {"training_images": num}}
+        for name, num in (("herding", 10), ("dc", 10), ("early stopping", 100))
     ]
+    results = {"sets": {}, "early stopping": {}, "whole": {}}
     for name, (herding, dc, early, whole) in accuracies_by_network.items():
-        on_sets = {"accuracies": [[dc - 1, dc + 1], [herding, herding]], "seconds": 120}
-        on_whole = {
-            "accuracy_mean": whole,
-            "accuracies_on_the_way": [[early, whole]],
-            "seconds": 600,
-            "training_images": 1000,
-        }
-        rows.append({"network": name, "trained on": "sets", "result": on_sets})
-        rows.append({"network": name, "trained on": "whole", "result": on_whole})
+        results["sets"][name] = {"accuracies": [[dc - 1, dc + 1], [herding, herding]]}
+        results["early stopping"][name] = {"accuracy_mean": early}
+        results["whole"][name] = {"accuracy_mean": whole}
+    seconds = {"sets": 120, "early stopping": 60, "whole": 600}
+    # Two networks have one shape, the third another.
+    for shape, names in (("S", "AB"), ("T", "C")):
+        rows += [
+            {
+                "shape": shape,
+                "trained on": trained_on,
+                "result": {
+                    "networks": {name: of_all[name] for name in names},
+                    "seconds": len(names) * seconds[trained_on],
+                    "training_images": 1000,
+                },
+            }
+            for trained_on, of_all in results.items()
+        ]
     return rows
 
 
@@ -112,7 +131,7 @@ def test_the_best_are_trained_again_and_stand_in_the_table(tmp_path):
         *("A", "900.0", "50.0 (76.2)", "3.0 (18.8)", "10 (100)"),
     ]
     assert table["early stopping"][4:] == [
-        *("? (84.5)", "15.0 (18.8)", "1000 (10000)"),
+        *("? (84.5)", "3.0 (18.8)", "100 (10000)"),
     ]
     assert table["whole"][5] == "30.0 (8604.3)"
     assert (tmp_path / "architecture_search.png").stat().st_size > 1000

@@ -102,7 +102,7 @@ def test_an_integer_is_taken_for_a_float():
         ("execution__network_loop", "vmap"),
         ("execution__convolution", "native"),
         ("execution__dtype", "bfloat16"),
-        ("evaluation__epochs", 1),
+        ("evaluation__epochs", 0),
     ],
 )
 def test_edges_are_allowed(field, value):

@@ -12,7 +12,8 @@ def get_config(size: str = "paper") -> ConfigDict:
     config = ConfigDict()
     # File of configs/.
     config.dataset = "cifar10"
-    # Held-out training images, by which networks are ranked.
+    # Held-out training images, by which networks are ranked. This number, the five
+    # trainings of a network and the iterations of dc are from memory, not verified.
     config.validation = 5000
     # Suffixes of the ConvNets.
     config.space = (
@@ -33,14 +34,15 @@ def get_config(size: str = "paper") -> ConfigDict:
     }
     # An epoch more is run.
     config.on_sets = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
-    config.on_whole = {
-        "num_evaluations": 5,
-        "evaluation": {"epochs": 99},
-        "eval_every": 1,
-    }
+    config.on_whole = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
     config.on_everything = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
-    # Epochs of training on the whole set that early stopping has.
-    config.early = 1
+    # Early stopping trains for as many steps as on the sets, each with images that it
+    # has not seen.
+    config.early = {"method": "random", "ipc": 1000}
+    config.on_early = {
+        "num_evaluations": 5,
+        "evaluation": {"epochs": 0, "batch_size": 100},
+    }
     if size == "cpu":
         config.dataset = "fashion_mnist"
         config.space = (
@@ -56,16 +58,14 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.proxies.dc = {
             "method": "dc",
             "init": "real",
-            "iterations": 60,
+            "iterations": 200,
+            # A fifth of the steps, each five times as long.
             "inner_loop": 10,
+            "lr_net": 0.05,
             "batch_real": 64,
         }
-        config.on_sets.num_evaluations = 2
-        config.on_whole = {
-            "num_evaluations": 1,
-            "evaluation": {"epochs": 3},
-            "eval_every": 1,
-        }
+        config.on_sets.num_evaluations = config.on_early.num_evaluations = 2
+        config.on_whole = {"num_evaluations": 1, "evaluation": {"epochs": 3}}
         config.on_everything = {"num_evaluations": 1, "evaluation": {"epochs": 4}}
     elif size == "smoke":
         config.dataset = "digits"
@@ -79,9 +79,10 @@ def get_config(size: str = "paper") -> ConfigDict:
         )
         config.run = {"ipc": 1, "num_experiments": 1, "network": {"name": "MLP"}}
         config.proxies = {"random": {"method": "random"}}
+        config.early.ipc = 20
+        config.on_early.num_evaluations = 1
         fields = {"num_evaluations": 1, "evaluation": {"epochs": 2}}
-        config.on_sets = config.on_everything = fields
-        config.on_whole = fields | {"eval_every": 1}
+        config.on_sets = config.on_everything = config.on_whole = fields
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     return config

@@ -1,6 +1,11 @@
 """The paper's networks, by the names of the authors' code."""
 
-from dc_jax.networks.convnet import convnet_depth, default_depth
+from dc_jax.networks.convnet import (
+    convnet_depth,
+    default_depth,
+    set_member,
+    shape_name,
+)
 from dc_jax.networks.registry import (
     NETWORKS,
     Entry,
@@ -18,5 +23,7 @@ __all__ = [
     "has_batch_norm",
     "make_network",
     "network_names",
+    "set_member",
+    "shape_name",
     "without_batch_norm",
 ]

@@ -16,6 +16,7 @@ from dc_jax.networks.convnet import (
     ConvNetSpec,
     convnet_depth,
     parse_convnet_name,
+    shape_name,
 )
 from dc_jax.networks.mlp import MLP
 from dc_jax.networks.network import Network
@@ -116,11 +117,14 @@ def make_network(
     logits` and `apply(variables, images, method="embed") -> [n, F]`, the classifier's
     input. `variables` holds `params`, and `batch_stats` where there is batch norm.
 
+    ConvNets of one shape, see `shape_name`, can be one module: several names, joined by
+    commas. `variables` then says which of them it is, see `set_member`.
+
     Images of 28x28 pixels are padded to 32x32 in the first convolution (but not in
     `ResNet18*` and `MLP`), as the authors do with theirs.
 
     Args:
-      name: one of `network_names()`, or any combination of ConvNet suffixes.
+      name: one of `network_names()`, any combination of ConvNet suffixes, or several.
       num_classes: C.
       image_shape: `(H, W, D)`.
       conv_fn: called in place of `jax.lax.conv_general_dilated`.
@@ -128,7 +132,8 @@ def make_network(
         JAX's default float type whatever it is.
 
     Raises:
-      ValueError: the name is unknown, or the images too small for the network.
+      ValueError: the name is unknown, the images are too small for the network, or
+        several networks are not of one shape.
     """
     image_shape = tuple(operator.index(size) for size in image_shape)
     if len(image_shape) != 3 or min(image_shape) < 1:
@@ -141,10 +146,16 @@ def make_network(
         entry = NETWORKS[name]
         _check_size(name, image_shape, entry.min_side)
         return Network(entry.make(conv_fn), num_classes, dtype)
-    spec = _convnet_spec(name)
+    names = name.split(",")
+    spec, *others = map(_convnet_spec, names)
+    if len(set(map(shape_name, names))) > 1:
+        raise ValueError(
+            "networks in one module may differ in activation, and in which pooling "
+            f"they have, got {name}."
+        )
     depth = spec.depth or convnet_depth(image_shape)
     _check_size(name, image_shape, 1 if spec.pooling == "none" else 2**depth)
-    return Network(ConvNet(depth, spec, conv_fn), num_classes, dtype)
+    return Network(ConvNet(depth, spec, conv_fn, tuple(others)), num_classes, dtype)
 
 
 def _convnet_spec(name: str) -> ConvNetSpec:

@@ -1,0 +1,49 @@
+"""What the commands of single runs share: flags, and errors of one line."""
+
+import logging as std_logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dc_jax.command_line import one_line, parse_flags
+
+
+def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
+    """Runs `run(values, folder, *sets)` as a command.
+
+    Args:
+      run: takes the values of the config, the folder of the run, and other runs'.
+      default: file of the config, None where the flag is needed.
+      sets: what `--set`, the folders of these joined by commas, is for.
+    """
+    config = config_flags.DEFINE_config_file(
+        "config", default, "The run.", lock_config=True
+    )
+    flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+    flags.DEFINE_list("set", [], sets)
+
+    def command(argv: list[str]) -> None:
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+        if config.value is None:
+            raise app.UsageError("--config=FILE is needed.")
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().setFormatter(None)
+        std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+        # Not before: `--help` and a mistyped flag need not wait for JAX.
+        from dc_jax import parallel
+        from dc_jax.progress import Stopped
+
+        parallel.use_cpu_cores()
+        try:
+            run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
+        except (ValueError, OSError, FloatingPointError) as error:
+            sys.exit(f"error: {one_line(error)}")
+        except Stopped as stopped:
+            logging.info("%s", stopped)
+            sys.exit(stopped.exit_code)
+
+    app.run(command, flags_parser=parse_flags)

@@ -1,0 +1,27 @@
+"""Trains networks of one shape, all in one program, and tests them.
+
+  python -m experiments.search_run --config=configs/fashion_mnist.py \
+      --config.evaluation.network=ConvNetD1AS,ConvNetD1AR --workdir=runs/shape \
+      --set=runs/herding,runs/dc
+
+On each of the sets that are given, or without `--set` on the whole training set. The
+networks may differ in activation, and in which pooling they have. In the workdir:
+result.json, and of the whole training set networks, from which the same command
+continues.
+"""
+
+from typing import Any
+
+from experiments import command
+
+
+def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
+    """Trains and tests the networks, see `shapes.run`."""
+    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    from experiments import shapes
+
+    return shapes.run(values, folder, *sets)
+
+
+if __name__ == "__main__":
+    command.main(run, None, sets="Folders of runs whose sets are trained on.")

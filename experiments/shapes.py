@@ -1,0 +1,91 @@
+"""Training networks of one shape side by side."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from dc_jax import artefact, workdir
+from dc_jax.baselines import whole_accuracies
+from dc_jax.config import Config
+from dc_jax.data import Dataset
+from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator
+from dc_jax.execution import use_compilation_cache
+from dc_jax.parallel import make_layout
+from dc_jax.parts import check_fit, load, log_dataset
+
+
+def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
+    """Trains the networks of `config.evaluation.network` on sets, or on everything.
+
+    Args:
+      values: of the config; its names of networks are joined by commas.
+      folder: for all that it writes; created where needed.
+      *sets: folders of runs, whose first set is trained on; without, it is the whole
+        training set.
+
+    Returns:
+      What is in `result.json`: in `networks` the accuracies of each, by name.
+
+    Raises:
+      ValueError: the config, the dataset or a set is unusable.
+      FileNotFoundError: a set is missing.
+      FloatingPointError: a network stopped being finite.
+      Stopped: by a signal; networks on the whole training set are saved.
+    """
+    config, path = Config.create(values), Path(folder)
+    if not config.evaluation.network:
+        raise ValueError("config.evaluation.network must name networks, got None.")
+    use_compilation_cache(config.execution)
+    dataset = load(config)
+    log_dataset(dataset)
+    layout = make_layout(config, dataset.num_classes)
+    evaluator = make_evaluator(config, dataset, layout)
+    with workdir.locked(path):
+        if sets:
+            accuracies, facts = _on_sets(config, evaluator, sets)
+        else:
+            accuracies, facts = whole_accuracies(
+                config, path, dataset, layout, evaluator.protocol
+            )
+        result = _make_result(config, accuracies, facts)
+        artefact.write_json(path / "result.json", result)
+    for name, of_name in result["networks"].items():
+        logging.info("%s: %.2f%%.", name, 100 * of_name["accuracy_mean"])
+    return result
+
+
+def _on_sets(
+    config: Config, evaluator: Evaluator, paths: tuple[str, ...]
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns the accuracies on each set, `[E, N, ...]`, and what else is to be told."""
+    dataset: Dataset = evaluator.dataset
+    sets = [artefact.load_synthetic_set(path) for path in paths]
+    for one, path in zip(sets, paths, strict=True):
+        check_fit(one, dataset, path)
+    began = time.monotonic()
+    accuracies = evaluate_sets(config, evaluator, sets)
+    return accuracies, {"seconds": round(time.monotonic() - began, 3)}
+
+
+def _make_result(
+    config: Config, accuracies: np.ndarray, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns what is told of each network, and of all.
+
+    Args:
+      config: its names of the networks.
+      accuracies: `[E, N, names]`, or `[E, N]` of one name.
+      facts: may have `accuracies_on_the_way`, of shape `[N, epochs, names]`.
+    """
+    names = config.evaluation.network.split(",")
+    accuracies = accuracies.reshape(*accuracies.shape[:2], len(names))
+    networks = {n: workdir.summarise(accuracies[..., i]) for i, n in enumerate(names)}
+    on_the_way = facts.pop("accuracies_on_the_way", None)
+    if on_the_way is not None:
+        on_the_way = np.reshape(on_the_way, (len(on_the_way), -1, len(names)))
+        for place, of_name in enumerate(networks.values()):
+            of_name["accuracies_on_the_way"] = on_the_way[..., place].tolist()
+    return {"networks": networks, **facts}

@@ -1,0 +1,147 @@
+"""Networks of one shape side by side are what each is by itself."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import run_helpers
+
+from configs.experiments import architecture_search as search_config
+from dc_jax import runner
+from dc_jax.config import Config
+from dc_jax.networks import make_network, set_member, shape_name
+from dc_jax.whole_trainer import WholeTrainer
+from experiments import architecture_search as search
+from experiments import shapes
+
+NAMES = ("ConvNetD1W8ASNN", "ConvNetD1W8ALNNMP", "ConvNetD1W8NNAP")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("ConvNet", "ConvNet"),
+        ("ConvNetW64D2ASwishBNMP", "ConvNetW64D2BN"),
+        ("ConvNetD1ALLNNP", "ConvNetD1LNNP"),
+        ("ConvNetD1AP", "ConvNetD1"),
+        ("MLP", "MLP"),
+    ],
+)
+def test_what_changes_no_parameter_is_left_out_of_a_shape(name, shape):
+    assert shape_name(name) == shape
+
+
+def test_every_network_of_a_shape_has_its_parameters():
+    names = search.networks(search_config.get_config("paper").space)
+    groups = search.shapes(names)
+    assert sorted(sum(groups.values(), [])) == sorted(names)
+    # With no pooling there are three activations, else six networks a shape.
+    assert sorted(map(len, groups.values())) == [3] * 80 + [6] * 80
+
+    def parameters(name):
+        network = make_network(name, 10, (16, 16, 3))
+        variables = jax.eval_shape(
+            network.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)
+        )
+        variables.pop("member", None)
+        return variables
+
+    for group in list(groups.values())[::23]:
+        of_group = parameters(",".join(group))
+        assert all(parameters(name) == of_group for name in group)
+
+
+@pytest.mark.parametrize("is_vmapped", [False, True])
+def test_a_member_is_its_network(is_vmapped):
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
+    several = make_network(",".join(NAMES), 3, (8, 8, 1))
+    variables = several.init(jax.random.key(1), images)
+
+    def apply(index):
+        of_member = set_member(variables, index)
+        logits = several.apply(of_member, images)
+        grads = jax.grad(
+            lambda params: (
+                several.apply({**of_member, "params": params}, images) ** 2
+            ).sum()
+        )(variables["params"])
+        return logits, grads
+
+    if is_vmapped:
+        outputs = jax.vmap(apply)(np.arange(len(NAMES)))
+    else:
+        outputs = jax.lax.map(apply, np.arange(len(NAMES)))
+    for index, name in enumerate(NAMES):
+        network = make_network(name, 3, (8, 8, 1))
+        params = variables["params"]
+        expected = network.apply({"params": params}, images)
+        grads = jax.grad(
+            lambda p, network=network: (network.apply({"params": p}, images) ** 2).sum()
+        )(params)
+        ours = jax.tree.map(lambda leaf, index=index: leaf[index], outputs)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
+            ours,
+            (expected, grads),
+        )
+
+
+def test_networks_of_two_shapes_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="may differ in activation, .*got ConvNet,Con"):
+        make_network("ConvNet,ConvNetW64", 10, (8, 8, 1))
+    # A run has one network.
+    config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetAS,ConvNet"})
+    with pytest.raises(ValueError, match=r"config\.evaluation\.network: network must"):
+        runner.condense(config, str(tmp_path))
+    with pytest.raises(ValueError, match="must name networks, got None"):
+        shapes.run(run_helpers.tiny_config().to_dict(), str(tmp_path))
+
+
+def _values(names, **changes):
+    changes = {"evaluation.network": ",".join(names), **changes}
+    return run_helpers.tiny_config(**changes).to_dict()
+
+
+def test_on_sets_they_are_as_by_themselves(tmp_path):
+    made = {"method": "random", "ipc": 2, "num_experiments": 1}
+    made |= {"evaluation.epochs": 30, "evaluation.lr": 0.1}
+    sets = [str(tmp_path / name) for name in "ab"]
+    for seed, folder in enumerate(sets):
+        runner.condense(run_helpers.tiny_config(**made, seed=seed), folder)
+    result = shapes.run(_values(NAMES, **made), str(tmp_path / "shape"), *sets)
+    assert list(result["networks"]) == list(NAMES)
+    for name, ours in result["networks"].items():
+        config = Config.create(_values([name], **made))
+        alone = runner.evaluate(config, *sets)
+        assert np.shape(ours["accuracies"]) == (2, config.num_evaluations)
+        np.testing.assert_allclose(ours["accuracies"], alone["accuracies"], atol=0.006)
+    means = [one["accuracy_mean"] for one in result["networks"].values()]
+    assert len(set(means)) > 1  # They are not one network.
+    written = json.loads((tmp_path / "shape" / "result.json").read_text())
+    assert written == result
+
+
+def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
+    changes = {
+        "method": "whole",
+        "evaluation.epochs": 2,
+        "eval_every": 1,
+        "num_evaluations": 1,
+        "num_experiments": 1,
+    }
+    result = shapes.run(_values(NAMES, **changes), str(tmp_path / "shape"))
+    for name, ours in result["networks"].items():
+        config = Config.create(_values([name], **changes))
+        alone = runner.condense(config, str(tmp_path / name))
+        for key in ("accuracies", "accuracies_on_the_way"):
+            np.testing.assert_allclose(ours[key], alone[key], atol=0.006)
+    assert np.shape(ours["accuracies_on_the_way"]) == (1, 3)
+
+    def refuse(*_):
+        raise AssertionError("trained again")
+
+    # They are found again.
+    monkeypatch.setattr(WholeTrainer, "_update", refuse)
+    again = shapes.run(_values(NAMES, **changes), str(tmp_path / "shape"))
+    assert again["networks"] == result["networks"]
