@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 ROOT = Path(__file__).parent.parent
 # In the folder of a cell: what was run, and that it is done.
@@ -107,12 +108,24 @@ class Cell:
         return json.loads(json.dumps(inputs))
 
 
+def run_fields(values: dict[str, Any]) -> ConfigDict:
+    """Returns fields of all runs of an experiment: these, and what is often changed.
+
+    What is None is left to the config of the dataset.
+    """
+    numbers = ("seed", "iterations", "num_experiments", "num_evaluations", "batch_real")
+    config = ConfigDict({name: placeholder(int) for name in numbers})
+    config.dataset = {"path": placeholder(str)}
+    config.update(values)
+    return config
+
+
 def flatten(values: dict[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """Returns the values of nested groups by their dotted names."""
+    """Returns the values of nested groups by their dotted names, but None."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict | ConfigDict):
             flat |= flatten(value, f"{prefix}{name}.")
-        else:
+        elif value is not None:
             flat[prefix + name] = value
     return flat

@@ -25,8 +25,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 
     Those that differ in the weight alone have one memory, made by the first.
     """
-    given = flatten(config.run).items()
-    cells, run = [], {name: value for name, value in given if value is not None}
+    cells, run = [], flatten(config.run)
     for seed in config.seeds:
         for method in config.methods:
             first = ()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import sweep, tables
@@ -43,7 +44,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 def report(
     config: ConfigDict, rows: list[sweep.Row], folder: Path, published: Published
 ) -> str:
-    """Writes a file of each table, and returns all.
+    """Writes a file of each table, draws it, and returns all.
 
     Args:
       config: the experiment.
@@ -57,6 +58,7 @@ def report(
     held_out = flatten(config.run).get("dataset.validation")
     if held_out:
         note += f" Ours are tested on {held_out} images held out of the training set."
+    note += _iterations(rows)
     texts = []
     for title in config.tables:
         found = find_entries(config, rows, title)
@@ -69,8 +71,55 @@ def report(
             ),
         )
         (folder / f"{title}.md").write_text(f"{table}\n\n{note}\n", "utf-8")
+        _plot(title, found, folder / f"{title}.png")
         texts.append(f"{title}\n\n{table}")
     return "\n\n".join([*texts, note])
+
+
+def _iterations(rows: list[sweep.Row]) -> str:
+    """Returns a sentence on the iterations of the sets, where they are known."""
+    sets: dict[int, list[str]] = {}
+    for row in rows:
+        if "iterations" in row["result"]:
+            sets.setdefault(row["result"]["iterations"], []).append(row["set"])
+    texts = [
+        f"{iterations}" + (f" ({', '.join(names)})" if len(sets) > 1 else "")
+        for iterations, names in sets.items()
+    ]
+    if not texts:
+        return ""
+    return f" Iterations of condensing, 1000 in the paper: {'; '.join(texts)}."
+
+
+def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
+    """Draws a table, a square the brighter the better."""
+    # Not before: it takes long to import.
+    from matplotlib.figure import Figure
+
+    rows = list(dict.fromkeys(entry["condensed with"] for entry in entries))
+    columns = list(dict.fromkeys(entry["column"] for entry in entries))
+    means = np.full((len(rows), len(columns)), np.nan)
+    for entry in entries:
+        place = rows.index(entry["condensed with"]), columns.index(entry["column"])
+        means[place] = 100 * entry["result"]["accuracy_mean"]
+    size = (2 + 0.8 * len(columns), 1 + 0.5 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot(
+        xticks=range(len(columns)),
+        xticklabels=columns,
+        yticks=range(len(rows)),
+        yticklabels=rows,
+        xlabel="tested with",
+        ylabel="condensed with",
+        title=f"{title}, test accuracy, %",
+    )
+    axes.imshow(np.ma.masked_invalid(means), aspect="auto")
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2 if entries else 0
+    for (row, column), mean in np.ndenumerate(means):
+        if np.isfinite(mean):
+            color = "black" if mean > middle else "white"
+            axes.text(column, row, f"{mean:.1f}", ha="center", va="center", color=color)
+    figure.savefig(path, dpi=150)
 
 
 def find_entries(

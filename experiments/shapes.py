@@ -60,7 +60,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
 def _on_sets(
     config: Config, evaluator: Evaluator, paths: tuple[str, ...]
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns the accuracies on each set, `[E, N, ...]`, and what else is to be told."""
+    """Returns the accuracies on each set, `[E, N, ...]`, and the seconds it took."""
     dataset: Dataset = evaluator.dataset
     sets = [artefact.load_synthetic_set(path) for path in paths]
     for one, path in zip(sets, paths, strict=True):

@@ -33,13 +33,14 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
     """Writes and returns the table."""
     del config
-    table = tables.pivot(rows, ("dataset", "ipc"), "method", _published)
+    table = tables.pivot(rows, ("dataset", "ipc"), "method", published)
     text = f"{table}\n\n{tables.NOTE}\n"
     (folder / "table1.md").write_text(text, "utf-8")
     return text
 
 
-def _published(row: sweep.Row) -> Value | None:
+def published(row: sweep.Row) -> Value | None:
+    """Returns the paper's value of a cell, None where it has none."""
     if row["method"] == "whole":
         return WHOLE.get(row["dataset"])
     return TABLE1.get((row["dataset"], row["ipc"], row["method"]))

@@ -48,5 +48,5 @@ def both(result: dict[str, Any], paper: Value | None) -> str:
 
 NOTE = (
     "Test accuracy in percent, mean ± standard deviation over networks; in brackets "
-    "the paper's. A question mark: from memory, not verified."
+    "the paper's. A question mark: from memory or read off a plot, not verified."
 )

@@ -1,6 +1,7 @@
 """Sweeps: cells run, continue and fail one by one; here and on Ray."""
 
 import csv
+import importlib
 import json
 import os
 import shlex
@@ -15,9 +16,20 @@ import pytest
 import run_helpers
 from ml_collections import ConfigDict
 
+from configs.experiments import ablations as ablations_config
 from configs.experiments import table1 as table1_config
+from dc_jax.config import Config
 from dc_jax.published import TABLE1, Value
-from experiments import dd_comparison, matrix, sweep, table1, tables
+from experiments import (
+    ablations,
+    architecture_search,
+    cross_architecture,
+    dd_comparison,
+    matrix,
+    sweep,
+    table1,
+    tables,
+)
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE2
 
@@ -164,7 +176,7 @@ def test_a_table_is_made_once(tmp_path):
     ("experiment", "lines"),
     [
         ("cross_architecture", ["| MLP |", "| ConvNetD1W8 |"]),
-        ("ablations", ["| mse |", "| ours |", "| noise |"]),
+        ("ablations", ["| mse |", "| ours |", "| noise |", "| MLP |"]),
         ("continual_learning", ["| random | 0.0 |", "| random | 1.0 |"]),
         ("architecture_search", ["| random |", "| early stopping |", "| whole |"]),
         ("dd_comparison", ["| digits | 1 |", "| digits | all |"]),
@@ -177,6 +189,42 @@ def test_the_smoke_experiments_run(experiment, lines, tmp_path):
     for line in lines:
         *_, row = [text for text in output.splitlines() if text.startswith(line)]
         assert "±" in row or "Spearman" in output
+    # A line for each accuracy, a table, and a figure where the paper has one.
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert all(float(line["accuracy"]) > 0 for line in csv.DictReader(file))
+    assert list(tmp_path.glob("*.md"))
+    figures = list(tmp_path.glob("*.png"))
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    assert figures or experiment == "dd_comparison"
+    assert experiment != "ablations" or tmp_path / "figure3.png" in figures
+
+
+@pytest.mark.parametrize(
+    ("experiment", "sizes"),
+    [
+        (table1, ("paper", "cpu", "smoke")),
+        (cross_architecture, ("paper", "cpu", "smoke")),
+        (ablations, ablations_config._SIZES),
+        (dd_comparison, ("paper", "cpu", "smoke")),
+        (architecture_search, ("paper", "cpu", "smoke")),
+    ],
+)
+def test_every_config_makes_cells_that_can_be_run(experiment, sizes):
+    name = experiment.__name__.rsplit(".")[-1]
+    module = importlib.import_module(f"configs.experiments.{name}")
+    make_cells = getattr(experiment, "make_cells", matrix.make_cells)
+    for size in sizes:
+        config = module.get_config(size)
+        # What is often changed can be.
+        config.run.dataset.path = "somewhere"
+        cells = make_cells(config)
+        sweep.check_cells(cells)
+        for cell in cells:
+            values = cell.values()
+            assert values["dataset"]["path"] == "somewhere"
+            Config.create(values)
+    with pytest.raises(ValueError, match="sizes paper, cpu.*, got 'nothere'"):
+        module.get_config("nothere")
 
 
 @pytest.mark.parametrize(
@@ -279,6 +327,7 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
 
 
 def test_sets_of_dd_are_in_two_columns(tmp_path):
+    config = ConfigDict({"datasets": {"mnist": {}}})
     own = {"accuracy_mean": 0.8, "accuracy_std": 0.1}
     common = {"accuracy_mean": 0.5, "accuracy_std": 0.2, "own_protocol": own}
     rows = [
@@ -286,7 +335,7 @@ def test_sets_of_dd_are_in_two_columns(tmp_path):
         {"dataset": "mnist", "ipc": 10, "method": "dc", "result": own},
         {"dataset": "mnist", "ipc": "all", "method": "whole", "result": own},
     ]
-    assert dd_comparison.report(None, rows, tmp_path).splitlines()[:4] == [
+    assert dd_comparison.report(config, rows, tmp_path).splitlines()[:4] == [
         "| dataset | ipc | dd, own training | dd, common training | dc | whole |",
         "| --- | --- | --- | --- | --- | --- |",
         "| mnist | 10 | 80.0 ± 10.0 (79.5 ± 8.1) | 50.0 ± 20.0 "
@@ -343,6 +392,15 @@ def test_a_matrix_says_what_it_was_tested_on(tmp_path):
         "Ours are tested on 2000 images held out of the training set."
     )
     assert (tmp_path / "t.md").read_text() == f"{table}\n\n{note}\n"
+    assert (tmp_path / "t.png").read_bytes().startswith(b"\x89PNG")
     on_mnist = ConfigDict({"dataset": "mnist", "run": {}, "tables": config.tables})
     text = matrix.report(on_mnist, [row], tmp_path, lambda *_: None)
     assert "Ours" not in text
+    making = [
+        {"set": name, "result": {"iterations": number}}
+        for name, number in (("set", 200), ("b", 50), ("c", 200))
+    ]
+    text = matrix.report(on_mnist, [row, *making], tmp_path, lambda *_: None)
+    assert text.endswith("1000 in the paper: 200 (set, c); 50 (b).")
+    text = matrix.report(on_mnist, [row, making[0]], tmp_path, lambda *_: None)
+    assert text.endswith("1000 in the paper: 200.")

@@ -1,17 +1,18 @@
-"""The paper's ablations at 1 image a class; `paper`, `cpu` or `smoke`.
+"""The paper's ablations at 1 image a class; `paper`, `cpu`, `cpu_FACTOR` or `smoke`.
 
   python -m experiments.ablations --config=configs/experiments/ablations.py:cpu \
       --output=runs/ablations
 
 Every network condenses, and every one is tested with, but for the distances, which are
-tested with the network that condensed.
+tested with the network that condensed. `cpu` has norm, pooling, activation and
+distance; `cpu_depth`, `cpu_width`, `cpu_ipc` and `cpu_loops` one of the others.
 """
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE
+from experiments.cells import SMOKE, run_fields
 from experiments.matrix import square
 from experiments.paper import NETWORKS
 
@@ -32,7 +33,10 @@ _FACTORS = {
     "depth": {str(depth): f"ConvNetD{depth}" for depth in (1, 2, 3, 4)},
     "width": {str(width): f"ConvNetW{width}" for width in (32, 64, 128, 256)},
 }
-_LOOPS = ((1, 1), (5, 10), (10, 50), (50, 10))
+# Outer steps and inner epochs at 10 images a class: around the authors', one by one.
+_LOOPS = ((1, 50), (5, 50), (10, 50), (20, 50), (10, 1), (10, 10), (10, 100))
+_CPU_SIZES = ("cpu", "cpu_depth", "cpu_width", "cpu_ipc", "cpu_loops")
+_SIZES = ("paper", *_CPU_SIZES, "smoke")
 # As in table 2: batch norm where matching needs it, and its learning rate for the MLP.
 _CONDENSING = {
     "MLP": {"network": {"name": "MLP"}, "lr_img": 0.01},
@@ -42,36 +46,44 @@ _CONDENSING = {
 
 
 def get_config(size: str = "paper") -> ConfigDict:
-    """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    """Returns the experiment as in the paper, or another of the sizes."""
+    if size not in _SIZES:
+        raise ValueError(f"ablations has the sizes {', '.join(_SIZES)}, got {size!r}.")
     config = ConfigDict()
     # File of configs/, and fields of all runs.
     config.dataset = "mnist"
-    config.run = {}
+    config.run = run_fields({})
     factors, networks, ipcs, loops = _FACTORS, NETWORKS, (10, 20, 30, 40, 50), _LOOPS
-    if size == "cpu":
-        factors = {name: _FACTORS[name] for name in ("norm", "pooling", "activation")}
-        networks, ipcs, loops = ("ConvNet",), (), ()
+    if size in _CPU_SIZES:
+        chosen = ("norm", "pooling", "activation") if size == "cpu" else (size[4:],)
+        factors = {name: _FACTORS[name] for name in chosen if name in _FACTORS}
+        networks = ("ConvNet",) if size == "cpu" else ()
+        ipcs = (5, 10) if size == "cpu_ipc" else ()
+        loops = _LOOPS if size == "cpu_loops" else ()
         config.dataset = "fashion_mnist"
         # Tested on held-out training images, of which there may be fewer.
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 4,
-            "batch_real": 64,
-            "iterations": 100,
-            "dataset": {"validation": 2000},
-        }
+        config.run = run_fields(
+            {
+                "num_experiments": 1,
+                "num_evaluations": 4,
+                "batch_real": 64,
+                "iterations": 100,
+                "dataset": {"validation": 2000},
+            }
+        )
     elif size == "smoke":
         factors = {}
-        networks, ipcs, loops = ("MLP",), (), ()
+        networks, ipcs, loops = ("MLP",), (2,), ()
         config.dataset = "digits"
-        config.run = SMOKE
-    elif size != "paper":
-        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
+        config.run = run_fields(SMOKE)
     config.sets, config.tables = {}, {}
     for factor, names in factors.items():
         _add(config, factor, square(names), {n: _fields(n) for n in names.values()})
     _add_distances(config, networks)
-    _add_settings(config, "ConvNet" if "ConvNet" in networks else "MLP", ipcs, loops)
+    network = "MLP" if size == "smoke" else "ConvNet"
+    _add_settings(config, network, ipcs, loops)
+    if networks:
+        _add_init(config, network)
     return config
 
 
@@ -99,14 +111,14 @@ def _add_distances(config: ConfigDict, networks: tuple[str, ...]) -> None:
 
 
 def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> None:
-    """Images a class, outer and inner loops, and the images to begin with."""
+    """Images a class, outer and inner loops."""
     fields = _fields(network)
     _add(
         config,
         "ipc",
         ((network, "1", network, network),)
         + tuple((network, str(i), f"ipc-{i}", network) for i in ipcs),
-        {f"ipc-{i}": fields | {"ipc": i} for i in ipcs},
+        {network: fields} | {f"ipc-{i}": fields | {"ipc": i} for i in ipcs},
     )
     _add(
         config,
@@ -117,9 +129,14 @@ def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> No
             for t, e in loops
         },
     )
+
+
+def _add_init(config: ConfigDict, network: str) -> None:
+    """The images to begin with."""
+    fields = _fields(network)
     _add(
         config,
         "init",
         (("noise", network, network, network), ("real", network, "real", network)),
-        {"real": fields | {"init": "real"}},
+        {network: fields, "real": fields | {"init": "real"}},
     )

@@ -6,6 +6,8 @@
 
 from ml_collections import ConfigDict
 
+from experiments.cells import run_fields
+
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
@@ -26,7 +28,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     # Fields of all runs; of those that make the sets, by the names of the proxies; of
     # those that train networks on the sets, and on the whole training set but the
     # held-out images; and of those that train the best on all training images.
-    config.run = {"ipc": 10, "num_experiments": 1}
+    config.run = run_fields({"ipc": 10, "num_experiments": 1})
     config.proxies = {
         "random": {"method": "random"},
         "herding": {"method": "herding"},
@@ -77,7 +79,9 @@ def get_config(size: str = "paper") -> ConfigDict:
             ("NN",),
             ("AP",),
         )
-        config.run = {"ipc": 1, "num_experiments": 1, "network": {"name": "MLP"}}
+        config.run = run_fields(
+            {"ipc": 1, "num_experiments": 1, "network": {"name": "MLP"}}
+        )
         config.proxies = {"random": {"method": "random"}}
         config.early.ipc = 20
         config.on_early.num_evaluations = 1

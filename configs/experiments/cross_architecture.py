@@ -6,7 +6,7 @@
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE
+from experiments.cells import SMOKE, run_fields
 from experiments.matrix import square
 from experiments.paper import NETWORKS
 
@@ -17,7 +17,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     # File of configs/.
     config.dataset = "mnist"
     # Fields of all runs, and of those that make each set.
-    config.run = {}
+    config.run = run_fields({})
     # As in the authors' code: batch norm, and average pooling, where matching needs it;
     # tests replace it by instance norm.
     config.sets = {
@@ -32,13 +32,15 @@ def get_config(size: str = "paper") -> ConfigDict:
     if size == "cpu":
         config.dataset = "fashion_mnist"
         # Tested on held-out training images, of which there may be fewer.
-        config.run = {
-            "num_experiments": 1,
-            "num_evaluations": 2,
-            "batch_real": 64,
-            "iterations": 200,
-            "dataset": {"validation": 2000},
-        }
+        config.run = run_fields(
+            {
+                "num_experiments": 1,
+                "num_evaluations": 2,
+                "batch_real": 64,
+                "iterations": 200,
+                "dataset": {"validation": 2000},
+            }
+        )
         # The small networks take minutes for the paper's number.
         config.sets.AlexNet.iterations = 100
         config.sets.MLP.iterations = config.sets.LeNet.iterations = 1000
@@ -47,7 +49,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         names = ("MLP", "ConvNetD1W8")
         config.sets.ConvNetD1W8 = {"network": {"name": "ConvNetD1W8"}}
         config.dataset = "digits"
-        config.run = SMOKE
+        config.run = run_fields(SMOKE)
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     config.tables = {"cross_architecture": square({name: name for name in names})}

@@ -6,7 +6,7 @@ python -m experiments.dd_comparison --output=runs/dd_comparison \
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE
+from experiments.cells import SMOKE, run_fields
 
 
 def get_config(size: str = "paper") -> ConfigDict:
@@ -19,7 +19,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     }
     config.ipc = (1, 10)
     # Fields of all runs, of those of a method, and of those of a dataset and ipc.
-    config.run = {}
+    config.run = run_fields({})
     config.method = {}
     # As in the authors' code: elsewhere CIFAR-10 has no augmentation.
     config.special = {
@@ -27,7 +27,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     }
     if size == "cpu":
         config.datasets = {"fashion_mnist": {"network": {"name": "LeNet"}}}
-        config.run = {"num_experiments": 1, "num_evaluations": 5}
+        config.run = run_fields({"num_experiments": 1, "num_evaluations": 5})
         config.method = {
             # The fewer the iterations, the larger the steps must be.
             "dd": {"iterations": 2000, "batch_real": 50, "lr_img": 0.02},
@@ -37,7 +37,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     elif size == "smoke":
         config.datasets = {"digits": {"network": {"name": "MLP"}}}
         config.ipc = (1,)
-        config.run = SMOKE
+        config.run = run_fields(SMOKE)
     elif size != "paper":
         raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     return config

@@ -6,9 +6,10 @@ python -m experiments.table1 --output=runs/table1 \
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE
+from experiments.cells import SMOKE, run_fields
 
-METHODS = ("random", "herding", "k_center", "forgetting", "dc", "whole")
+# The paper's, and the two that its authors published after it.
+METHODS = ("random", "herding", "k_center", "forgetting", "dc", "dsa", "dm", "whole")
 # Forgetting by its other rule, which is not a method of its own.
 _FORGETTING_ZERO = {"method": "forgetting", "coreset": {"never_learned": "zero"}}
 
@@ -22,13 +23,13 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.methods = METHODS
     # Fields of all runs, and of those of a method, or of one at an ipc, as in "dc-10".
     # All share the networks that are trained on the whole set.
-    config.run = {"coreset": {"networks": "runs/networks"}}
+    config.run = run_fields({"coreset": {"networks": "runs/networks"}})
     config.method = {}
     if size == "cpu":
         config.datasets = ("fashion_mnist",)
         config.ipc = (1, 10)
-        # Besides, other rules of two methods, and methods that came after the paper.
-        config.methods = (*METHODS, "nearest_mean", "forgetting_zero", "dsa", "dm")
+        # Besides, other rules of two methods.
+        config.methods = (*METHODS, "nearest_mean", "forgetting_zero")
         config.run.num_experiments = 1
         config.method = {
             "random": {"num_experiments": 20, "num_evaluations": 1},
@@ -45,7 +46,9 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.datasets = ("digits",)
         config.ipc = (1,)
         config.methods = ("random", "herding", "forgetting_zero", "whole", "dc")
-        config.run = SMOKE | {"network": {"name": "MLP"}, "coreset": {"epochs": 2}}
+        config.run = run_fields(
+            SMOKE | {"network": {"name": "MLP"}, "coreset": {"epochs": 2}}
+        )
         config.method = {
             "forgetting_zero": _FORGETTING_ZERO,
             "whole": {"num_evaluations": 1},
