@@ -22,8 +22,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.command_line import one_line, parse_flags
-from dc_jax.text import check_is_local
 from experiments.cells import MAIN, ROOT, Cell
+from experiments.mirror import Mirror
 
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
@@ -55,7 +55,9 @@ def main(
         "config", None, f"The experiment. Where it is not given, {default}."
     )
     # Here and not above: an import of this module is to define no flags.
-    flags.DEFINE_string("output", None, "Folder of cells and results.")
+    flags.DEFINE_string(
+        "output", None, "Folder of cells and results; may be one in a bucket, gs://..."
+    )
     flags.DEFINE_bool(
         "list", False, "Only print the commands of the cells that are not done."
     )
@@ -106,10 +108,16 @@ def run_cells(
     Raises:
       ValueError: some failed.
     """
-    check_is_local("--output", options.output)
-    folder = Path(options.output).absolute()
     check_cells(cells)
-    check_is_ours(cells, folder)
+    output = Mirror.open(options.output)
+    if options.list and output.address:
+        raise ValueError(
+            f"--list needs an --output that is a folder of all machines, got "
+            f"{options.output}."
+        )
+    folder = output.folder
+    output.pull()
+    check_is_ours(cells, folder, options.output)
     open_cells = [cell for cell in cells if cell.read_result(folder) is None]
     if options.list:
         for cell in open_cells:
@@ -119,10 +127,10 @@ def run_cells(
     folder.mkdir(parents=True, exist_ok=True)
     if options.ray and open_cells:
         results = run_on_ray(
-            open_cells, folder, address=options.ray, resources=options.ray_resources
+            open_cells, output, address=options.ray, resources=options.ray_resources
         )
     else:
-        results = run_here(open_cells, folder)
+        results = run_here(open_cells, output)
     failed = []
     try:
         for cell, failure in results:
@@ -133,6 +141,7 @@ def run_cells(
     finally:  # Also where it is stopped.
         rows = write_rows(cells, folder)
         print(report(config, rows, folder))
+        output.push()
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
@@ -164,8 +173,8 @@ def check_cells(cells: list[Cell]) -> None:
         seen.add(cell.name)
 
 
-def check_is_ours(cells: list[Cell], folder: Path) -> None:
-    """Checks that a folder has no results of another experiment.
+def check_is_ours(cells: list[Cell], folder: Path, output: str) -> None:
+    """Checks that the folder of an output has no results of another experiment.
 
     Raises:
       ValueError: it has.
@@ -176,7 +185,7 @@ def check_is_ours(cells: list[Cell], folder: Path) -> None:
             head = next(csv.reader(file), [])
         if head[: len(names)] != names:
             raise ValueError(
-                f"--output={folder} has results of another experiment, by "
+                f"--output={output} has results of another experiment, by "
                 f"{', '.join(head)}; choose another folder."
             )
 
@@ -185,8 +194,9 @@ def _label_names(cells: list[Cell]) -> list[str]:
     return list(dict.fromkeys(name for cell in cells for name in cell.labels))
 
 
-def run_here(cells: list[Cell], folder: Path) -> Iterator[tuple[Cell, str | None]]:
+def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | None]]:
     """Runs cells one after another; yields each with what went wrong, or None."""
+    folder = output.folder
     for cell in cells:
         unmade = [c.name for c in cell.evaluates if c.read_result(folder) is None]
         if unmade:
@@ -199,6 +209,7 @@ def run_here(cells: list[Cell], folder: Path) -> Iterator[tuple[Cell, str | None
             raise KeyboardInterrupt
         if code == 0:
             cell.finish(folder)
+        output.push(cell.name)  # The log of one that failed, too.
         yield cell, _last_line(log) if code else None
 
 
@@ -224,15 +235,16 @@ def _last_line(log: Path) -> str:
 
 
 def run_on_ray(
-    cells: list[Cell], folder: Path, *, address: str, resources: list[str]
+    cells: list[Cell], output: Mirror, *, address: str, resources: list[str]
 ) -> Iterator[tuple[Cell, str | None]]:
     """Runs cells as tasks of Ray; yields each as it ends, as `run_here` does.
 
-    A task whose worker dies is given to another, and goes on from the last checkpoint.
+    A task whose worker dies is given to another, and goes on from the last checkpoint,
+    or begins anew where the machine is another and they share but a bucket.
 
     Args:
       cells: in an order in which sets come before their evaluations.
-      folder: that all machines share.
+      output: a folder that all machines share, or a bucket.
       address: of a cluster, `auto`, or `local`.
       resources: for a task, each as NAME=NUMBER.
 
@@ -252,13 +264,14 @@ def run_on_ray(
         tasks: dict[str, Any] = {}
         for cell in cells:
             before = [tasks[c.name] for c in cell.evaluates if c.name in tasks]
-            tasks[cell.name] = task.remote(cell, str(folder), cores, *before)
+            tasks[cell.name] = task.remote(cell, output, cores, *before)
         waiting = {tasks[cell.name]: cell for cell in cells}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             cell = waiting.pop(done)
             try:
                 ray.get(done)
+                output.pull(cell.name)
                 yield cell, None
             except ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", None) or error
@@ -285,21 +298,26 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
     return options
 
 
-def _run_cell(cell: Cell, folder: str, cores: int, *_: Any) -> None:
+def _run_cell(cell: Cell, output: Mirror, cores: int, *_: Any) -> None:
     """Runs a cell in this process: with it, the lock of the workdir goes."""
     from dc_jax import parallel, runner
     from dc_jax.config import Config
 
     parallel.use_cpu_cores(cores)
-    values, own = cell.values(), str(Path(folder) / cell.name)
-    sets = [str(Path(folder) / other.name) for other in cell.evaluates]
+    if output.address:  # The cache of this machine may be elsewhere.
+        output = Mirror.open(output.address)
+    if cell.evaluates:
+        output.pull(*(other.name for other in cell.evaluates))
+    values, own = cell.values(), str(output.folder / cell.name)
+    sets = [str(output.folder / other.name) for other in cell.evaluates]
     if cell.module != MAIN:
         importlib.import_module(cell.module).run(values, own, *sets)
     elif sets:
         runner.evaluate(Config.create(values), *sets, folder=own)
     else:
         runner.condense(Config.create(values), own)
-    cell.finish(Path(folder))
+    cell.finish(output.folder)
+    output.push(cell.name)
 
 
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:

@@ -13,6 +13,7 @@ from dc_jax import artefact, parallel
 from dc_jax.progress import Stopped
 from experiments import continual_learning, continual_run, learner, sweep
 from experiments.continual_config import ContinualConfig
+from experiments.mirror import Mirror
 
 _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
@@ -218,7 +219,7 @@ def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
     config.run.condense.mesh = {"net": 1, "classes": 1}
     cells = continual_learning.make_cells(config)
     for cell in cells:
-        sweep._run_cell(cell, str(tmp_path), 1, None)
+        sweep._run_cell(cell, Mirror(tmp_path), 1, None)
     rows = sweep.write_rows(cells, tmp_path)
     assert [row["distillation"] for row in rows] == [0.0, 1.0]
     assert all(len(row["result"]["accuracies_seen"]) == 2 for row in rows)

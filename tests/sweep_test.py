@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 
+import fsspec
 import numpy as np
 import pytest
 import run_helpers
@@ -31,6 +33,7 @@ from experiments import (
     tables,
 )
 from experiments.cells import Cell, flatten
+from experiments.mirror import Mirror
 from experiments.paper import TABLE2
 
 # Of all networks an MLP compiles fastest.
@@ -47,7 +50,9 @@ def _cell(ipc=1, evaluates=(), **changes):
 
 
 def _run_here(cells, folder):
-    return [(cell.name, failure) for cell, failure in sweep.run_here(cells, folder)]
+    return [
+        (cell.name, failure) for cell, failure in sweep.run_here(cells, Mirror(folder))
+    ]
 
 
 def test_a_cell_is_run_evaluated_and_recorded(tmp_path):
@@ -100,10 +105,10 @@ def test_every_set_that_a_cell_evaluates_has_its_line(tmp_path):
     (row,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert row["result"] == result
     # Another experiment's results are not overwritten.
-    sweep.check_is_ours([*sets, cell], tmp_path)
+    sweep.check_is_ours([*sets, cell], tmp_path, "x")
     other = Cell({"set": "digits"}, "configs/digits.py", _FIELDS)
     with pytest.raises(ValueError, match="results of another experiment"):
-        sweep.check_is_ours([other], tmp_path)
+        sweep.check_is_ours([other], tmp_path, "x")
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
@@ -230,7 +235,8 @@ def test_every_config_makes_cells_that_can_be_run(experiment, sizes):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--output=gs://bucket/x"], "must be a folder of this machine, got gs://"),
+        (["--output=gs://bucket/x"], "needs an --output that is a folder of all"),
+        (["--output=nothere://x", "--nolist"], "--output=nothere://x needs a package"),
         (["--output=x", "--config.run.nothere=1"], "no such field of the config"),
         (["--output=x", "--config.ipc=(0,)"], "config.ipc"),
     ],
@@ -302,7 +308,7 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
     _run_here([_cell(**changes)], tmp_path / "here")
     cells = [_cell(**changes), _cell(ipc=2), _cell(ipc=3, seed=-1)]
     results = sweep.run_on_ray(
-        cells, tmp_path / "ray", address="local", resources=["CPU=1"]
+        cells, Mirror(tmp_path / "ray"), address="local", resources=["CPU=1"]
     )
 
     def kill():
@@ -324,6 +330,35 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
         run_helpers.load_images(tmp_path / "ray" / "digits-1"),
         run_helpers.load_images(tmp_path / "here" / "digits-1"),
     )
+
+
+def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
+    bucket = f"memory://{tmp_path.name}/sweep"
+    cell = _cell()
+    on_mlp = _cell(evaluates=(cell,), **{"evaluation.network": "MLP"})
+    options = types.SimpleNamespace(output=bucket, list=False, ray=None)
+
+    def run(machine, cells):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
+        return sweep.run_cells(None, cells, lambda *_: "table", options)
+
+    run("a", [cell, on_mlp])
+    names = {path.rpartition("/")[2] for path in fsspec.filesystem("memory").find("/")}
+    assert {"cell.json", "synthetic_set.npz", "results.csv"} <= names
+    assert ".lock" not in names
+    # As by Ray on another machine, where the set is found.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
+    sweep._run_cell(on_mlp, Mirror.open(bucket), 1)
+    assert (Mirror.open(bucket).folder / cell.name / "synthetic_set.npz").exists()
+    assert not (Mirror.open(bucket).folder / cell.name / "checkpoints").exists()
+
+    def refuse(*_):
+        raise AssertionError("run again")
+
+    monkeypatch.setattr(sweep, "_call", refuse)
+    rows = run("c", [cell, on_mlp])
+    first, second = (row["result"]["accuracies"] for row in rows)
+    assert first == second
 
 
 def test_sets_of_dd_are_in_two_columns(tmp_path):
