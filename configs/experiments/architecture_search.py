@@ -39,8 +39,8 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.on_whole = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
     config.on_everything = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
     # Early stopping trains for as many steps as on the sets, each with images that it
-    # has not seen.
-    config.early = {"method": "random", "ipc": 1000}
+    # has not seen. How good these are for longer training plays no part.
+    config.early = {"method": "random", "ipc": 1000, "evaluation": {"epochs": 0}}
     config.on_early = {
         "num_evaluations": 5,
         "evaluation": {"epochs": 0, "batch_size": 100},
