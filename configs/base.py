@@ -137,9 +137,9 @@ def get_config() -> ConfigDict:
     # What images that were never classified rightly count as for "forgetting": "max",
     # as forgotten in every epoch, or "zero".
     config.coreset.never_learned = "max"
-    # A folder in which networks trained on the whole training set are kept for other
-    # runs, which find those of the same dataset, seed and training. None: in the
-    # workdir.
+    # A folder in which networks trained on the whole training set, and the features of
+    # its images, are kept for other runs, which find those of the same dataset, seed
+    # and training. FashionMNIST's features take 0.5 GB. None: in the workdir.
     config.coreset.networks = placeholder(str)
 
     # How to run it; changes speed and memory, and what is computed by rounding alone.

@@ -20,8 +20,7 @@ from dc_jax.evaluator import make_set
 from dc_jax.parallel import Layout
 from dc_jax.progress import signals_kill
 from dc_jax.protocol import Protocol, make_protocol
-from dc_jax.whole_set import WholeState
-from dc_jax.whole_trainer import WholeTrainer
+from dc_jax.whole_trainer import Trained, WholeTrainer
 
 # Fields of the config that are for other methods.
 _UNUSED = (
@@ -89,10 +88,10 @@ def choose_sets(
     class_ipc = config.class_ipc(dataset.num_classes)
     sets, seconds = [], 0.0
     for experiment in range(config.num_experiments):
-        state, spent = None, 0.0
+        trained, spent = None, 0.0
         if trainer is not None:
             trained = trainer.train(experiment, config.num_experiments)
-            state, spent = trained.state, trained.seconds
+            spent = trained.seconds
         began = time.monotonic()
         chosen = np.full((len(classes), max(class_ipc)), -1, np.int32)
         with signals_kill():
@@ -100,7 +99,7 @@ def choose_sets(
                 zip(classes, class_ipc, strict=True)
             ):
                 rng = np.random.default_rng([config.seed, experiment, label])
-                known = _learn(config, trainer, state, members, label)
+                known = _learn(config, trainer, trained, members, label)
                 arguments = (known[name] for name in selection.needs)
                 chosen[label, :num] = members[selection.select(*arguments, num, rng)]
         sets.append(make_coreset(chosen, dataset))
@@ -120,7 +119,7 @@ def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
 def _learn(
     config: Config,
     trainer: WholeTrainer | None,
-    state: WholeState | None,
+    trained: Trained | None,
     members: np.ndarray,
     label: int,
 ) -> dict[str, Any]:
@@ -128,8 +127,8 @@ def _learn(
 
     Args:
       config: its method.
-      trainer: of `state`; None where no network is needed.
-      state: a trained network.
+      trainer: of `trained`; None where no network is needed.
+      trained: a network.
       members: indices of the images. Shape `[n]`.
       label: the class.
     """
@@ -137,13 +136,13 @@ def _learn(
     needs = coresets.SELECTIONS[config.method].needs
     if "events" in needs:
         known["events"] = coresets.forgetting_events(
-            np.asarray(state.forgotten)[members],
-            np.asarray(state.is_learned)[members],
+            np.asarray(trained.state.forgotten)[members],
+            np.asarray(trained.state.is_learned)[members],
             never_learned=config.coreset.never_learned,
             epochs=trainer.epochs,
         )
     if "features" in needs:
-        known["features"], logits = trainer.read(state, members)
+        known["features"], logits = trainer.read_class(trained, label)
         known["residuals"] = softmax(logits.astype(np.float64), axis=1)
         known["residuals"][:, label] -= 1
     return known

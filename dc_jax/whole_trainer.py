@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +20,11 @@ import numpy as np
 from absl import logging
 
 from dc_jax import hosts, workdir
+from dc_jax.artefact import write_atomically
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
+from dc_jax.npz import read_npz
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
 from dc_jax.programs import compile_everywhere
@@ -34,6 +37,8 @@ from dc_jax.whole_set import WholeState, init_whole, read_images, train_whole
 _BATCHES_AHEAD = 8
 # Images that are read at once.
 _READ_AT_ONCE = 512
+# What is kept of the images of a class.
+_FEATURES = ("features", "logits")
 # What these networks are seeded with; experiments have the numbers below.
 _STREAM = 2**31
 
@@ -42,11 +47,13 @@ class Trained(NamedTuple):
     """A trained network, or several of one shape that were trained side by side.
 
     Attributes:
+      number: see `WholeTrainer.train`.
       state: the last; of several its leaves are `[names, ...]`.
       seconds: that the training took.
       accuracies: on the test split, every `eval_every` epochs; see `WholeTrainer.test`.
     """
 
+    number: int
     state: WholeState
     seconds: float
     accuracies: list[Any]
@@ -153,10 +160,30 @@ class WholeTrainer:
         )
         return np.asarray(accuracies).tolist()
 
-    def read(
+    def read_class(self, trained: Trained, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns features and logits of the training images of a class.
+
+        See `read_images`. They are kept beside the network, for other runs.
+        """
+        indices = np.flatnonzero(self.dataset.train_labels == label)
+        if hosts.are_several():  # Each would need them in a folder of its own.
+            return self._read_images(trained.state, indices)
+        path = self._folder / str(trained.number) / f"features_{label}.npz"
+        if path.exists():
+            try:
+                arrays = read_npz(path, _FEATURES)
+                return tuple(arrays[name] for name in _FEATURES)
+            except ValueError as error:
+                logging.warning("%s It is made again.", error)
+        outputs = self._read_images(trained.state, indices)
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(zip(_FEATURES, outputs, strict=True)))
+        write_atomically(path, buffer.getvalue())
+        return outputs
+
+    def _read_images(
         self, state: WholeState, indices: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns features and logits of training images, see `read_images`."""
         variables, chunks = state.network.variables, []
         for start in range(0, len(indices), _READ_AT_ONCE):
             part = indices[start : start + _READ_AT_ONCE]
@@ -203,7 +230,8 @@ class WholeTrainer:
                 "try a smaller config.evaluation.lr than "
                 f"{self._config.evaluation.lr:g}."
             )
-        return Trained(training.state, training.seconds(), training.accuracies)
+        seconds = training.seconds()
+        return Trained(number, training.state, seconds, training.accuracies)
 
     def _run(self, training: "_Training", key: jax.Array, title: str) -> None:
         """Trains to the end."""

@@ -121,6 +121,27 @@ def test_networks_of_other_images_are_not_used(
         _condense(tmp_path, networks, method="herding")
 
 
+def test_features_are_kept_and_damaged_ones_made_again(
+    networks, tmp_path, no_training, monkeypatch
+):
+    read = WholeTrainer._read_images
+
+    def refuse(*_):
+        raise AssertionError("images are read")
+
+    monkeypatch.setattr(WholeTrainer, "_read_images", refuse)
+    _condense(tmp_path / "1", networks, method="herding", ipc=2)
+    _condense(tmp_path / "2", networks, method="k_center", ipc=2)
+    (path,) = networks.rglob("features_3.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(AssertionError, match="images are read"):
+        _condense(tmp_path / "3", networks, method="herding", ipc=3)
+    monkeypatch.setattr(WholeTrainer, "_read_images", read)
+    _condense(tmp_path / "3", networks, method="herding", ipc=3)
+    assert path.read_bytes() == whole
+
+
 def test_a_random_coreset_needs_no_network(tmp_path, no_training):
     _condense(tmp_path, method="random")
     assert not (tmp_path / "networks").exists()
