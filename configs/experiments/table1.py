@@ -24,7 +24,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.methods = METHODS
     # Fields of all runs, and of those of a method, or of one at an ipc, as in "dc-10".
     # All share the networks that are trained on the whole set.
-    config.run = run_fields({"coreset": {"networks": "runs/networks"}})
+    config.run = run_fields({"coreset": {"networks": "runs/networks", "epochs": 20}})
     config.method = {}
     if size == "cpu":
         config.datasets = ("fashion_mnist",)
