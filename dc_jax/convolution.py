@@ -10,6 +10,7 @@ multiplications. GPUs and TPUs are best served by the native convolution.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -88,11 +89,31 @@ def _conv_general_dilated(
         )
     pads = tuple((int(low), int(high)) for low, high in padding)
     strides = tuple(int(stride) for stride in window_strides)
-    if lhs.shape[-1] <= _MAX_PATCH_CHANNELS:
+    if lhs.shape[-1] <= _MAX_PATCH_CHANNELS or _is_swapped(
+        lhs.shape[1:3], rhs.shape[:2], strides, pads
+    ):
         return patches_conv(lhs, rhs, strides, pads)
     rows, columns = (lhs.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
     fast = fast and rows * columns >= _MIN_WINOGRAD_PIXELS
     return trilinear_conv(lhs, rhs, strides, pads, fast=fast)
+
+
+def _is_swapped(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, int],
+    pads: Pads,
+) -> bool:
+    """Whether XLA swaps image and kernel, in a convolution or its gradient.
+
+    It does where the kernel is the larger, and the swapped one falls to a scalar loop:
+    a 3x3 convolution of 512 channels took 170 ms on 10 images of 2x2 pixels, and 5 ms
+    on as many of 4x4.
+    """
+    outputs = [
+        (image[i] + sum(pads[i]) - kernel[i]) // strides[i] + 1 for i in range(2)
+    ]
+    return math.prod(kernel) > min(math.prod(image), math.prod(outputs))
 
 
 # One object each: networks are equal, and programs reused, when their functions are.
