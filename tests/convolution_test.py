@@ -152,8 +152,8 @@ def test_only_3x3_kernels_without_strides_on_4x4_pixels_are_winograds():
 
     assert num_convolutions((3, 3), (1, 1)) == 0
     assert num_convolutions((3, 3), (1, 1), size=3) == 1
-    assert num_convolutions((3, 3), (2, 2)) == 1
-    assert num_convolutions((5, 5), (1, 1)) == 1
+    assert num_convolutions((3, 3), (2, 2), size=6) == 1
+    assert num_convolutions((5, 5), (1, 1), size=6) == 1
 
 
 # Plain slices and a product, whose gradients are JAX's: fewer cases will do.
@@ -251,6 +251,18 @@ def test_the_first_layer_is_a_matrix_product():
         )
 
     assert [num_convolutions(channels) for channels in (1, 3, 4, 5)] == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "num"), [(2, 1, 0), (3, 1, 1), (4, 2, 0), (6, 2, 1)]
+)
+def test_maps_smaller_than_the_kernel_are_matrix_products(size, stride, num):
+    # As images, or as the cotangents that the gradient is a convolution of: XLA swaps
+    # them with the kernel, and runs that as a scalar loop.
+    conv_fn = make_conv_fn("trilinear")
+    x, w = jnp.zeros((1, size, size, 8)), jnp.zeros((3, 3, 8, 8))
+    jaxpr = jax.make_jaxpr(lambda x, w: conv_fn(x, w, (stride,) * 2, "SAME"))(x, w)
+    assert len(list(_convolutions(jaxpr))) == num
 
 
 def test_native_is_the_function_of_jax():
