@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments import matrix, sweep
 from experiments.paper import ABLATIONS
+from experiments.results import Row
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Writes and returns the tables, and draws figure 3 where there is its table."""
     if "ipc" in config.tables:
         _plot(matrix.find_entries(config, rows, "ipc"), folder / "figure3.png")

@@ -24,6 +24,7 @@ from dc_jax.networks import shape_name
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE4, Search
+from experiments.results import Row
 
 WHOLE, EARLY = "whole", "early stopping"
 # What a row of the sweep has trained its networks on, besides the two above.
@@ -72,7 +73,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     return cells
 
 
-def make_more(config: ConfigDict, rows: list[sweep.Row]) -> list[Cell]:
+def make_more(config: ConfigDict, rows: list[Row]) -> list[Cell]:
     """Returns the runs that train the best networks on all training images."""
     scores = find_scores(config, rows).values()
     best = dict.fromkeys(max(one, key=one.get) for one in scores)
@@ -87,7 +88,7 @@ def make_more(config: ConfigDict, rows: list[sweep.Row]) -> list[Cell]:
     ]
 
 
-def _results(rows: list[sweep.Row], trained_on: str) -> dict[str, dict]:
+def _results(rows: list[Row], trained_on: str) -> dict[str, dict]:
     """Returns the results of the networks, by their names."""
     results = {}
     for row in rows:
@@ -97,9 +98,7 @@ def _results(rows: list[sweep.Row], trained_on: str) -> dict[str, dict]:
     return results
 
 
-def find_scores(
-    config: ConfigDict, rows: list[sweep.Row]
-) -> dict[str, dict[str, float]]:
+def find_scores(config: ConfigDict, rows: list[Row]) -> dict[str, dict[str, float]]:
     """Returns how each proxy ranks the networks: accuracy on held-out images, by name.
 
     Of the networks of which everything is done.
@@ -146,7 +145,7 @@ def interval(proxy: np.ndarray, whole: np.ndarray, top: int) -> tuple[float, flo
     return float(low), float(high)
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Writes the figure and the table, and returns the table."""
     scores = find_scores(config, rows)
     if len(scores[WHOLE]) < 2:
@@ -198,7 +197,7 @@ def _correlations(proxy: dict, whole: dict, paper: Search) -> list[str]:
     return texts
 
 
-def _minutes(config: ConfigDict, rows: list[sweep.Row], proxy: str) -> float:
+def _minutes(config: ConfigDict, rows: list[Row], proxy: str) -> float:
     """Returns the time to train and test all networks once for a ranking."""
     trained_on, num = (proxy, 1) if proxy in (WHOLE, EARLY) else (_SETS, 0)
     seconds = [
@@ -207,7 +206,7 @@ def _minutes(config: ConfigDict, rows: list[sweep.Row], proxy: str) -> float:
     return sum(seconds) / 60 / (num or len(config.proxies))
 
 
-def _images(rows: list[sweep.Row], proxy: str) -> int:
+def _images(rows: list[Row], proxy: str) -> int:
     """Returns how many images are kept to train on."""
     label, value = ("trained on", WHOLE) if proxy == WHOLE else ("set", proxy)
     result = next(row["result"] for row in rows if row.get(label) == value)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import FIGURE4, Value
+from experiments.results import Row
 
 _NOTE = (
     "Mean test accuracy in percent over the tasks seen, mean ± standard deviation over "
@@ -54,7 +55,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     return cells
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Draws the figure; writes and returns its numbers as a table."""
     lines = _lines(rows)
     _plot(config.scenario, lines, folder / "figure4.png")
@@ -71,7 +72,7 @@ def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
     return text
 
 
-def _lines(rows: list[sweep.Row]) -> dict[tuple[str, float], np.ndarray]:
+def _lines(rows: list[Row]) -> dict[tuple[str, float], np.ndarray]:
     """Returns the accuracies `[seeds, tasks]` by memory and weight of distillation."""
     found: dict[tuple[str, float], list[list[float]]] = {}
     for row in rows:

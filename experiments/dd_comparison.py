@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE3
+from experiments.results import Row
 
 _COLUMNS = {"dd": "dd, common training", "dc": "dc", "whole": "whole"}
 _OWN = "dd, own training"
@@ -34,7 +35,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     return cells
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Writes and returns the table.
 
     Datasets that the paper does not have stand beside its values of MNIST.

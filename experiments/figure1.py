@@ -12,10 +12,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from experiments import sweep, tables
+from experiments.results import Row
 from experiments.table1 import make_cells, published
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Draws the figure, and returns its numbers as a table."""
     del config
     points = [(row, seconds_a_network(row["result"])) for row in rows]
@@ -42,7 +43,7 @@ def seconds_a_network(result: dict) -> float:
     return (result["seconds"] - result.get("seconds_condense", 0)) / networks
 
 
-def _plot(points: list[tuple[sweep.Row, float]], path: Path) -> None:
+def _plot(points: list[tuple[Row, float]], path: Path) -> None:
     # Not before: it takes long to import.
     from matplotlib.figure import Figure
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import sweep, tables
+from experiments import tables
 from experiments.cells import Cell, flatten
 from experiments.paper import Value
+from experiments.results import Row
 
 Published = Callable[[str, str, str], Value | None]
 # Of table 2, and of the ablations.
@@ -42,7 +43,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 
 
 def report(
-    config: ConfigDict, rows: list[sweep.Row], folder: Path, published: Published
+    config: ConfigDict, rows: list[Row], folder: Path, published: Published
 ) -> str:
     """Writes a file of each table, draws it, and returns all.
 
@@ -76,7 +77,7 @@ def report(
     return "\n\n".join([*texts, note])
 
 
-def _iterations(rows: list[sweep.Row]) -> str:
+def _iterations(rows: list[Row]) -> str:
     """Returns a sentence on the iterations of the sets, where they are known."""
     sets: dict[int, list[str]] = {}
     for row in rows:
@@ -123,7 +124,7 @@ def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
 
 
 def find_entries(
-    config: ConfigDict, rows: list[sweep.Row], title: str
+    config: ConfigDict, rows: list[Row], title: str
 ) -> list[dict[str, Any]]:
     """Returns those entries of a table that are done: row, column and result."""
     results = {

@@ -5,9 +5,6 @@ folder)`, and ends in `sweep.main(make_cells, report)`. The command again contin
 cell that is done is not run again, one that was stopped goes on from its checkpoint.
 """
 
-import csv
-import importlib
-import json
 import re
 import shlex
 import signal
@@ -17,21 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.command_line import one_line, parse_flags
 from experiments.cells import MAIN, ROOT, Cell
 from experiments.mirror import Mirror
-
-# The labels of a cell, and `result`: what its run has written.
-Row = dict[str, Any]
-_RESULTS = "results.csv"
-# Besides the labels. The last says what the accuracy is of, where a cell has several.
-_COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
-# A label, or where a cell trains networks of several names, which of them it is.
-_NETWORK = "network"
+from experiments.ray_tasks import run_on_ray
+from experiments.results import Row, check_is_ours, write_rows
 
 
 def main(
@@ -173,27 +163,6 @@ def check_cells(cells: list[Cell]) -> None:
         seen.add(cell.name)
 
 
-def check_is_ours(cells: list[Cell], folder: Path, output: str) -> None:
-    """Checks that the folder of an output has no results of another experiment.
-
-    Raises:
-      ValueError: it has.
-    """
-    path, names = folder / _RESULTS, _label_names(cells)
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            head = next(csv.reader(file), [])
-        if head[: len(names)] != names:
-            raise ValueError(
-                f"--output={output} has results of another experiment, by "
-                f"{', '.join(head)}; choose another folder."
-            )
-
-
-def _label_names(cells: list[Cell]) -> list[str]:
-    return list(dict.fromkeys(name for cell in cells for name in cell.labels))
-
-
 def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | None]]:
     """Runs cells one after another; yields each with what went wrong, or None."""
     folder = output.folder
@@ -232,144 +201,3 @@ def _call(command: list[str], log: Path) -> int:
 def _last_line(log: Path) -> str:
     lines = log.read_text("utf-8").strip().splitlines()
     return lines[-1] if lines else "it ended without a word"
-
-
-def run_on_ray(
-    cells: list[Cell], output: Mirror, *, address: str, resources: list[str]
-) -> Iterator[tuple[Cell, str | None]]:
-    """Runs cells as tasks of Ray; yields each as it ends, as `run_here` does.
-
-    A task whose worker dies is given to another, and goes on from the last checkpoint,
-    or begins anew where the machine is another and they share but a bucket.
-
-    Args:
-      cells: in an order in which sets come before their evaluations.
-      output: a folder that all machines share, or a bucket.
-      address: of a cluster, `auto`, or `local`.
-      resources: for a task, each as NAME=NUMBER.
-
-    Raises:
-      ValueError: a resource is not of this form, or Ray is missing.
-    """
-    try:
-        import ray  # Not before: few need it.
-    except ImportError as error:
-        raise ValueError('--ray needs: pip install -e ".[ray]"') from error
-
-    options = _task_options(resources)
-    ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
-    task = ray.remote(max_retries=3, max_calls=1, **options)(_run_cell)
-    cores = max(1, int(options.get("num_cpus", 1)))
-    try:
-        tasks: dict[str, Any] = {}
-        for cell in cells:
-            before = [tasks[c.name] for c in cell.evaluates if c.name in tasks]
-            tasks[cell.name] = task.remote(cell, output, cores, *before)
-        waiting = {tasks[cell.name]: cell for cell in cells}
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            cell = waiting.pop(done)
-            try:
-                ray.get(done)
-                output.pull(cell.name)
-                yield cell, None
-            except ray.exceptions.RayError as error:
-                cause = getattr(error, "cause", None) or error
-                yield cell, str(cause).strip().splitlines()[-1]
-    finally:
-        ray.shutdown()
-
-
-def _task_options(resources: list[str]) -> dict[str, Any]:
-    names = {"CPU": "num_cpus", "GPU": "num_gpus"}
-    options: dict[str, Any] = {"resources": {}}
-    for resource in resources:
-        name, _, number = resource.partition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            raise ValueError(
-                f"--ray_resources: must be NAME=NUMBER, got {resource!r}."
-            ) from None
-        if name in names:
-            options[names[name]] = value
-        else:
-            options["resources"][name] = value
-    return options
-
-
-def _run_cell(cell: Cell, output: Mirror, cores: int, *_: Any) -> None:
-    """Runs a cell in this process: with it, the lock of the workdir goes."""
-    from dc_jax import parallel, runner
-    from dc_jax.config import Config
-
-    parallel.use_cpu_cores(cores)
-    if output.address:  # The cache of this machine may be elsewhere.
-        output = Mirror.open(output.address)
-    if cell.evaluates:
-        output.pull(*(other.name for other in cell.evaluates))
-    values, own = cell.values(), str(output.folder / cell.name)
-    sets = [str(output.folder / other.name) for other in cell.evaluates]
-    if cell.module != MAIN:
-        importlib.import_module(cell.module).run(values, own, *sets)
-    elif sets:
-        runner.evaluate(Config.create(values), *sets, folder=own)
-    else:
-        runner.condense(Config.create(values), own)
-    cell.finish(output.folder)
-    output.push(cell.name)
-
-
-def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
-    """Writes the results of the cells that are done; returns the rows.
-
-    `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
-    have written.
-    """
-    rows, lines = [], []
-    for cell in cells:
-        result = cell.read_result(folder)
-        if result is not None:
-            rows.append({**cell.labels, "result": result})
-            lines += [{**cell.labels, **line} for line in _lines(cell, result)]
-    networks = [_NETWORK] if any(_NETWORK in line for line in lines) else []
-    names = dict.fromkeys((*_label_names(cells), *networks, *_COLUMNS))
-    with open(folder / _RESULTS, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(lines)
-    with open(folder / "results.jsonl", "w", encoding="utf-8") as file:
-        file.writelines(f"{json.dumps(row)}\n" for row in rows)
-    return rows
-
-
-def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields what `results.csv` tells of a cell, but its labels."""
-    networks = result.get("networks", {None: result})
-    shares = len(networks) * max(1, len(cell.evaluates))
-    for name, of_network in networks.items():
-        of_name = {} if name is None else {_NETWORK: name}
-        for of, accuracies, sets in _parts(cell, of_network):
-            yield of_name | {
-                "accuracy": f"{100 * np.mean(accuracies):.2f}",
-                "std": f"{100 * np.std(accuracies):.2f}",
-                "networks": np.size(accuracies),
-                "sets": sets,
-                "seconds": round(result["seconds"] / shares, 3),
-                "of": of,
-            }
-
-
-def _parts(cell: Cell, result: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """Yields accuracies of a result: of what, as fractions, and of how many sets."""
-    accuracies = result["accuracies"]
-    if len(cell.evaluates) > 1:
-        for other, of_set in zip(cell.evaluates, accuracies, strict=True):
-            yield other.name, of_set, 1
-        return
-    yield "", accuracies, result["num_experiments"]
-    if "own_protocol" in result:
-        own = result["own_protocol"]
-        yield "own training", own["accuracies"], own["num_experiments"]
-    for number, accuracy in enumerate(result.get("accuracies_seen", [])[:-1], 1):
-        yield f"tasks until {number}", accuracy, result["num_experiments"]

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from dc_jax.published import TABLE1, WHOLE, Value
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
+from experiments.results import Row
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
@@ -30,7 +31,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
     return cells
 
 
-def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
+def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Writes and returns the table."""
     del config
     table = tables.pivot(rows, ("dataset", "ipc"), "method", published)
@@ -39,7 +40,7 @@ def report(config: ConfigDict, rows: list[sweep.Row], folder: Path) -> str:
     return text
 
 
-def published(row: sweep.Row) -> Value | None:
+def published(row: Row) -> Value | None:
     """Returns the paper's value of a cell, None where it has none."""
     if row["method"] == "whole":
         return WHOLE.get(row["dataset"])

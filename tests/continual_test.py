@@ -11,7 +11,14 @@ from configs.experiments import continual_learning as experiment_config
 from configs.experiments import continual_run as run_config
 from dc_jax import artefact, parallel
 from dc_jax.progress import Stopped
-from experiments import continual_learning, continual_run, learner, sweep
+from experiments import (
+    continual_learning,
+    continual_run,
+    learner,
+    ray_tasks,
+    results,
+    sweep,
+)
 from experiments.continual_config import ContinualConfig
 from experiments.mirror import Mirror
 
@@ -219,8 +226,8 @@ def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
     config.run.condense.mesh = {"net": 1, "classes": 1}
     cells = continual_learning.make_cells(config)
     for cell in cells:
-        sweep._run_cell(cell, Mirror(tmp_path), 1, None)
-    rows = sweep.write_rows(cells, tmp_path)
+        ray_tasks.run_cell(cell, Mirror(tmp_path), 1, None)
+    rows = results.write_rows(cells, tmp_path)
     assert [row["distillation"] for row in rows] == [0.0, 1.0]
     assert all(len(row["result"]["accuracies_seen"]) == 2 for row in rows)
     assert (tmp_path / cells[0].name / "memory_1").exists()

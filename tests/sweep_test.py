@@ -28,6 +28,8 @@ from experiments import (
     cross_architecture,
     dd_comparison,
     matrix,
+    ray_tasks,
+    results,
     sweep,
     table1,
     tables,
@@ -64,7 +66,7 @@ def test_a_cell_is_run_evaluated_and_recorded(tmp_path):
         ("digits-1", None),
         ("digits-1-LeNet", None),
     ]
-    rows = sweep.write_rows(cells, tmp_path)
+    rows = results.write_rows(cells, tmp_path)
     assert [row["ipc"] for row in rows] == [1, 1]
     # The same set, the same networks.
     assert rows[0]["result"]["accuracies"] == rows[1]["result"]["accuracies"]
@@ -94,7 +96,7 @@ def test_every_set_that_a_cell_evaluates_has_its_line(tmp_path):
     folder.mkdir()
     (folder / "evaluations.jsonl").write_text(json.dumps(result))
     cell.finish(tmp_path)
-    sweep.write_rows([*sets, cell], tmp_path)
+    results.write_rows([*sets, cell], tmp_path)
     with open(tmp_path / "results.csv", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["of"] for line in lines] == ["digits-1", "digits-2"]
@@ -105,10 +107,10 @@ def test_every_set_that_a_cell_evaluates_has_its_line(tmp_path):
     (row,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert row["result"] == result
     # Another experiment's results are not overwritten.
-    sweep.check_is_ours([*sets, cell], tmp_path, "x")
+    results.check_is_ours([*sets, cell], tmp_path, "x")
     other = Cell({"set": "digits"}, "configs/digits.py", _FIELDS)
     with pytest.raises(ValueError, match="results of another experiment"):
-        sweep.check_is_ours([other], tmp_path, "x")
+        results.check_is_ours([other], tmp_path, "x")
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
@@ -307,21 +309,21 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     _run_here([_cell(**changes)], tmp_path / "here")
     cells = [_cell(**changes), _cell(ipc=2), _cell(ipc=3, seed=-1)]
-    results = sweep.run_on_ray(
+    done = ray_tasks.run_on_ray(
         cells, Mirror(tmp_path / "ray"), address="local", resources=["CPU=1"]
     )
 
     def kill():
         _wait_for_lines(tmp_path / "ray" / "digits-1" / "metrics.jsonl", 5)
         workers = subprocess.run(
-            ["pgrep", "-f", "ray::_run_cell"], capture_output=True, text=True
+            ["pgrep", "-f", "ray::run_cell"], capture_output=True, text=True
         )
         for pid in workers.stdout.split():
             os.kill(int(pid), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    failures = {cell.name: failure for cell, failure in results}
+    failures = {cell.name: failure for cell, failure in done}
     killer.join()
     message = "config.seed must be in [0, 2**32), got -1."
     assert failures.pop("digits-3") == message
@@ -348,7 +350,7 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
     assert ".lock" not in names
     # As by Ray on another machine, where the set is found.
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "b"))
-    sweep._run_cell(on_mlp, Mirror.open(bucket), 1)
+    ray_tasks.run_cell(on_mlp, Mirror.open(bucket), 1)
     assert (Mirror.open(bucket).folder / cell.name / "synthetic_set.npz").exists()
     assert not (Mirror.open(bucket).folder / cell.name / "checkpoints").exists()
 

@@ -1,0 +1,95 @@
+"""The results of cells as files: `results.csv` and `results.jsonl`."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.cells import Cell
+
+# The labels of a cell, and `result`: what its run has written.
+Row = dict[str, Any]
+_NAME = "results.csv"
+# Besides the labels. The last says what the accuracy is of, where a cell has several.
+_COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
+# A label, or where a cell trains networks of several names, which of them it is.
+_NETWORK = "network"
+
+
+def check_is_ours(cells: list[Cell], folder: Path, output: str) -> None:
+    """Checks that the folder of an output has no results of another experiment.
+
+    Raises:
+      ValueError: it has.
+    """
+    path, names = folder / _NAME, _label_names(cells)
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            head = next(csv.reader(file), [])
+        if head[: len(names)] != names:
+            raise ValueError(
+                f"--output={output} has results of another experiment, by "
+                f"{', '.join(head)}; choose another folder."
+            )
+
+
+def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
+    """Writes the results of the cells that are done; returns the rows.
+
+    `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
+    have written.
+    """
+    rows, lines = [], []
+    for cell in cells:
+        result = cell.read_result(folder)
+        if result is not None:
+            rows.append({**cell.labels, "result": result})
+            lines += [{**cell.labels, **line} for line in _lines(cell, result)]
+    networks = [_NETWORK] if any(_NETWORK in line for line in lines) else []
+    names = dict.fromkeys((*_label_names(cells), *networks, *_COLUMNS))
+    with open(folder / _NAME, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(lines)
+    with open(folder / "results.jsonl", "w", encoding="utf-8") as file:
+        file.writelines(f"{json.dumps(row)}\n" for row in rows)
+    return rows
+
+
+def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields what `results.csv` tells of a cell, but its labels."""
+    networks = result.get("networks", {None: result})
+    shares = len(networks) * max(1, len(cell.evaluates))
+    for name, of_network in networks.items():
+        of_name = {} if name is None else {_NETWORK: name}
+        for of, accuracies, sets in _parts(cell, of_network):
+            yield of_name | {
+                "accuracy": f"{100 * np.mean(accuracies):.2f}",
+                "std": f"{100 * np.std(accuracies):.2f}",
+                "networks": np.size(accuracies),
+                "sets": sets,
+                "seconds": round(result["seconds"] / shares, 3),
+                "of": of,
+            }
+
+
+def _parts(cell: Cell, result: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:
+    """Yields accuracies of a result: of what, as fractions, and of how many sets."""
+    accuracies = result["accuracies"]
+    if len(cell.evaluates) > 1:
+        for other, of_set in zip(cell.evaluates, accuracies, strict=True):
+            yield other.name, of_set, 1
+        return
+    yield "", accuracies, result["num_experiments"]
+    if "own_protocol" in result:
+        own = result["own_protocol"]
+        yield "own training", own["accuracies"], own["num_experiments"]
+    for number, accuracy in enumerate(result.get("accuracies_seen", [])[:-1], 1):
+        yield f"tasks until {number}", accuracy, result["num_experiments"]
+
+
+def _label_names(cells: list[Cell]) -> list[str]:
+    return list(dict.fromkeys(name for cell in cells for name in cell.labels))
