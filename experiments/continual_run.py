@@ -13,12 +13,18 @@ from typing import Any
 from experiments import command
 
 
-def run(values: dict[str, Any], folder: str, sets: str | None = None) -> dict[str, Any]:
-    """Learns all tasks, see `continual.run`."""
+def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
+    """Learns all tasks, see `continual.run`.
+
+    Raises:
+      ValueError: as there; or more than one run's memories are given.
+    """
+    if len(sets) > 1:
+        raise ValueError(f"--set must be one folder, got {', '.join(sets)}.")
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from experiments import continual
 
-    return continual.run(values, folder, sets=sets)
+    return continual.run(values, folder, sets=sets[0] if sets else None)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ def _values(**changes):
     return config.to_dict()
 
 
-def _run(folder, sets=None, **changes):
-    return continual_run.run(_values(**changes), str(folder), sets=sets)
+def _run(folder, sets=(), **changes):
+    return continual_run.run(_values(**changes), str(folder), *sets)
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(
 def test_the_memory_of_another_run_is_used(whole, tmp_path):
     changes = {"distillation": 0.0}
     _run(tmp_path / "own", **changes)
-    result = _run(tmp_path / "used", sets=str(tmp_path / "own"), **changes)
+    result = _run(tmp_path / "used", sets=[str(tmp_path / "own")], **changes)
     expected = json.loads((tmp_path / "own" / "result.json").read_text())
     assert result["accuracies_tasks"] == expected["accuracies_tasks"]
     assert not (tmp_path / "used" / "memory_1").exists()
@@ -148,7 +148,7 @@ def test_the_memory_of_another_run_is_used(whole, tmp_path):
     assert with_it["accuracies_tasks"][0] == result["accuracies_tasks"][0]
     assert with_it["accuracies_tasks"] != result["accuracies_tasks"]
     with pytest.raises(FileNotFoundError, match="memory_1"):
-        _run(tmp_path / "other", sets=str(tmp_path / "nothing"), **changes)
+        _run(tmp_path / "other", sets=[str(tmp_path / "nothing")], **changes)
 
 
 def test_classes_are_learned_in_steps(tmp_path):
@@ -163,7 +163,9 @@ def test_classes_are_learned_in_steps(tmp_path):
     assert sorted(sum(map(list, learned), [])) == list("0123456789")
 
 
-def test_a_folder_has_one_run(whole):
+def test_a_folder_has_one_run(whole, tmp_path):
+    with pytest.raises(ValueError, match="--set must be one folder, got a, b"):
+        _run(tmp_path, sets=("a", "b"))
     with pytest.raises(ValueError, match=r"config\.seed = 0, not 1"):
         _run(whole[0], seed=1)
 
