@@ -139,7 +139,8 @@ def get_config() -> ConfigDict:
     config.coreset.never_learned = "max"
     # A folder in which networks trained on the whole training set, and the features of
     # its images, are kept for other runs, which find those of the same dataset, seed
-    # and training. FashionMNIST's features take 0.5 GB. None: in the workdir.
+    # and training. A network's features of FashionMNIST take 0.5 GB. None: only the
+    # networks are kept, in the workdir.
     config.coreset.networks = placeholder(str)
 
     # How to run it; changes speed and memory, and what is computed by rounding alone.

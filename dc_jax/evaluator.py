@@ -35,7 +35,7 @@ class Evaluator:
       protocol: how the networks are trained.
       train_and_test: see `make_evaluate`; jitted.
       train_and_test_own: see `make_evaluate_own`; jitted. For sets with learning rates.
-      at_once: networks in one call of these; None for all.
+      at_once: keys in one call of these; None for all.
     """
 
     dataset: Dataset
@@ -49,7 +49,10 @@ class Evaluator:
         return accuracies(self.count(synthetic, keys))
 
     def count(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns the confusion matrix of each key. Keys `[N]` -> `[N, C, C]`."""
+        """Returns the confusion matrix of each key. Keys `[N]` -> `[N, C, C]`.
+
+        Or of each network of each key, see `make_evaluate`: `[N, names, C, C]`.
+        """
         images, labels = flatten_set(
             jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
         )
@@ -144,7 +147,10 @@ def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluato
 def evaluate_sets(
     config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
 ) -> np.ndarray:
-    """Returns the accuracies of fresh networks trained on each set, `[E, N]`."""
+    """Returns the accuracies of fresh networks trained on each set, `[E, N]`.
+
+    Of networks of several names `[E, N, names]`.
+    """
     return accuracies(count_sets(config, evaluator, sets))
 
 

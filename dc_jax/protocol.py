@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 from dc_jax.augment import parse_strategy
 from dc_jax.config import EvaluationConfig
 from dc_jax.execution import Execution
-from dc_jax.networks import set_member
+from dc_jax.networks import set_member, split_names
 from dc_jax.train import Recipe, batched, confusion, init_state, train
 from dc_jax.unrolled import init_xavier, train_unrolled
 
@@ -35,7 +35,7 @@ class Protocol:
     """How evaluation networks are trained; printed and saved with every accuracy.
 
     Attributes:
-      network: name of the architecture.
+      network: name of the architecture, or several, see `make_network`.
       epochs: as the authors count them: one more is run.
       augmentation: strategy of `augment`.
       lr: learning rate until the drop to a tenth.
@@ -123,7 +123,7 @@ def make_evaluate(
             variables = state.variables
         return variables
 
-    num_names = len(protocol.network.split(","))
+    num_names = len(split_names(protocol.network))
     return _test_many(train_one, network, execution, num_names)
 
 

@@ -54,7 +54,8 @@ class TrainState(NamedTuple):
     """A network in training.
 
     Attributes:
-      variables: `params`, and `batch_stats` where there is batch norm.
+      variables: `params`, `batch_stats` where there is batch norm, and `member` where
+        the module is several networks.
       opt_state: of the optimiser.
       step: updates so far. Shape `[]`.
     """

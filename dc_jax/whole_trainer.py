@@ -24,6 +24,7 @@ from dc_jax.artefact import write_atomically
 from dc_jax.checkpoint import Checkpointer
 from dc_jax.config import Config
 from dc_jax.data import Dataset, normalise
+from dc_jax.networks import split_names
 from dc_jax.npz import read_npz
 from dc_jax.parallel import Layout
 from dc_jax.parts import make_parts
@@ -111,8 +112,9 @@ class WholeTrainer:
             (dataclasses.replace(recipe, devices=layout.everything), epochs)
             for recipe, epochs in phases(protocol, self._network, self._execution)
         ]
-        names = protocol.network.split(",")
-        self._members = np.arange(len(names)) if len(names) > 1 else None
+        self._names = split_names(protocol.network)
+        num = len(self._names)
+        self._members = np.arange(num) if num > 1 else None
         self._steps = [
             compile_everywhere(
                 self._of_each(functools.partial(train_whole, recipe)), layout
@@ -163,10 +165,11 @@ class WholeTrainer:
     def read_class(self, trained: Trained, label: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns features and logits of the training images of a class.
 
-        See `read_images`. They are kept beside the network, for other runs.
+        See `read_images`. Where other runs may want them they are kept beside the
+        network, but not by several hosts, whose folders may differ.
         """
         indices = np.flatnonzero(self.dataset.train_labels == label)
-        if hosts.are_several():  # Each would need them in a folder of its own.
+        if not self._config.coreset.networks or hosts.are_several():
             return self._read_images(trained.state, indices)
         path = self._folder / str(trained.number) / f"features_{label}.npz"
         if path.exists():
@@ -223,15 +226,30 @@ class WholeTrainer:
                 training = _Training(self._config, checkpointer, self._put(state))
                 title = f"Network {number + 1} of {total}"
                 self._run(training, train_key, title)
-        leaves = jax.tree.leaves(training.state.network.variables)
-        if not all(np.isfinite(leaf).all() for leaf in map(np.asarray, leaves)):
-            raise FloatingPointError(
-                "a network trained on the whole training set became NaN or infinite: "
-                "try a smaller config.evaluation.lr than "
-                f"{self._config.evaluation.lr:g}."
-            )
+        self._check_finite(training.state)
         seconds = training.seconds()
         return Trained(number, training.state, seconds, training.accuracies)
+
+    def _check_finite(self, state: WholeState) -> None:
+        """Checks the networks; some of several may fail, and classify by chance."""
+        leaves = map(np.asarray, jax.tree.leaves(state.network.variables))
+        num = len(self._names)
+        # [names, leaves]
+        finite = np.stack(
+            [np.isfinite(leaf.reshape(num, -1)).all(axis=1) for leaf in leaves], axis=1
+        )
+        failed = [
+            n for n, is_ok in zip(self._names, finite.all(1), strict=True) if not is_ok
+        ]
+        text = (
+            f"{', '.join(failed)}, trained on the whole training set, became NaN or "
+            "infinite: try a smaller config.evaluation.lr than "
+            f"{self._config.evaluation.lr:g}."
+        )
+        if len(failed) == num:
+            raise FloatingPointError(text)
+        if failed:
+            logging.warning("%s", text)
 
     def _run(self, training: "_Training", key: jax.Array, title: str) -> None:
         """Trains to the end."""

@@ -12,7 +12,7 @@ from ml_collections.config_dict import placeholder
 
 ROOT = Path(__file__).parent.parent
 # In the folder of a cell: what was run, and that it is done.
-_RECORD = "cell.json"
+RECORD = "cell.json"
 MAIN = "dc_jax.main"
 # Fields of runs that take seconds.
 SMOKE = {
@@ -36,7 +36,8 @@ class Cell:
       evaluates: the cells whose sets are evaluated, or used; none where this one makes
         its own.
       module: the command. One that is not the main one takes `--config`, `--workdir`
-        and `--set`, writes `result.json`, and has `run(values, folder, *sets)`.
+        and `--set`, writes `result.json`, and has `check(values)` and `run(values,
+        folder, *sets)`.
     """
 
     labels: dict[str, Any]
@@ -76,7 +77,7 @@ class Cell:
 
     def read_result(self, folder: Path) -> dict[str, Any] | None:
         """Returns the result of just this run, or None while it is not done."""
-        path = folder / self.name / _RECORD
+        path = folder / self.name / RECORD
         if not path.exists():
             return None
         record = json.loads(path.read_text("utf-8"))
@@ -91,9 +92,9 @@ class Cell:
         else:
             result = json.loads((own / "result.json").read_text("utf-8"))
         record = {"values": self._inputs(), "result": result}
-        temporary = own / f"{_RECORD}.tmp"
+        temporary = own / f"{RECORD}.tmp"
         temporary.write_text(json.dumps(record), "utf-8")
-        temporary.replace(own / _RECORD)
+        temporary.replace(own / RECORD)
         return result
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.command_line import one_line, parse_flags
+from dc_jax.command_line import ERRORS, one_line, parse_flags
 
 
 def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
@@ -40,7 +40,7 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
         parallel.use_cpu_cores()
         try:
             run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
-        except (ValueError, OSError, FloatingPointError) as error:
+        except ERRORS as error:
             sys.exit(f"error: {one_line(error)}")
         except Stopped as stopped:
             logging.info("%s", stopped)

@@ -13,6 +13,17 @@ from typing import Any
 from experiments import command
 
 
+def check(values: dict[str, Any]) -> None:
+    """Checks the values of a config.
+
+    Raises:
+      ValueError: one is bad.
+    """
+    from experiments.continual_config import ContinualConfig
+
+    ContinualConfig.create(values)
+
+
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     """Learns all tasks, see `continual.run`.
 

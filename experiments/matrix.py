@@ -72,7 +72,8 @@ def report(
             ),
         )
         (folder / f"{title}.md").write_text(f"{table}\n\n{note}\n", "utf-8")
-        _plot(title, found, folder / f"{title}.png")
+        if found:
+            _plot(title, found, folder / f"{title}.png")
         texts.append(f"{title}\n\n{table}")
     return "\n\n".join([*texts, note])
 
@@ -93,7 +94,7 @@ def _iterations(rows: list[Row]) -> str:
 
 
 def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
-    """Draws a table, a square the brighter the better."""
+    """Draws a table with its entries, of which there are some, as a heat map."""
     # Not before: it takes long to import.
     from matplotlib.figure import Figure
 
@@ -110,12 +111,10 @@ def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
         xticklabels=columns,
         yticks=range(len(rows)),
         yticklabels=rows,
-        xlabel="tested with",
-        ylabel="condensed with",
         title=f"{title}, test accuracy, %",
     )
     axes.imshow(np.ma.masked_invalid(means), aspect="auto")
-    middle = (np.nanmin(means) + np.nanmax(means)) / 2 if entries else 0
+    middle = (np.nanmin(means) + np.nanmax(means)) / 2
     for (row, column), mean in np.ndenumerate(means):
         if np.isfinite(mean):
             color = "black" if mean > middle else "white"

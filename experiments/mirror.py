@@ -1,16 +1,20 @@
 """The folder of a sweep, which may be a copy of one in a bucket.
 
 Cells run in a folder of the machine, as they write checkpoints, locks and memory-mapped
-files; what others need of them, all but these, is copied to the bucket and back.
+files; what others need of them, all but these, is copied to the bucket and back. What
+is done is what is done in the bucket.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from dc_jax.text import is_address
+from experiments.cells import RECORD
 
 # Of a cell, what only the machine that runs it needs.
 _PRIVATE = {"checkpoints", "networks", ".lock"}
@@ -38,47 +42,87 @@ class Mirror:
         return cls(cache / "dc_jax" / name, output.rstrip("/"))
 
     def pull(self, *names: str) -> None:
-        """Copies cells from the bucket, or all that there are.
+        """Copies cells from the bucket.
+
+        Without names, all that are done there, and the files beside them; cells that
+        are not done there then are not done here either, but keep their checkpoints.
 
         Raises:
-          ValueError: the bucket cannot be read.
+          ValueError: the bucket's kind is unknown, or a package is missing.
+          OSError: it cannot be read.
         """
         if self.address is None:
             return
-        system, root = self._system()
-        for name in names or [""]:
-            for path in system.find(f"{root}/{name}".rstrip("/")):
-                local = self.folder / path.removeprefix(root).lstrip("/")
-                local.parent.mkdir(parents=True, exist_ok=True)
-                system.get_file(path, str(local))
+        with self._opened() as (system, root):
+            places = [path.removeprefix(root).lstrip("/") for path in system.find(root)]
+            done = {_cell_of(place) for place in places if _is_record(place)}
+            if not names:
+                self._forget_others(done, places)
+            for place in sorted(places, key=_is_record):
+                if _cell_of(place) in (names or {"", *done}):
+                    local = self.folder / place
+                    local.parent.mkdir(parents=True, exist_ok=True)
+                    # Others may read what is there.
+                    temporary = f"{local}.{os.getpid()}.tmp"
+                    system.get_file(f"{root}/{place}", temporary)
+                    os.replace(temporary, local)
 
     def push(self, *names: str) -> None:
-        """Copies cells to the bucket, or the files beside them.
+        """Copies cells to the bucket, or without names the files beside them.
+
+        The record that a cell is done goes last.
 
         Raises:
-          ValueError: the bucket cannot be written.
+          ValueError, OSError: as `pull`.
         """
         if self.address is None:
             return
-        system, root = self._system()
-        paths = list(self.folder.iterdir()) if not names else []
+        paths = [] if names else list(self.folder.iterdir())
         for name in names:
             paths += (self.folder / name).rglob("*")
-        for path in paths:
-            place = path.relative_to(self.folder)
-            if path.is_file() and _PRIVATE.isdisjoint(place.parts):
-                target = f"{root}/{place.as_posix()}"
-                system.makedirs(target.rpartition("/")[0], exist_ok=True)
-                system.put_file(str(path), target)
+        places = [p.relative_to(self.folder) for p in paths if p.is_file()]
+        with self._opened() as (system, root):
+            for place in sorted(places, key=lambda place: _is_record(str(place))):
+                if _PRIVATE.isdisjoint(place.parts) and place.suffix != ".tmp":
+                    target = f"{root}/{place.as_posix()}"
+                    system.makedirs(target.rpartition("/")[0], exist_ok=True)
+                    system.put_file(str(self.folder / place), target)
 
-    def _system(self) -> tuple[Any, str]:
-        """Returns the file system of the bucket, and the path of the folder there."""
-        # Not before: few need it.
-        import fsspec
+    def _forget_others(self, done: set[str], places: list[str]) -> None:
+        """Removes records, and results beside the cells, that the bucket lacks."""
+        for path in self.folder.glob(f"*/{RECORD}"):
+            if path.parent.name not in done:
+                path.unlink()
+        for path in self.folder.glob("results.*"):
+            if path.name not in places:
+                path.unlink()
 
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[tuple[Any, str]]:
+        """Gives the file system of the bucket, and the path of the folder there."""
         try:
-            return fsspec.core.url_to_fs(self.address)
+            # Not before: few need it.
+            import fsspec
+
+            system, root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise ValueError(
                 f"--output={self.address} needs a package: {error}"
             ) from error
+        try:
+            yield system, root
+        # Each kind of bucket has errors of its own.
+        except Exception as error:
+            raise OSError(
+                f"--output={self.address} cannot be read or written "
+                f"({type(error).__name__}: {error})."
+            ) from error
+
+
+def _cell_of(place: str) -> str:
+    """Returns the folder of a file of a cell, "" for a file beside the cells."""
+    return place.partition("/")[0] if "/" in place else ""
+
+
+def _is_record(place: str) -> bool:
+    return place.endswith(f"/{RECORD}")

@@ -62,18 +62,20 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
 def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields what `results.csv` tells of a cell, but its labels."""
     networks = result.get("networks", {None: result})
-    shares = len(networks) * max(1, len(cell.evaluates))
-    for name, of_network in networks.items():
-        of_name = {} if name is None else {_NETWORK: name}
-        for of, accuracies, sets in _parts(cell, of_network):
-            yield of_name | {
-                "accuracy": f"{100 * np.mean(accuracies):.2f}",
-                "std": f"{100 * np.std(accuracies):.2f}",
-                "networks": np.size(accuracies),
-                "sets": sets,
-                "seconds": round(result["seconds"] / shares, 3),
-                "of": of,
-            }
+    parts = [
+        (name, *part) for name, one in networks.items() for part in _parts(cell, one)
+    ]
+    for name, of, accuracies, sets in parts:
+        line = {} if name is None else {_NETWORK: name}
+        yield line | {
+            "accuracy": f"{100 * np.mean(accuracies):.2f}",
+            "std": f"{100 * np.std(accuracies):.2f}",
+            "networks": np.size(accuracies),
+            "sets": sets,
+            # The lines of a cell share its time.
+            "seconds": round(result["seconds"] / len(parts), 3),
+            "of": of,
+        }
 
 
 def _parts(cell: Cell, result: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:

@@ -7,12 +7,23 @@
 On each of the sets that are given, or without `--set` on the whole training set. The
 networks may differ in activation, and in which pooling they have. In the workdir:
 result.json, and of the whole training set networks, from which the same command
-continues.
+continues; one that is done is not run again.
 """
 
 from typing import Any
 
 from experiments import command
+
+
+def check(values: dict[str, Any]) -> None:
+    """Checks the values of a config.
+
+    Raises:
+      ValueError: one is bad.
+    """
+    from dc_jax.config import Config
+
+    Config.create(values)
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:

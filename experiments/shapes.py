@@ -1,5 +1,6 @@
 """Training networks of one shape side by side."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from dc_jax.config import Config
 from dc_jax.data import Dataset
 from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator
 from dc_jax.execution import use_compilation_cache
+from dc_jax.networks import split_names
 from dc_jax.parallel import make_layout
 from dc_jax.parts import check_fit, load, log_dataset
+from dc_jax.progress import signals_kill
+
+_RESULT = "result.json"
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
@@ -38,6 +43,11 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     config, path = Config.create(values), Path(folder)
     if not config.evaluation.network:
         raise ValueError("config.evaluation.network must name networks, got None.")
+    made_with = {"config": config.to_dict(), "sets": list(sets)}
+    before = _read(path / _RESULT)
+    if before is not None and before.get("made_with") == made_with:
+        logging.info("%s holds the finished run already.", path)
+        return before
     use_compilation_cache(config.execution)
     dataset = load(config)
     log_dataset(dataset)
@@ -50,11 +60,23 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
             accuracies, facts = whole_accuracies(
                 config, path, dataset, layout, evaluator.protocol
             )
-        result = _make_result(config, accuracies, facts)
-        artefact.write_json(path / "result.json", result)
+        result = {**_make_result(config, accuracies, facts), "made_with": made_with}
+        artefact.write_json(path / _RESULT, result)
     for name, of_name in result["networks"].items():
         logging.info("%s: %.2f%%.", name, 100 * of_name["accuracy_mean"])
     return result
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Returns a result, None where there is none."""
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): delete it, or choose another folder."
+        ) from error
 
 
 def _on_sets(
@@ -66,7 +88,8 @@ def _on_sets(
     for one, path in zip(sets, paths, strict=True):
         check_fit(one, dataset, path)
     began = time.monotonic()
-    accuracies = evaluate_sets(config, evaluator, sets)
+    with signals_kill():
+        accuracies = evaluate_sets(config, evaluator, sets)
     return accuracies, {"seconds": round(time.monotonic() - began, 3)}
 
 
@@ -80,7 +103,7 @@ def _make_result(
       accuracies: `[E, N, names]`, or `[E, N]` of one name.
       facts: may have `accuracies_on_the_way`, of shape `[N, epochs, names]`.
     """
-    names = config.evaluation.network.split(",")
+    names = split_names(config.evaluation.network)
     accuracies = accuracies.reshape(*accuracies.shape[:2], len(names))
     networks = {n: workdir.summarise(accuracies[..., i]) for i, n in enumerate(names)}
     on_the_way = facts.pop("accuracies_on_the_way", None)

@@ -5,6 +5,7 @@ folder)`, and ends in `sweep.main(make_cells, report)`. The command again contin
 cell that is done is not run again, one that was stopped goes on from its checkpoint.
 """
 
+import importlib
 import re
 import shlex
 import signal
@@ -150,6 +151,7 @@ def check_cells(cells: list[Cell]) -> None:
     """
     from dc_jax.config import Config  # Not before: it waits for JAX.
 
+    creates = {MAIN: Config.create}
     seen: set[str] = set()
     for cell in cells:
         if cell.name in seen:
@@ -157,9 +159,9 @@ def check_cells(cells: list[Cell]) -> None:
         for other in cell.evaluates:
             if other.name not in seen:
                 raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
-        values = cell.values()
-        if cell.module == MAIN:
-            Config.create(values)
+        if cell.module not in creates:
+            creates[cell.module] = importlib.import_module(cell.module).check
+        creates[cell.module](cell.values())
         seen.add(cell.name)
 
 

@@ -132,7 +132,7 @@ def test_features_are_kept_and_damaged_ones_made_again(
     monkeypatch.setattr(WholeTrainer, "_read_images", refuse)
     _condense(tmp_path / "1", networks, method="herding", ipc=2)
     _condense(tmp_path / "2", networks, method="k_center", ipc=2)
-    (path,) = networks.rglob("features_3.npz")
+    (path,) = networks.rglob("0/features_3.npz")
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
     with pytest.raises(AssertionError, match="images are read"):

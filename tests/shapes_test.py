@@ -1,6 +1,8 @@
 """Networks of one shape side by side are what each is by itself."""
 
 import json
+import os
+import signal
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from configs.experiments import architecture_search as search_config
 from dc_jax import runner
 from dc_jax.config import Config
 from dc_jax.networks import make_network, set_member, shape_name
+from dc_jax.progress import Stopped
 from dc_jax.whole_trainer import WholeTrainer
 from experiments import architecture_search as search
 from experiments import shapes
@@ -132,7 +135,7 @@ def test_on_sets_they_are_as_by_themselves(names, tmp_path):
 def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     changes = {
         "method": "whole",
-        "evaluation.epochs": 2,
+        "evaluation.epochs": 3,  # The second half has an optimiser of its own.
         "eval_every": 1,
         "num_evaluations": 1,
         "num_experiments": 1,
@@ -144,12 +147,56 @@ def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
         alone = runner.condense(config, str(tmp_path / name))
         for key in ("accuracies", "accuracies_on_the_way"):
             np.testing.assert_allclose(ours[key], alone[key], atol=0.006)
-    assert np.shape(ours["accuracies_on_the_way"]) == (1, 3)
+    assert np.shape(ours["accuracies_on_the_way"]) == (1, 4)
 
     def refuse(*_):
         raise AssertionError("trained again")
 
-    # They are found again.
+    # They are found again, and so is the result.
     monkeypatch.setattr(WholeTrainer, "_update", refuse)
     again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))
+    assert again == result
+    (tmp_path / "shape" / "result.json").unlink()
+    again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))
     assert again["networks"] == result["networks"]
+
+
+@pytest.mark.parametrize("loop", ["map", "vmap"])
+def test_several_go_on_where_they_were_stopped(loop, tmp_path, monkeypatch):
+    changes = {
+        "method": "whole",
+        "evaluation.epochs": 2,
+        "num_evaluations": 1,
+        "num_experiments": 1,
+        "execution.network_loop": loop,
+    }
+    values = _values(NAMES[1:], **changes)
+    whole = shapes.run(values, str(tmp_path / "whole"))
+    update = WholeTrainer._update
+
+    def stop(self, training, *args):
+        update(self, training, *args)
+        if training.step == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(WholeTrainer, "_update", stop)
+    with pytest.raises(Stopped):
+        shapes.run(values, str(tmp_path / "stopped"))
+    monkeypatch.setattr(WholeTrainer, "_update", update)
+    result = shapes.run(values, str(tmp_path / "stopped"))
+    assert result["networks"] == whole["networks"]
+
+
+def test_one_of_several_that_fails_does_not_end_the_others(tmp_path, caplog):
+    changes = {
+        "method": "whole",
+        "evaluation.epochs": 1,
+        "evaluation.lr": 1e4,
+        "num_evaluations": 1,
+        "num_experiments": 1,
+    }
+    # Of a sigmoid the gradient is bounded.
+    with caplog.at_level("WARNING"):
+        result = shapes.run(_values(NAMES, **changes), str(tmp_path))
+    assert set(result["networks"]) == set(NAMES)
+    assert "became NaN or infinite: try a smaller config.evaluation.lr" in caplog.text

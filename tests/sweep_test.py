@@ -357,10 +357,23 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("run again")
 
+    call = sweep._call
     monkeypatch.setattr(sweep, "_call", refuse)
     rows = run("c", [cell, on_mlp])
     first, second = (row["result"]["accuracies"] for row in rows)
     assert first == second
+    # What is no more in the bucket is not done.
+    system = fsspec.filesystem("memory")
+    (record,) = [p for p in system.find("/") if p.endswith("digits-1/cell.json")]
+    system.rm(record)
+    with pytest.raises(AssertionError, match="run again"):
+        run("c", [cell, on_mlp])
+    monkeypatch.setattr(sweep, "_call", call)
+    run("c", [cell, on_mlp])
+    assert system.exists(record)
+    refused = pytest.raises(OSError, match="cannot be read or written")
+    with refused, Mirror.open(bucket)._opened():
+        raise RuntimeError("no network")
 
 
 def test_sets_of_dd_are_in_two_columns(tmp_path):

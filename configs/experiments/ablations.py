@@ -4,8 +4,9 @@
       --output=runs/ablations
 
 Every network condenses, and every one is tested with, but for the distances, which are
-tested with the network that condensed. `cpu` has norm, pooling, activation and
-distance; `cpu_depth`, `cpu_width`, `cpu_ipc` and `cpu_loops` one of the others.
+tested with the network that condensed. `cpu` has norm, pooling, activation, distance
+and the images to begin with; `cpu_depth`, `cpu_width`, `cpu_ipc` and `cpu_loops` have
+one of the others.
 """
 
 from typing import Any

@@ -5,6 +5,7 @@ from dc_jax.networks.convnet import (
     default_depth,
     set_member,
     shape_name,
+    split_names,
 )
 from dc_jax.networks.registry import (
     NETWORKS,
@@ -25,5 +26,6 @@ __all__ = [
     "network_names",
     "set_member",
     "shape_name",
+    "split_names",
     "without_batch_norm",
 ]

@@ -79,6 +79,11 @@ def parse_convnet_name(name: str) -> ConvNetSpec | None:
     )
 
 
+def split_names(name: str) -> list[str]:
+    """Returns the names of the networks of a module, which commas join."""
+    return name.split(",")
+
+
 def shape_name(name: str) -> str:
     """Returns the name without what leaves the parameters' shapes as they are.
 

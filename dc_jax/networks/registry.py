@@ -16,7 +16,7 @@ from dc_jax.networks.convnet import (
     ConvNetSpec,
     convnet_depth,
     parse_convnet_name,
-    shape_name,
+    split_names,
 )
 from dc_jax.networks.mlp import MLP
 from dc_jax.networks.network import Network
@@ -146,13 +146,8 @@ def make_network(
         entry = NETWORKS[name]
         _check_size(name, image_shape, entry.min_side)
         return Network(entry.make(conv_fn), num_classes, dtype)
-    names = name.split(",")
-    spec, *others = map(_convnet_spec, names)
-    if len(set(map(shape_name, names))) > 1:
-        raise ValueError(
-            "networks in one module may differ in activation, and in which pooling "
-            f"they have, got {name}."
-        )
+    spec, *others = map(_convnet_spec, split_names(name))
+    _check_shapes(name, spec, *others)
     depth = spec.depth or convnet_depth(image_shape)
     _check_size(name, image_shape, 1 if spec.pooling == "none" else 2**depth)
     return Network(ConvNet(depth, spec, conv_fn, tuple(others)), num_classes, dtype)
@@ -171,6 +166,17 @@ def _convnet_spec(name: str) -> ConvNetSpec:
             f"{layers.GROUPS}, got {spec.width}."
         )
     return spec
+
+
+def _check_shapes(name: str, *specs: ConvNetSpec) -> None:
+    shapes = {
+        (spec.depth, spec.width, spec.norm, spec.pooling == "none") for spec in specs
+    }
+    if len(shapes) > 1:
+        raise ValueError(
+            "networks in one module may differ in activation, and in which pooling "
+            f"they have, got {name}."
+        )
 
 
 def _check_size(name: str, image_shape: tuple[int, ...], min_side: int) -> None:
