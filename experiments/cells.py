@@ -117,6 +117,7 @@ def run_fields(values: dict[str, Any]) -> ConfigDict:
     numbers = ("seed", "iterations", "num_experiments", "num_evaluations", "batch_real")
     config = ConfigDict({name: placeholder(int) for name in numbers})
     config.dataset = {"path": placeholder(str)}
+    config.network = {"name": placeholder(str)}
     config.update(values)
     return config
 

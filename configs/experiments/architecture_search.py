@@ -54,7 +54,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             ("NN", "IN"),
             ("MP", "AP"),
         )
-        config.run.network = {"name": "ConvNetW32D2"}
+        config.run.network.name = "ConvNetW32D2"
         config.proxies.herding.coreset = {"epochs": 3}
         # From noise, so few would suit networks with average pooling alone.
         config.proxies.dc = {
