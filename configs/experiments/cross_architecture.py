@@ -44,8 +44,8 @@ def get_config(size: str = "paper") -> ConfigDict:
         # As many as the time of each allows.
         config.sets.MLP.iterations = config.sets.LeNet.iterations = 1000
         config.sets.AlexNet.update({"iterations": 50, "batch_real": 32})
-        config.sets.VGG11.update({"iterations": 50, "batch_real": 32})
-        config.sets.ResNet18.update({"iterations": 20, "batch_real": 32})
+        config.sets.VGG11.update({"iterations": 25, "batch_real": 32})
+        config.sets.ResNet18.update({"iterations": 10, "batch_real": 32})
     elif size == "smoke":
         names = ("MLP", "ConvNetD1W8")
         config.sets.ConvNetD1W8 = {"network": {"name": "ConvNetD1W8"}}
