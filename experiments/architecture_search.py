@@ -176,9 +176,10 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     text = (
         f"{tables.markdown(head, lines)}\n\n{len(scores[WHOLE])} networks; Spearman's "
         "rank correlation with training on the whole set, with the 95 % interval of a "
-        "bootstrap over networks. The best network, trained on the whole set. Minutes "
-        "of training all networks, with compilation. In brackets the paper's, of 720 "
-        "networks on CIFAR-10, its minutes on a GTX 1080 Ti.\n"
+        "bootstrap over networks; nan where all are equal. The best network, trained "
+        "on the whole set. Minutes of training all networks, with compilation. In "
+        "brackets the paper's, of 720 networks on CIFAR-10, its minutes on a GTX 1080 "
+        "Ti.\n"
     )
     (folder / "architecture_search.md").write_text(text, "utf-8")
     return text

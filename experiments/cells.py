@@ -49,7 +49,8 @@ class Cell:
     @property
     def name(self) -> str:
         """The folder's."""
-        return "-".join(str(value) for value in self.labels.values())
+        text = "-".join(str(value) for value in self.labels.values())
+        return text.replace(" ", "_")
 
     def command(self, folder: Path) -> list[str]:
         """Returns the command line, for the root of the repository."""
@@ -66,8 +67,14 @@ class Cell:
         """Returns all values of the config.
 
         Raises:
+          ValueError: there is no such config.
           KeyError: there is no such field.
         """
+        if not (ROOT / self.config).is_file():
+            names = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+            raise ValueError(
+                f"there is no {self.config}; configs/ has {', '.join(names)}."
+            )
         spec = importlib.util.spec_from_file_location("config", ROOT / self.config)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -76,11 +83,18 @@ class Cell:
         return config.to_dict()
 
     def read_result(self, folder: Path) -> dict[str, Any] | None:
-        """Returns the result of just this run, or None while it is not done."""
+        """Returns the result of just this run, or None while it is not done.
+
+        Raises:
+          ValueError: the record of it is damaged.
+        """
         path = folder / self.name / RECORD
         if not path.exists():
             return None
-        record = json.loads(path.read_text("utf-8"))
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}): delete it.") from error
         return record["result"] if record["values"] == self._inputs() else None
 
     def finish(self, folder: Path) -> dict[str, Any]:

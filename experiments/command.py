@@ -25,6 +25,10 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_list("set", [], sets)
 
+    # `--help` shows them.
+    for name in ("config", "workdir", "set"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
     def command(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}.")

@@ -107,7 +107,8 @@ class Mirror:
             system, root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise ValueError(
-                f"--output={self.address} needs a package: {error}"
+                f"--output={self.address} needs a package ({error}); for gs:// "
+                'pip install -e ".[gcs]".'
             ) from error
         try:
             yield system, root

@@ -13,27 +13,44 @@ from experiments.cells import Cell
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]
 _NAME = "results.csv"
+# In the folder of the results: which experiment's they are.
+_OWNER = "experiment.txt"
 # Besides the labels. The last says what the accuracy is of, where a cell has several.
 _COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
 # A label, or where a cell trains networks of several names, which of them it is.
 _NETWORK = "network"
 
 
-def check_is_ours(cells: list[Cell], folder: Path, output: str) -> None:
-    """Checks that the folder of an output has no results of another experiment.
+def check_is_ours(name: str, folder: Path, output: str) -> None:
+    """Checks that a folder has no results of another experiment.
+
+    Args:
+      name: of this experiment.
+      folder: of the results.
+      output: what the user calls it.
 
     Raises:
       ValueError: it has.
     """
-    path, names = folder / _NAME, _label_names(cells)
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            head = next(csv.reader(file), [])
-        if head[: len(names)] != names:
-            raise ValueError(
-                f"--output={output} has results of another experiment, by "
-                f"{', '.join(head)}; choose another folder."
-            )
+    path = folder / _OWNER
+    theirs = path.read_text("utf-8").strip() if path.exists() else name
+    if theirs != name:
+        raise ValueError(
+            f"--output={output} has results of another experiment, of {theirs}; choose "
+            "another folder."
+        )
+
+
+def claim(name: str, folder: Path) -> None:
+    """Makes a folder that of an experiment's results."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _OWNER).write_text(f"{name}\n", "utf-8")
+
+
+def read_rows(cells: list[Cell], folder: Path) -> list[Row]:
+    """Returns the rows of the cells that are done."""
+    results = [(cell, cell.read_result(folder)) for cell in cells]
+    return [{**c.labels, "result": r} for c, r in results if r is not None]
 
 
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
@@ -42,11 +59,10 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
     `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
     have written.
     """
-    rows, lines = [], []
+    rows, lines = read_rows(cells, folder), []
     for cell in cells:
         result = cell.read_result(folder)
         if result is not None:
-            rows.append({**cell.labels, "result": result})
             lines += [{**cell.labels, **line} for line in _lines(cell, result)]
     networks = [_NETWORK] if any(_NETWORK in line for line in lines) else []
     names = dict.fromkeys((*_label_names(cells), *networks, *_COLUMNS))

@@ -22,8 +22,9 @@ def check(values: dict[str, Any]) -> None:
       ValueError: one is bad.
     """
     from dc_jax.config import Config
+    from experiments.shapes import check_names
 
-    Config.create(values)
+    check_names(Config.create(values))
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:

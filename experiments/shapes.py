@@ -1,5 +1,6 @@
 """Training networks of one shape side by side."""
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact, workdir
+from dc_jax import artefact, parts, workdir
 from dc_jax.baselines import whole_accuracies
 from dc_jax.config import Config
 from dc_jax.data import Dataset
@@ -35,17 +36,21 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
       What is in `result.json`: in `networks` the accuracies of each, by name.
 
     Raises:
-      ValueError: the config, the dataset or a set is unusable.
+      ValueError: the config, the dataset or a set is unusable, or `folder` holds
+        another run.
       FileNotFoundError: a set is missing.
       FloatingPointError: a network stopped being finite.
       Stopped: by a signal; networks on the whole training set are saved.
     """
     config, path = Config.create(values), Path(folder)
-    if not config.evaluation.network:
-        raise ValueError("config.evaluation.network must name networks, got None.")
+    check_names(config)
     made_with = {"config": config.to_dict(), "sets": list(sets)}
     before = _read(path / _RESULT)
-    if before is not None and before.get("made_with") == made_with:
+    if before is not None:
+        if before.get("made_with") != made_with:
+            raise ValueError(
+                f"--workdir={path} holds another run: choose another folder."
+            )
         logging.info("%s holds the finished run already.", path)
         return before
     use_compilation_cache(config.execution)
@@ -65,6 +70,26 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     for name, of_name in result["networks"].items():
         logging.info("%s: %.2f%%.", name, 100 * of_name["accuracy_mean"])
     return result
+
+
+def check_names(config: Config) -> None:
+    """Checks the names of the networks, and what `parts.check_names` does.
+
+    Raises:
+      ValueError: there are none, one is unknown or there twice, or fields exclude one
+        another.
+    """
+    if not config.evaluation.network:
+        raise ValueError("config.evaluation.network must name networks, got None.")
+    names = split_names(config.evaluation.network)
+    if len(set(names)) < len(names):
+        raise ValueError(
+            "config.evaluation.network must name each network once, got "
+            f"{config.evaluation.network}."
+        )
+    for name in names:
+        evaluation = dataclasses.replace(config.evaluation, network=name)
+        parts.check_names(dataclasses.replace(config, evaluation=evaluation))
 
 
 def _read(path: Path) -> dict[str, Any] | None:

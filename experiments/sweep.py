@@ -22,7 +22,7 @@ from dc_jax.command_line import one_line, parse_flags
 from experiments.cells import MAIN, ROOT, Cell
 from experiments.mirror import Mirror
 from experiments.ray_tasks import run_on_ray
-from experiments.results import Row, check_is_ours, write_rows
+from experiments.results import Row, check_is_ours, claim, read_rows, write_rows
 
 
 def main(
@@ -61,6 +61,10 @@ def main(
         "ray_resources", "CPU=2", "What Ray gives to a cell, as CPU=8,GPU=1."
     )
 
+    # `--help` shows them.
+    for name in ("config", "output", "list", "ray", "ray_resources"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+
     def run(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected argument {argv[1]!r}.")
@@ -69,12 +73,14 @@ def main(
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
         try:
-            cells = make_cells(config.value)
-            rows = run_cells(config.value, cells, report, flags.FLAGS)
-            if rows is not None:
-                more = make_more(config.value, rows)
-                if more:
-                    run_cells(config.value, cells + more, report, flags.FLAGS)
+            run_all(
+                config.value,
+                make_cells,
+                report,
+                flags.FLAGS,
+                make_more=make_more,
+                name=default,
+            )
         except (ValueError, KeyError, OSError) as error:
             sys.exit(f"error: {one_line(error)}")
         except KeyboardInterrupt:
@@ -83,39 +89,97 @@ def main(
 
     def parse(argv: list[str]) -> list[str]:
         is_given = any(re.match(r"--?config(=|$)", argument) for argument in argv)
-        return parse_flags(argv if is_given else [*argv, f"--config={ROOT / default}"])
+        if not is_given:  # Before the flags of its fields.
+            argv = [argv[0], f"--config={ROOT / default}", *argv[1:]]
+        return parse_flags(argv)
 
     app.run(run, flags_parser=parse)
 
 
-def run_cells(
-    config: ConfigDict, cells: list[Cell], report: Any, options: flags.FlagValues
-) -> list[Row] | None:
-    """Runs the cells that are not done, or only prints their commands.
+def run_all(
+    config: ConfigDict,
+    make_cells: Callable[[ConfigDict], list[Cell]],
+    report: Callable[[ConfigDict, list[Row], Path], str],
+    options: flags.FlagValues,
+    *,
+    make_more: Callable[[ConfigDict, list[Row]], list[Cell]] = lambda *_: [],
+    name: str,
+) -> None:
+    """Runs an experiment's cells that are not done, or only prints their commands.
 
-    Returns:
-      The rows of all; None if not all are done.
+    Args:
+      config: the experiment; for the others, see `main`.
+      options: the flags.
+      name: of the experiment.
 
     Raises:
-      ValueError: some failed.
+      ValueError: the config is another experiment's, the output is unusable, or cells
+        failed.
     """
-    check_cells(cells)
+    try:
+        first = make_cells(config)
+    except AttributeError as error:
+        raise ValueError(
+            f"--config is not one of {name}, which has what this lacks: "
+            f"{one_line(error)}"
+        ) from error
+    check_cells(first)
+    output = open_output(options)
+    folder = output.folder
+    check_is_ours(name, folder, options.output)
+    cells = _and_more(config, first, make_more, folder)
+    if options.list:
+        for cell in cells:
+            if cell.read_result(folder) is None:
+                print(shlex.join(cell.command(folder)))
+        return
+    claim(name, folder)
+    try:
+        run_cells(cells, output, options)
+        later = _and_more(config, first, make_more, folder)
+        if len(later) > len(cells):
+            cells = later
+            run_cells(cells, output, options)
+    finally:  # Also where it is stopped.
+        print(report(config, write_rows(cells, folder), folder))
+        output.push()
+
+
+def open_output(options: flags.FlagValues) -> Mirror:
+    """Returns the folder of the results, as it is.
+
+    Raises:
+      ValueError: it is a file, or a bucket with `--list`.
+    """
     output = Mirror.open(options.output)
     if options.list and output.address:
         raise ValueError(
             f"--list needs an --output that is a folder of all machines, got "
             f"{options.output}."
         )
-    folder = output.folder
+    for part in (output.folder, *output.folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"--output={options.output}: {part} is no folder.")
     output.pull()
-    check_is_ours(cells, folder, options.output)
-    open_cells = [cell for cell in cells if cell.read_result(folder) is None]
-    if options.list:
-        for cell in open_cells:
-            print(shlex.join(cell.command(folder)))
-        return None if open_cells else write_rows(cells, folder)
+    return output
+
+
+def _and_more(
+    config: ConfigDict, cells: list[Cell], make_more: Any, folder: Path
+) -> list[Cell]:
+    """Returns the cells, and where all are done those that follow from them."""
+    rows = read_rows(cells, folder)
+    return cells + make_more(config, rows) if len(rows) == len(cells) else cells
+
+
+def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> None:
+    """Runs the cells that are not done.
+
+    Raises:
+      ValueError: some failed.
+    """
+    open_cells = [cell for cell in cells if cell.read_result(output.folder) is None]
     logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
-    folder.mkdir(parents=True, exist_ok=True)
     if options.ray and open_cells:
         results = run_on_ray(
             open_cells, output, address=options.ray, resources=options.ray_resources
@@ -123,22 +187,16 @@ def run_cells(
     else:
         results = run_here(open_cells, output)
     failed = []
-    try:
-        for cell, failure in results:
-            if failure:
-                failed.append(cell.name)
-                logging.error("%s: %s", cell.name, failure)
-            write_rows(cells, folder)
-    finally:  # Also where it is stopped.
-        rows = write_rows(cells, folder)
-        print(report(config, rows, folder))
-        output.push()
+    for cell, failure in results:
+        if failure:
+            failed.append(cell.name)
+            logging.error("%s: %s", cell.name, failure)
+        write_rows(cells, output.folder)
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
             f"log.txt in their folders; the same command tries them again."
         )
-    return rows
 
 
 def check_cells(cells: list[Cell]) -> None:
@@ -149,9 +207,7 @@ def check_cells(cells: list[Cell]) -> None:
         value of a field is bad.
       KeyError: a field is not one of the config.
     """
-    from dc_jax.config import Config  # Not before: it waits for JAX.
-
-    creates = {MAIN: Config.create}
+    checks = {MAIN: _check_main}
     seen: set[str] = set()
     for cell in cells:
         if cell.name in seen:
@@ -159,10 +215,18 @@ def check_cells(cells: list[Cell]) -> None:
         for other in cell.evaluates:
             if other.name not in seen:
                 raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
-        if cell.module not in creates:
-            creates[cell.module] = importlib.import_module(cell.module).check
-        creates[cell.module](cell.values())
+        if cell.module not in checks:
+            checks[cell.module] = importlib.import_module(cell.module).check
+        checks[cell.module](cell.values())
         seen.add(cell.name)
+
+
+def _check_main(values: dict[str, Any]) -> None:
+    # Not before: they wait for JAX.
+    from dc_jax.config import Config
+    from dc_jax.parts import check_names
+
+    check_names(Config.create(values))
 
 
 def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | None]]:
@@ -173,8 +237,8 @@ def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | No
         if unmade:
             yield cell, f"there is no set of {', '.join(unmade)}."
             continue
-        logging.info("%s", cell.name)
         log = folder / cell.name / "log.txt"
+        logging.info("%s: see %s", cell.name, log)
         code = _call(cell.command(folder), log)
         if code in (-signal.SIGINT, 128 + signal.SIGINT):
             raise KeyboardInterrupt

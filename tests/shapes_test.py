@@ -97,6 +97,9 @@ def test_networks_of_two_shapes_are_refused(tmp_path):
     config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetAS,ConvNet"})
     with pytest.raises(ValueError, match=r"config\.evaluation\.network: network must"):
         runner.condense(config, str(tmp_path))
+    twice = _values(("ConvNet", "ConvNet"))
+    with pytest.raises(ValueError, match="each network once, got ConvNet,ConvNet"):
+        shapes.run(twice, str(tmp_path))
     with pytest.raises(ValueError, match="must name networks, got None"):
         shapes.run(run_helpers.tiny_config().to_dict(), str(tmp_path))
 
@@ -156,6 +159,8 @@ def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(WholeTrainer, "_update", refuse)
     again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))
     assert again == result
+    with pytest.raises(ValueError, match="holds another run"):
+        shapes.run(_values(names, seed=1, **changes), str(tmp_path / "shape"))
     (tmp_path / "shape" / "result.json").unlink()
     again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))
     assert again["networks"] == result["networks"]

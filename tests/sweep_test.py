@@ -38,6 +38,7 @@ from experiments.cells import Cell, flatten
 from experiments.mirror import Mirror
 from experiments.paper import TABLE2
 
+_ROOT = run_helpers.ROOT
 # Of all networks an MLP compiles fastest.
 _FIELDS = run_helpers.TINY | {"network.name": "MLP", "num_experiments": 1}
 
@@ -106,11 +107,65 @@ def test_every_set_that_a_cell_evaluates_has_its_line(tmp_path):
     }
     (row,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert row["result"] == result
-    # Another experiment's results are not overwritten.
-    results.check_is_ours([*sets, cell], tmp_path, "x")
-    other = Cell({"set": "digits"}, "configs/digits.py", _FIELDS)
-    with pytest.raises(ValueError, match="results of another experiment"):
-        results.check_is_ours([other], tmp_path, "x")
+
+
+def test_a_folder_has_one_experiment_and_is_a_folder(tmp_path):
+    results.claim("table1", tmp_path)
+    results.check_is_ours("table1", tmp_path, "x")
+    with pytest.raises(ValueError, match="--output=x has results of another .* table1"):
+        results.check_is_ours("ablations", tmp_path, "x")
+    (tmp_path / "file").write_text("")
+    options = types.SimpleNamespace(output=str(tmp_path / "file" / "sub"), list=True)
+    with pytest.raises(ValueError, match="file is no folder"):
+        sweep.open_output(options)
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    cell = _cell()
+    (tmp_path / cell.name).mkdir()
+    (tmp_path / cell.name / "cell.json").write_text('{"values"')
+    with pytest.raises(ValueError, match=r"digits-1/cell\.json is damaged .*delete it"):
+        cell.read_result(tmp_path)
+
+
+def test_cells_that_follow_are_run_and_kept(tmp_path, capsys):
+    first, more = _cell(), _cell(ipc=2)
+    seen = []
+
+    def make_more(_, rows):
+        seen.append([row["ipc"] for row in rows])
+        return [more]
+
+    def report(_, rows, folder):
+        return f"{len(rows)} rows"
+
+    def run(**options):
+        flags = {"output": str(tmp_path), "list": False, "ray": None} | options
+        sweep.run_all(
+            None,
+            lambda _: [first],
+            report,
+            types.SimpleNamespace(**flags),
+            make_more=make_more,
+            name="x",
+        )
+        return capsys.readouterr().out
+
+    def read():
+        return (tmp_path / "results.csv").read_text()
+
+    # What follows is not known before.
+    assert "--config.ipc=1 " in run(list=True)
+    assert not seen
+    assert not (tmp_path / "results.csv").exists()
+    assert run() == "2 rows\n"  # Once.
+    assert seen == [[1]]
+    table = read()
+    assert table.count("\n") == 3
+    # The one that follows is listed, and the results of the others stay.
+    (tmp_path / more.name / "cell.json").unlink()
+    assert "--config.ipc=2 " in run(list=True)
+    assert read() == table
 
 
 def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
@@ -241,6 +296,12 @@ def test_every_config_makes_cells_that_can_be_run(experiment, sizes):
         (["--output=nothere://x", "--nolist"], "--output=nothere://x needs a package"),
         (["--output=x", "--config.run.nothere=1"], "no such field of the config"),
         (["--output=x", "--config.ipc=(0,)"], "config.ipc"),
+        (["--output=x", "--config.methods=('dcc',)"], "config.method must be one of"),
+        (["--output=x", "--config.datasets=('mnistt',)"], "there is no configs/mnistt"),
+        (
+            [f"--config={_ROOT}/configs/experiments/ablations.py", "--output=x"],
+            "--config is not one of configs/experiments/table1.py",
+        ),
     ],
 )
 def test_a_bad_command_line_is_answered_in_one_line(flags, message, tmp_path):
@@ -339,10 +400,14 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
     cell = _cell()
     on_mlp = _cell(evaluates=(cell,), **{"evaluation.network": "MLP"})
     options = types.SimpleNamespace(output=bucket, list=False, ray=None)
+    rows = []
+
+    def report(_, found, folder):
+        rows[:] = found
 
     def run(machine, cells):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        return sweep.run_cells(None, cells, lambda *_: "table", options)
+        sweep.run_all(None, lambda _: cells, report, options, name="x")
 
     run("a", [cell, on_mlp])
     names = {path.rpartition("/")[2] for path in fsspec.filesystem("memory").find("/")}
@@ -359,7 +424,7 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
 
     call = sweep._call
     monkeypatch.setattr(sweep, "_call", refuse)
-    rows = run("c", [cell, on_mlp])
+    run("c", [cell, on_mlp])
     first, second = (row["result"]["accuracies"] for row in rows)
     assert first == second
     # What is no more in the bucket is not done.

@@ -5,6 +5,7 @@ python -m experiments.table1 --output=runs/table1 \
 """
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 from experiments.cells import SMOKE, run_fields
 
@@ -50,7 +51,11 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.ipc = (1,)
         config.methods = ("random", "herding", "forgetting_zero", "whole", "dc")
         config.run = run_fields(
-            SMOKE | {"network": {"name": "MLP"}, "coreset": {"epochs": 2}}
+            SMOKE
+            | {
+                "network": {"name": "MLP"},
+                "coreset": {"epochs": 2, "networks": placeholder(str)},
+            }
         )
         config.method = {
             "forgetting_zero": _FORGETTING_ZERO,
