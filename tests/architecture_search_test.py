@@ -27,7 +27,7 @@ def test_cells(tmp_path):
     assert len(cells) == 4 + 3 * 8
     on_sets, early, whole = cells[4:7]
     assert [cell.name for cell in on_sets.evaluates] == list(config.proxies)
-    assert [cell.name for cell in early.evaluates] == ["early stopping"]
+    assert [cell.name for cell in early.evaluates] == ["early_stopping"]
     assert whole.evaluates == ()
     assert all(cell.values()["dataset"]["validation"] == 5000 for cell in cells)
     names = on_sets.values()["evaluation"]["network"].split(",")
