@@ -105,8 +105,9 @@ def _source(module):
 @pytest.mark.parametrize(("page", "module", "arguments"), COMMANDS)
 def test_a_command_has_these_flags(page, module, arguments):
     source = _source(module)
-    if "sweep.main" in source:
-        source += _text("experiments/sweep.py")
+    for shared in ("sweep", "command"):
+        if f"{shared}.main(" in source:
+            source += _text(f"experiments/{shared}.py")
     known = set(_DEFINED.findall(source))
     configs = []
     for argument in arguments:
