@@ -200,11 +200,12 @@ def _correlations(proxy: dict, whole: dict, paper: Search) -> list[str]:
 
 def _minutes(config: ConfigDict, rows: list[Row], proxy: str) -> float:
     """Returns the time to train and test all networks once for a ranking."""
-    trained_on, num = (proxy, 1) if proxy in (WHOLE, EARLY) else (_SETS, 0)
+    is_set = proxy not in (WHOLE, EARLY)
+    trained_on, num = (_SETS, len(config.proxies)) if is_set else (proxy, 1)
     seconds = [
         row["result"]["seconds"] for row in rows if row.get("trained on") == trained_on
     ]
-    return sum(seconds) / 60 / (num or len(config.proxies))
+    return sum(seconds) / 60 / num
 
 
 def _images(rows: list[Row], proxy: str) -> int:

@@ -49,8 +49,13 @@ def claim(name: str, folder: Path) -> None:
 
 def read_rows(cells: list[Cell], folder: Path) -> list[Row]:
     """Returns the rows of the cells that are done."""
-    results = [(cell, cell.read_result(folder)) for cell in cells]
-    return [{**c.labels, "result": r} for c, r in results if r is not None]
+    return [{**c.labels, "result": result} for c, result in _results(cells, folder)]
+
+
+def _results(cells: list[Cell], folder: Path) -> list[tuple[Cell, dict[str, Any]]]:
+    """Returns the cells that are done, with their results."""
+    results = ((cell, cell.read_result(folder)) for cell in cells)
+    return [(cell, result) for cell, result in results if result is not None]
 
 
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
@@ -59,11 +64,9 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
     `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
     have written.
     """
-    rows, lines = read_rows(cells, folder), []
-    for cell in cells:
-        result = cell.read_result(folder)
-        if result is not None:
-            lines += [{**cell.labels, **line} for line in _lines(cell, result)]
+    done = _results(cells, folder)
+    rows = [{**cell.labels, "result": result} for cell, result in done]
+    lines = [{**c.labels, **line} for c, result in done for line in _lines(c, result)]
     networks = [_NETWORK] if any(_NETWORK in line for line in lines) else []
     names = dict.fromkeys((*_label_names(cells), *networks, *_COLUMNS))
     with open(folder / _NAME, "w", encoding="utf-8", newline="") as file:

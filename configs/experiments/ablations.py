@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.cells import SMOKE, run_fields
-from experiments.matrix import square
+from experiments.matrix import CPU, square
 from experiments.paper import NETWORKS
 
 _FACTORS = {
@@ -62,16 +62,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         ipcs = (5, 10) if size == "cpu_ipc" else ()
         loops = _LOOPS if size == "cpu_loops" else ()
         config.dataset = "fashion_mnist"
-        # Tested on held-out training images, of which there may be fewer.
-        config.run = run_fields(
-            {
-                "num_experiments": 1,
-                "num_evaluations": 4,
-                "batch_real": 64,
-                "iterations": 100,
-                "dataset": {"validation": 2000},
-            }
-        )
+        config.run = run_fields(CPU | {"num_evaluations": 4, "iterations": 100})
     elif size == "smoke":
         factors = {}
         networks, ipcs, loops = ("MLP",), (2,), ()

@@ -7,7 +7,7 @@
 from ml_collections import ConfigDict
 
 from experiments.cells import SMOKE, run_fields
-from experiments.matrix import square
+from experiments.matrix import CPU, square
 from experiments.paper import NETWORKS
 
 
@@ -31,16 +31,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     names = NETWORKS
     if size == "cpu":
         config.dataset = "fashion_mnist"
-        # Tested on held-out training images, of which there may be fewer.
-        config.run = run_fields(
-            {
-                "num_experiments": 1,
-                "num_evaluations": 2,
-                "batch_real": 64,
-                "iterations": 200,
-                "dataset": {"validation": 2000},
-            }
-        )
+        config.run = run_fields(CPU | {"num_evaluations": 2, "iterations": 200})
         # As many as the time of each allows.
         config.sets.MLP.iterations = config.sets.LeNet.iterations = 1000
         config.sets.AlexNet.update({"iterations": 50, "batch_real": 32})
