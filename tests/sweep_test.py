@@ -396,6 +396,8 @@ def test_a_killed_worker_of_ray_costs_nothing(tmp_path, monkeypatch):
 
 
 def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
+    # Other tests of this process have begun with JAX already.
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "1")
     bucket = f"memory://{tmp_path.name}/sweep"
     cell = _cell()
     on_mlp = _cell(evaluates=(cell,), **{"evaluation.network": "MLP"})
