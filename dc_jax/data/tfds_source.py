@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
+from dc_jax.data.embedded import EMBEDDED
+
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
@@ -49,12 +51,12 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
             f"dataset '{name}' needs a package that is missing: {_one_line(error)}."
         ) from error
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+        known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.lower(), known)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise ValueError(
-            f"dataset name '{name}' is unknown{hint}: must be 'digits', a TFDS name, "
-            "or anything with a path to IDX files."
+            f"dataset name '{name}' is unknown{hint}: must be {', '.join(EMBEDDED)}, a "
+            "TFDS name, or anything with a path to IDX files."
         ) from error
     # The code of TFDS raises a type of its own for each of a malformed name, an unknown
     # version, an unknown option, a folder in another format and a damaged folder.
