@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,9 @@ _FREE_FIELDS = {
 }
 # Not free for these methods: their learning rate falls with every tenth of the run.
 _FIXED_FIELDS = {"dd": {"iterations"}}
+
+# Of a run, and of those who started it, before there is anything to lose.
+_NOTHING_KEPT = {"config.json", ".lock", "log.txt"}
 
 # What runs had before there were fields for it.
 _ONCE = {
@@ -108,19 +111,52 @@ def claim(config: Config, folder: Path) -> None:
     Raises:
       ValueError: another run's files are in it.
     """
-    path = folder / "config.json"
-    theirs = _ONCE | flatten_dict(_read(path) or {}, sep=".")
-    ours = flatten_dict(config.to_dict(), sep=".")
+    check_is_ours(config, folder)
+    artefact.write_json(folder / "config.json", config.to_dict())
+
+
+def check_is_ours(config: Config, folder: Path) -> None:
+    """Checks that a folder has no files of another run.
+
+    One that failed before it kept anything leaves the folder to others.
+
+    Raises:
+      ValueError: it has.
+    """
+    theirs = _read(folder / "config.json")
+    files = (path.name for path in folder.rglob("*") if path.is_file())
+    if theirs is None or _NOTHING_KEPT.issuperset(files):
+        return
+    ours = config.to_dict()
     free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
-    for name in ours if path.exists() else ():
+    check_same(ours, _ONCE | flatten_dict(theirs, sep="."), folder, free)
+
+
+def check_same(
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    folder: Path,
+    free: Collection[str] = (),
+) -> None:
+    """Checks that the run in a folder has the values of this.
+
+    Args:
+      ours: values of the config.
+      theirs: of the run in the folder, by their dotted names.
+      folder: which.
+      free: fields, or groups of them, that may differ.
+
+    Raises:
+      ValueError: one differs.
+    """
+    for name, value in flatten_dict(ours, sep=".").items():
         is_free = name in free or name.split(".")[0] in free
         # A field that was not there yet had no effect, which is what None has.
-        if not is_free and ours[name] != theirs.get(name):
+        if not is_free and value != theirs.get(name):
             raise ValueError(
                 f"--workdir={folder} holds a run with config.{name} = "
-                f"{theirs.get(name)!r}, not {ours[name]!r}: choose another folder."
+                f"{theirs.get(name)!r}, not {value!r}: choose another folder."
             )
-    artefact.write_json(path, config.to_dict())
 
 
 def finished_result(

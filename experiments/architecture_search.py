@@ -208,11 +208,11 @@ def _minutes(config: ConfigDict, rows: list[Row], proxy: str) -> float:
     return sum(seconds) / 60 / num
 
 
-def _images(rows: list[Row], proxy: str) -> int:
-    """Returns how many images are kept to train on."""
+def _images(rows: list[Row], proxy: str) -> int | str:
+    """Returns how many images are kept to train on, "?" if the set is to be made."""
     label, value = ("trained on", WHOLE) if proxy == WHOLE else ("set", proxy)
-    result = next(row["result"] for row in rows if row.get(label) == value)
-    return result["training_images"]
+    results = [row["result"] for row in rows if row.get(label) == value]
+    return results[0]["training_images"] if results else "?"
 
 
 def _plot(scores: dict[str, dict[str, float]], path: Path) -> None:

@@ -36,8 +36,8 @@ class Cell:
       evaluates: the cells whose sets are evaluated, or used; none where this one makes
         its own.
       module: the command. One that is not the main one takes `--config`, `--workdir`
-        and `--set`, writes `result.json`, and has `check(values)` and `run(values,
-        folder, *sets)`.
+        and `--set`, writes `result.json`, and has `check(values, folder)` and
+        `run(values, folder, *sets)`.
     """
 
     labels: dict[str, Any]
@@ -91,20 +91,24 @@ class Cell:
         path = folder / self.name / RECORD
         if not path.exists():
             return None
-        try:
-            record = json.loads(path.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path} is damaged ({error}): delete it.") from error
+        record = _read(path, delete=path)
+        if "values" not in record or not _is_result(record.get("result")):
+            raise ValueError(f"{path} is damaged (it has no result): delete {path}.")
         return record["result"] if record["values"] == self._inputs() else None
 
     def finish(self, folder: Path) -> dict[str, Any]:
-        """Records that the run is done, and returns its result."""
+        """Records that the run is done, and returns its result.
+
+        Raises:
+          ValueError: the result is missing or damaged.
+        """
         own = folder / self.name
         if self._is_evaluation:
-            lines = (own / "evaluations.jsonl").read_text("utf-8").splitlines()
-            result = json.loads(lines[-1])
+            result = _read(own / "evaluations.jsonl", line=-1, delete=own)
         else:
-            result = json.loads((own / "result.json").read_text("utf-8"))
+            result = _read(own / "result.json", delete=own)
+        if not _is_result(result):
+            raise ValueError(f"{own} has no accuracies in its result: delete {own}.")
         record = {"values": self._inputs(), "result": result}
         temporary = own / f"{RECORD}.tmp"
         temporary.write_text(json.dumps(record), "utf-8")
@@ -121,6 +125,30 @@ class Cell:
         if self.evaluates:
             inputs["sets"] = [cell.values() for cell in self.evaluates]
         return json.loads(json.dumps(inputs))
+
+
+def _read(path: Path, *, delete: Path, line: int | None = None) -> dict[str, Any]:
+    """Returns the value in a file, or in a line of it.
+
+    Raises:
+      ValueError: it is missing or damaged; says what to delete.
+    """
+    try:
+        text = path.read_text("utf-8")
+        value = json.loads(text if line is None else text.splitlines()[line])
+        if not isinstance(value, dict):
+            raise ValueError("it is no dict")
+    except (OSError, ValueError, IndexError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged ({error}): delete {delete}."
+        ) from error
+    return value
+
+
+def _is_result(value: Any) -> bool:
+    """Whether it has what `results.py` tells of every cell."""
+    has = isinstance(value, dict) and "seconds" in value
+    return has and ("accuracies" in value or "networks" in value)
 
 
 def run_fields(values: dict[str, Any]) -> ConfigDict:

@@ -11,6 +11,7 @@ from typing import Any
 
 from dc_jax.config import Config, check_values
 from dc_jax.parts import check_names
+from experiments.tasks import check_name
 
 
 def _field(is_allowed: Callable[[Any], bool], allowed: str) -> Any:
@@ -83,6 +84,8 @@ class ContinualConfig:
                 f"of their own, got {list(config.condense.ipc)}."
             )
         check_names(config.condensing("digits"))
+        for name in config.task_names():
+            check_name(name, config.shape())
         return config
 
     def to_dict(self) -> dict[str, Any]:

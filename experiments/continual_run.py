@@ -8,20 +8,22 @@ learned. In the workdir: networks (after each task), memory_1 and so on (each th
 of a run of `dc_jax.main`) and result.json.
 """
 
+from pathlib import Path
 from typing import Any
 
 from experiments import command
 
 
-def check(values: dict[str, Any]) -> None:
-    """Checks the values of a config.
+def check(values: dict[str, Any], folder: Path) -> None:
+    """Checks the values of a config, and that the folder is not another run's.
 
     Raises:
-      ValueError: one is bad.
+      ValueError: one is bad, or it is.
     """
+    from dc_jax import workdir
     from experiments.continual_config import ContinualConfig
 
-    ContinualConfig.create(values)
+    workdir.check_is_ours(ContinualConfig.create(values), folder)
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def run_on_ray(
       resources: for a task, each as NAME=NUMBER.
 
     Raises:
-      ValueError: a resource is not of this form, or Ray is missing.
+      ValueError: a resource is not of this form, Ray is missing, or there is no such
+        cluster.
     """
     try:
         import ray  # Not before: few need it.
@@ -31,7 +32,13 @@ def run_on_ray(
         raise ValueError('--ray needs: pip install -e ".[ray]"') from error
 
     options = _task_options(resources)
-    ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    try:
+        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"--ray={address} is no cluster that can be reached: must be 'local', "
+            "'auto' on a machine where `ray start` has run, or HOST:PORT."
+        ) from error
     task = ray.remote(max_retries=3, max_calls=1, **options)(run_cell)
     cores = max(1, int(options.get("num_cpus", 1)))
     try:

@@ -15,6 +15,8 @@ Row = dict[str, Any]
 _NAME = "results.csv"
 # In the folder of the results: which experiment's they are.
 _OWNER = "experiment.txt"
+# What reports write there; cells have folders of their own.
+_WRITTEN = {".csv", ".jsonl", ".md", ".png"}
 # Besides the labels. The last says what the accuracy is of, where a cell has several.
 _COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
 # A label, or where a cell trains networks of several names, which of them it is.
@@ -22,7 +24,7 @@ _NETWORK = "network"
 
 
 def check_is_ours(name: str, folder: Path, output: str) -> None:
-    """Checks that a folder has no results of another experiment.
+    """Checks that a folder has no results but of this experiment.
 
     Args:
       name: of this experiment.
@@ -33,7 +35,16 @@ def check_is_ours(name: str, folder: Path, output: str) -> None:
       ValueError: it has.
     """
     path = folder / _OWNER
-    theirs = path.read_text("utf-8").strip() if path.exists() else name
+    if not path.exists():
+        files = folder.iterdir() if folder.is_dir() else ()
+        other = next((file for file in files if file.suffix in _WRITTEN), None)
+        if other is not None:
+            raise ValueError(
+                f"--output={output} has files that are no experiment's, as "
+                f"{other.name}; choose another folder."
+            )
+        return
+    theirs = path.read_text("utf-8").strip()
     if theirs != name:
         raise ValueError(
             f"--output={output} has results of another experiment, of {theirs}; choose "

@@ -10,21 +10,24 @@ result.json, and of the whole training set networks, from which the same command
 continues; one that is done is not run again.
 """
 
+from pathlib import Path
 from typing import Any
 
 from experiments import command
 
 
-def check(values: dict[str, Any]) -> None:
-    """Checks the values of a config.
+def check(values: dict[str, Any], folder: Path) -> None:
+    """Checks the values of a config, and that the folder is not another run's.
 
     Raises:
-      ValueError: one is bad.
+      ValueError: one is bad, or it is.
     """
     from dc_jax.config import Config
-    from experiments.shapes import check_names
+    from experiments import shapes
 
-    check_names(Config.create(values))
+    config = Config.create(values)
+    shapes.check_names(config)
+    shapes.read_result(config, folder)
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from flax.traverse_util import flatten_dict
 
 from dc_jax import artefact, parts, workdir
+from dc_jax.base import SyntheticSet
 from dc_jax.baselines import whole_accuracies
 from dc_jax.config import Config
-from dc_jax.data import Dataset
 from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator
 from dc_jax.execution import use_compilation_cache
 from dc_jax.networks import split_names
@@ -44,15 +45,14 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     """
     config, path = Config.create(values), Path(folder)
     check_names(config)
-    made_with = {"config": config.to_dict(), "sets": list(sets)}
-    before = _read(path / _RESULT)
+    before = read_result(config, path)
+    loaded = [artefact.load_synthetic_set(one) for one in sets]
+    checksums = [_checksum(one) for one in sets]
     if before is not None:
-        if before.get("made_with") != made_with:
-            raise ValueError(
-                f"--workdir={path} holds another run: choose another folder."
-            )
-        logging.info("%s holds the finished run already.", path)
-        return before
+        if before["made_with"]["sets"] == checksums:
+            logging.info("%s holds the finished run already.", path)
+            return before
+        logging.info("%s holds a run on other sets; it is made again.", path)
     use_compilation_cache(config.execution)
     dataset = load(config)
     log_dataset(dataset)
@@ -60,11 +60,14 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     evaluator = make_evaluator(config, dataset, layout)
     with workdir.locked(path):
         if sets:
-            accuracies, facts = _on_sets(config, evaluator, sets)
+            for one, of_set in zip(sets, loaded, strict=True):
+                check_fit(of_set, dataset, one)
+            accuracies, facts = _on_sets(config, evaluator, loaded)
         else:
             accuracies, facts = whole_accuracies(
                 config, path, dataset, layout, evaluator.protocol
             )
+        made_with = {"config": config.to_dict(), "sets": checksums}
         result = {**_make_result(config, accuracies, facts), "made_with": made_with}
         artefact.write_json(path / _RESULT, result)
     for name, of_name in result["networks"].items():
@@ -92,26 +95,38 @@ def check_names(config: Config) -> None:
         parts.check_names(dataclasses.replace(config, evaluation=evaluation))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """Returns a result, None where there is none."""
+def read_result(config: Config, folder: Path) -> dict[str, Any] | None:
+    """Returns the result that a folder holds, perhaps of other sets; None: it has none.
+
+    Raises:
+      ValueError: it is another run's, or damaged.
+    """
+    path = folder / _RESULT
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        result = json.loads(path.read_text("utf-8"))
+        made_with = result["made_with"]
+        theirs, _ = flatten_dict(made_with["config"], sep="."), made_with["sets"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged ({error}): delete it, or choose another folder."
+            f"{path} is damaged ({error!r}): delete it, or choose another folder."
         ) from error
+    workdir.check_same(config.to_dict(), theirs, folder)
+    return result
+
+
+def _checksum(path: str) -> str:
+    """Returns the checksum of a set, by its file or the folder of its run."""
+    file = Path(path)
+    file = file / artefact.SET_NAME if file.is_dir() else file
+    return artefact.file_record(file)["sha256"]
 
 
 def _on_sets(
-    config: Config, evaluator: Evaluator, paths: tuple[str, ...]
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the accuracies on each set, `[E, N, ...]`, and the seconds it took."""
-    dataset: Dataset = evaluator.dataset
-    sets = [artefact.load_synthetic_set(path) for path in paths]
-    for one, path in zip(sets, paths, strict=True):
-        check_fit(one, dataset, path)
     began = time.monotonic()
     with signals_kill():
         accuracies = evaluate_sets(config, evaluator, sets)

@@ -70,6 +70,8 @@ def main(
             raise app.UsageError(f"unexpected argument {argv[1]!r}.")
         if not flags.FLAGS.output:
             raise app.UsageError("--output=FOLDER is needed.")
+        if flags.FLAGS["ray_resources"].present and not flags.FLAGS.ray:
+            raise app.UsageError("--ray_resources needs --ray=ADDRESS.")
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
         try:
@@ -123,10 +125,10 @@ def run_all(
             f"--config is not one of {name}, which has what this lacks: "
             f"{one_line(error)}"
         ) from error
-    check_cells(first)
     output = open_output(options)
     folder = output.folder
     check_is_ours(name, folder, options.output)
+    check_cells(first, folder)
     cells = _and_more(config, first, make_more, folder)
     if options.list:
         for cell in cells:
@@ -199,12 +201,12 @@ def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> N
         )
 
 
-def check_cells(cells: list[Cell]) -> None:
+def check_cells(cells: list[Cell], folder: Path) -> None:
     """Checks the cells before any is run.
 
     Raises:
-      ValueError: two have one folder, one is to evaluate what is not made before, or a
-        value of a field is bad.
+      ValueError: two have one folder, one is to evaluate what is not made before, a
+        value of a field is bad, or a folder is another run's.
       KeyError: a field is not one of the config.
     """
     checks = {MAIN: _check_main}
@@ -217,16 +219,19 @@ def check_cells(cells: list[Cell]) -> None:
                 raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
         if cell.module not in checks:
             checks[cell.module] = importlib.import_module(cell.module).check
-        checks[cell.module](cell.values())
+        checks[cell.module](cell.values(), folder / cell.name)
         seen.add(cell.name)
 
 
-def _check_main(values: dict[str, Any]) -> None:
+def _check_main(values: dict[str, Any], folder: Path) -> None:
     # Not before: they wait for JAX.
+    from dc_jax import workdir
     from dc_jax.config import Config
     from dc_jax.parts import check_names
 
-    check_names(Config.create(values))
+    config = Config.create(values)
+    check_names(config)
+    workdir.check_is_ours(config, folder)
 
 
 def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | None]]:
@@ -255,13 +260,18 @@ def _call(command: list[str], log: Path) -> int:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
         )
-        before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             return process.wait()
         finally:
             signal.signal(signal.SIGTERM, before)
             process.terminate()  # It saves its state.
             process.wait()
+
+
+def _stop(*_: Any) -> None:
+    logging.info("Stopped by SIGTERM. The same command continues.")
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _last_line(log: Path) -> str:

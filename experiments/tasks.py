@@ -104,6 +104,25 @@ def limit_test(dataset: Dataset, num: int) -> Dataset:
     )
 
 
+def check_name(name: str, image_shape: tuple[int, int, int] | None) -> None:
+    """Checks the change in the name of a task's dataset, see `load`.
+
+    Raises:
+      ValueError: it is unknown, or impossible with images of this shape.
+    """
+    _, colon, change = name.partition(":")
+    if colon and change not in _CHANGES:
+        raise ValueError(
+            f"config.tasks: after a colon comes one of {', '.join(_CHANGES)}, got "
+            f"{name!r}."
+        )
+    if change == "rotated" and image_shape and image_shape[0] != image_shape[1]:
+        raise ValueError(
+            f"config.image_shape must be square where config.tasks has {name}, got "
+            f"{'x'.join(map(str, image_shape))}."
+        )
+
+
 def load(
     name: str,
     *,
@@ -126,17 +145,8 @@ def load(
       ValueError: there is no such dataset or change, or colours would be lost.
       FileNotFoundError: a file is missing.
     """
+    check_name(name, image_shape)
     base, _, change = name.partition(":")
-    if change and change not in _CHANGES:
-        raise ValueError(
-            f"config.tasks: after a colon comes one of {', '.join(_CHANGES)}, got "
-            f"{name!r}."
-        )
-    if change == "rotated" and image_shape and image_shape[0] != image_shape[1]:
-        raise ValueError(
-            f"config.image_shape must be square where config.tasks has {name}, got "
-            f"{'x'.join(map(str, image_shape))}."
-        )
     dataset = load_usps(usps) if base == "usps" else load_dataset(base, path)
     shape = image_shape or dataset.image_shape
     if shape == dataset.image_shape and not change:

@@ -22,7 +22,7 @@ def test_the_space_is_of_different_networks(size, num):
 def test_cells(tmp_path):
     config = search_config.get_config("cpu")
     cells = search.make_cells(config)
-    sweep.check_cells(cells)
+    sweep.check_cells(cells, tmp_path)
     # Three proxies and the images of early stopping; networks of eight shapes.
     assert len(cells) == 4 + 3 * 8
     on_sets, early, whole = cells[4:7]

@@ -175,6 +175,7 @@ def test_a_folder_has_one_run(whole, tmp_path):
     [
         ({"seed": -1}, r"config\.seed must be in \[0, 2\*\*32\), got -1"),
         ({"tasks": "digits,"}, "config.tasks must be names of datasets"),
+        ({"tasks": "svhn, mnist:blue"}, "config.tasks: after a colon .*'mnist:blue'"),
         ({"class_steps": 2}, "config.tasks must be one dataset where"),
         ({"image_shape": "16x16"}, "must be HEIGHTxWIDTHxCHANNELS, got '16x16'"),
         ({"temperature": 0.0}, "config.temperature must be positive"),
@@ -204,7 +205,7 @@ def test_a_task_is_condensed_by_its_name():
 def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     config = experiment_config.get_config()
     cells = continual_learning.make_cells(config)
-    sweep.check_cells(cells)
+    sweep.check_cells(cells, tmp_path)
     assert len(cells) == 5 * 2 * 2
     first, second = cells[:2]
     assert (first.evaluates, second.evaluates) == ((), (first,))

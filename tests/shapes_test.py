@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -135,6 +136,20 @@ def test_on_sets_they_are_as_by_themselves(names, tmp_path):
     assert written == result
 
 
+def test_a_result_is_of_its_sets_wherever_they_are(tmp_path):
+    made = {"method": "random", "num_experiments": 1, "evaluation.epochs": 1}
+    names = [str(tmp_path / name) for name in ("a", "b")]
+    for seed, name in enumerate(names):
+        runner.condense(run_helpers.tiny_config(**made, seed=seed), name)
+    values, folder = _values(NAMES[:2], **made), str(tmp_path / "shape")
+    of_a = shapes.run(values, folder, names[0])
+    shutil.move(names[0], tmp_path / "moved")
+    assert shapes.run(values, folder, str(tmp_path / "moved")) == of_a
+    of_b = shapes.run(values, folder, names[1])
+    assert of_b["made_with"] != of_a["made_with"]
+    assert shapes.run(values, folder, names[1]) == of_b
+
+
 def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     changes = {
         "method": "whole",
@@ -159,7 +174,7 @@ def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     monkeypatch.setattr(WholeTrainer, "_update", refuse)
     again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))
     assert again == result
-    with pytest.raises(ValueError, match="holds another run"):
+    with pytest.raises(ValueError, match=r"a run with config\.seed = 0, not 1"):
         shapes.run(_values(names, seed=1, **changes), str(tmp_path / "shape"))
     (tmp_path / "shape" / "result.json").unlink()
     again = shapes.run(_values(names, **changes), str(tmp_path / "shape"))

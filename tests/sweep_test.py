@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from configs.experiments import ablations as ablations_config
 from configs.experiments import table1 as table1_config
+from dc_jax import workdir
 from dc_jax.config import Config
 from dc_jax.published import TABLE1, Value
 from experiments import (
@@ -120,12 +121,46 @@ def test_a_folder_has_one_experiment_and_is_a_folder(tmp_path):
         sweep.open_output(options)
 
 
-def test_a_damaged_record_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["results.csv", "table1.md"])
+def test_files_of_others_are_not_overwritten(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ValueError, match=f"no experiment's, as {name}; choose another"):
+        results.check_is_ours("table1", tmp_path, "x")
+
+
+@pytest.mark.parametrize(
+    "content", ['{"values"', "[]", '{"values": {}}', '{"values": {}, "result": {}}']
+)
+def test_a_damaged_record_is_named(content, tmp_path):
     cell = _cell()
     (tmp_path / cell.name).mkdir()
-    (tmp_path / cell.name / "cell.json").write_text('{"values"')
-    with pytest.raises(ValueError, match=r"digits-1/cell\.json is damaged .*delete it"):
+    (tmp_path / cell.name / "cell.json").write_text(content)
+    message = r"digits-1/cell\.json is .*damaged .*delete .*digits-1/cell\.json"
+    with pytest.raises(ValueError, match=message):
         cell.read_result(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", '{"seconds": 1}'])
+def test_a_damaged_result_is_named(content, tmp_path):
+    cell = _cell()
+    (tmp_path / cell.name).mkdir()
+    if content is not None:
+        (tmp_path / cell.name / "result.json").write_text(content)
+    with pytest.raises(ValueError, match=r"digits-1.*result.*delete .*digits-1\.$"):
+        cell.finish(tmp_path)
+
+
+def test_folders_of_other_runs_are_refused_before_any_is_run(tmp_path):
+    folder = tmp_path / "digits-1"
+    other = Config.create(_cell(seed=7).values())
+    workdir.claim(other, folder)
+    # It has nothing yet that could be lost.
+    sweep.check_cells([_cell()], tmp_path)
+    (folder / "metrics.jsonl").touch()
+    with pytest.raises(ValueError, match=r"digits-1 holds a run with config\.seed = 7"):
+        sweep.check_cells([_cell()], tmp_path)
+    # Which may be continued.
+    sweep.check_cells([_cell(seed=7, iterations=9)], tmp_path)
 
 
 def test_cells_that_follow_are_run_and_kept(tmp_path, capsys):
@@ -185,13 +220,13 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
         ([_cell(evaluates=(_cell(),))], "digits-1-LeNet evaluates digits-1: not there"),
     ],
 )
-def test_impossible_sweeps_are_refused(cells, message):
+def test_impossible_sweeps_are_refused(cells, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        sweep.check_cells(cells)
+        sweep.check_cells(cells, tmp_path)
     with pytest.raises(KeyError, match="iteration"):
-        sweep.check_cells([_cell(iteration=3)])
+        sweep.check_cells([_cell(iteration=3)], tmp_path)
     with pytest.raises(ValueError, match=r"config\.ipc"):
-        sweep.check_cells([_cell(ipc=0)])
+        sweep.check_cells([_cell(ipc=0)], tmp_path)
 
 
 def _start(experiment, folder, *flags):
@@ -271,7 +306,7 @@ def test_the_smoke_experiments_run(experiment, lines, tmp_path):
         (architecture_search, ("paper", "cpu", "smoke")),
     ],
 )
-def test_every_config_makes_cells_that_can_be_run(experiment, sizes):
+def test_every_config_makes_cells_that_can_be_run(experiment, sizes, tmp_path):
     name = experiment.__name__.rsplit(".")[-1]
     module = importlib.import_module(f"configs.experiments.{name}")
     make_cells = getattr(experiment, "make_cells", matrix.make_cells)
@@ -280,7 +315,7 @@ def test_every_config_makes_cells_that_can_be_run(experiment, sizes):
         # What is often changed can be.
         config.run.dataset.path = "somewhere"
         cells = make_cells(config)
-        sweep.check_cells(cells)
+        sweep.check_cells(cells, tmp_path)
         for cell in cells:
             values = cell.values()
             assert values["dataset"]["path"] == "somewhere"

@@ -70,6 +70,12 @@ def test_a_bucket_is_no_folder(address):
         workdir.check_name(pathlib.Path(address))
 
 
+def _begin(config, folder):
+    """A run that has begun to compute."""
+    workdir.claim(config, folder)
+    (folder / "metrics.jsonl").touch()
+
+
 def test_claim_writes_the_config(tmp_path):
     config = run_helpers.tiny_config(seed=7)
     workdir.claim(config, tmp_path / "new" / "folder")
@@ -83,6 +89,7 @@ def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
     old = run_helpers.tiny_config().to_dict()
     del old["dataset"]["validation"]
     (tmp_path / "config.json").write_text(json.dumps(old))
+    (tmp_path / "metrics.jsonl").touch()
     with pytest.raises(ValueError, match=r"config.dataset.validation = None, not 100:"):
         workdir.claim(run_helpers.tiny_config(**{"dataset.validation": 100}), tmp_path)
     workdir.claim(run_helpers.tiny_config(), tmp_path)
@@ -99,13 +106,23 @@ def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
     ],
 )
 def test_claim_refuses_another_runs_folder(tmp_path, field, value):
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    _begin(run_helpers.tiny_config(), tmp_path)
     before = (tmp_path / "config.json").read_bytes()
     with pytest.raises(ValueError, match=f"config.{field} = ") as error:
         workdir.claim(run_helpers.tiny_config(**{field: value}), tmp_path)
     assert "\n" not in str(error.value)
     assert str(tmp_path) in str(error.value)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_claim_takes_the_folder_of_a_run_that_kept_nothing(tmp_path):
+    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    for name in (".lock", "log.txt"):
+        (tmp_path / name).touch()
+    (tmp_path / "checkpoints").mkdir()
+    other = run_helpers.tiny_config(seed=1)
+    workdir.claim(other, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == other.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +140,7 @@ def test_claim_refuses_another_runs_folder(tmp_path, field, value):
     ],
 )
 def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    _begin(run_helpers.tiny_config(), tmp_path)
     changed = run_helpers.tiny_config(**{field: value})
     workdir.claim(changed, tmp_path)
     written = json.loads((tmp_path / "config.json").read_text())
@@ -132,14 +149,14 @@ def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
 
 def test_iterations_are_not_free_where_the_learning_rate_depends_on_them(tmp_path):
     config = run_helpers.tiny_config(method="dd")
-    workdir.claim(config, tmp_path)
+    _begin(config, tmp_path)
     with pytest.raises(ValueError, match=r"config\.iterations = 4, not 9:"):
         workdir.claim(dataclasses.replace(config, iterations=9), tmp_path)
     workdir.claim(dataclasses.replace(config, num_evaluations=9), tmp_path)
 
 
 def test_claim_lets_a_run_go_on_that_was_begun_before_coresets(tmp_path):
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    _begin(run_helpers.tiny_config(), tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
     del values["coreset"], values["distillation"]
@@ -158,7 +175,7 @@ def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
 
 
 def test_claim_takes_a_folder_of_before_there_was_augmentation(tmp_path):
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
+    _begin(run_helpers.tiny_config(), tmp_path)
     path = tmp_path / "config.json"
     values = json.loads(path.read_text())
     del values["augmentation"]
