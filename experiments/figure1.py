@@ -71,6 +71,7 @@ def _plot(points: list[tuple[Row, float]], path: Path) -> None:
             ylabel="test accuracy, %",
             title=name,
         )
+        axes.margins(0.1)  # For the numbers.
         axes.legend(title="numbers: images a class")
     figure.savefig(path, dpi=150)
 
