@@ -116,6 +116,7 @@ def test_two_processes_equal_one(one, tmp_path):
 def test_an_error_before_the_run_ends_both_with_a_line(one, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((one / "config.json").read_text())
+    (tmp_path / "run" / "synthetic_set.npz").touch()
     _fail_two(tmp_path / "run", "holds a run with config.seed = 0, not 1", seed=1)
 
 

@@ -36,11 +36,11 @@ TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
 CONVOLUTIONS = {"float64": "trilinear", "float32": "winograd"}
 # Float32 runs for these by default and for the others with `-m slow`.
-FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetAS", "ConvNetBN")
+FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetBN")
 # Float64 runs for all but these, which take longest and have relatives that run.
 SLOW_FILES = (
-    *("ResNet18_1ch", "ResNet18BN_AP_1ch", "ResNet18BN_AP_3ch"),
-    *("VGG11_1ch", "VGG11BN_3ch"),
+    *("ResNet18_1ch", "ResNet18_3ch", "ResNet18BN_AP_1ch", "ResNet18BN_AP_3ch"),
+    *("VGG11_1ch", "VGG11BN_3ch", "AlexNetBN_3ch"),
 )
 # Of whole trajectories, by default in float64 alone.
 TRAJECTORIES = ["float64", pytest.param("float32", marks=pytest.mark.slow)]

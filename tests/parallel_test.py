@@ -76,12 +76,15 @@ _run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
 @pytest.mark.parametrize(
     ("network", "method", "num_devices", "mesh"),
     [
-        (NETWORK, "dc", 2, {"mesh.classes": 2}),
+        pytest.param(*(NETWORK, "dc", 2, {"mesh.classes": 2}), marks=pytest.mark.slow),
         (NETWORK, "dc", 4, {"mesh.classes": 4}),
         (NETWORK, "dc", 4, {"mesh.net": 4}),
         ("ConvNetD1W8BN", "dc", 4, {"mesh.net": 2, "mesh.classes": 2}),
         (NETWORK, "dsa", 4, {"mesh.net": 2, "mesh.classes": 2}),
-        (NETWORK, "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
+        pytest.param(
+            *(NETWORK, "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
+            marks=pytest.mark.slow,
+        ),
         ("ConvNetD1W8BN", "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
         (NETWORK, "dd", 4, {"mesh.net": 2, "mesh.classes": 2}),
         (NETWORK, "dd", 4, {"mesh.net": 4}),
