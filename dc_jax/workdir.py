@@ -123,7 +123,7 @@ def check_is_ours(config: Config, folder: Path) -> None:
     Raises:
       ValueError: it has.
     """
-    theirs = _read(folder / "config.json")
+    theirs = read_json(folder / "config.json")
     files = (path.name for path in folder.rglob("*") if path.is_file())
     if theirs is None or _NOTHING_KEPT.issuperset(files):
         return
@@ -173,7 +173,7 @@ def finished_result(
       ValueError: the run that the folder holds was on another dataset than the given.
     """
     # The card and not config.json: that one may be of a longer run, since stopped.
-    card = _read(folder / "card.json")
+    card = read_json(folder / "card.json")
     if card is None or card.get("config") != config.to_dict():
         return None
     _check_card(card, folder / "card.json")
@@ -289,7 +289,12 @@ def _is_result(value: Any) -> bool:
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the dict in a file of a run, None where there is no file.
+
+    Raises:
+      ValueError: it is damaged.
+    """
     if not path.exists():
         return None
     try:

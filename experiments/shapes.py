@@ -1,7 +1,6 @@
 """Training networks of one shape side by side."""
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -102,18 +101,14 @@ def read_result(config: Config, folder: Path) -> dict[str, Any] | None:
       ValueError: it is another run's, or damaged.
     """
     path = folder / _RESULT
-    if not path.exists():
+    result = workdir.read_json(path)
+    if result is None:
         return None
-    try:
-        result = json.loads(path.read_text("utf-8"))
-        made_with = result["made_with"]
-        theirs, _ = flatten_dict(made_with["config"], sep="."), made_with["sets"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}): delete it, or choose another folder."
-        ) from error
-    workdir.check_same(config.to_dict(), theirs, folder)
-    return result
+    match result:
+        case {"made_with": {"config": dict(theirs), "sets": list()}}:
+            workdir.check_same(config.to_dict(), flatten_dict(theirs, sep="."), folder)
+            return result
+    raise ValueError(f"{path} is damaged: delete it, or choose another folder.")
 
 
 def _checksum(path: str) -> str:
