@@ -8,7 +8,7 @@ _EXPORTS = {
     "SyntheticSet": "dc_jax.base",
     "condense": "dc_jax.api",
     "evaluate": "dc_jax.api",
-    "load_synthetic_set": "dc_jax.formats",
+    "load_synthetic_set": "dc_jax.sets.formats",
     "select": "dc_jax.api",
 }
 

@@ -21,19 +21,22 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike
 
-from dc_jax import artefact, runner
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.coresets import SELECTIONS
 from dc_jax.data import Dataset
 from dc_jax.data.dataset import channel_statistics
 from dc_jax.data.npz_source import check_class_names, check_split
-from dc_jax.evaluator import count_sets, make_evaluator
+from dc_jax.devices.layout import make_layout
+from dc_jax.errors import UserError
+from dc_jax.evaluation.evaluator import count_sets, make_evaluator
+from dc_jax.evaluation.protocol import accuracies
 from dc_jax.methods import METHODS
-from dc_jax.parallel import make_layout
-from dc_jax.parts import check_fit, check_names
-from dc_jax.progress import Stopped, as_guest
-from dc_jax.protocol import accuracies
+from dc_jax.methods.coresets import SELECTIONS
+from dc_jax.run import runner
+from dc_jax.run.setup import check_fit, check_names
+from dc_jax.run.signals import Stopped, as_guest
+from dc_jax.sets import set_file
+from dc_jax.sets.card import make_recipe, training_of
 
 _NAME = "arrays"
 # Fields of the config that would have no effect here, or another than they say.
@@ -76,13 +79,13 @@ def condense(
       The set, as NumPy arrays. Its `recipe` has the training that `evaluate` uses.
 
     Raises:
-      ValueError: an argument is not as above, or `workdir` holds another run.
+      UserError: an argument is not as above, or `workdir` holds another run.
       FloatingPointError: the loss or the images stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
     if method not in METHODS:
         other = "; see select" if method in SELECTIONS else ""
-        raise ValueError(
+        raise UserError(
             f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
         )
     fields = {
@@ -128,13 +131,13 @@ def select(
       The set, as NumPy arrays; `indices`, `[C, I]`, are its places in `images`.
 
     Raises:
-      ValueError: an argument is not as above, or a class has fewer than `ipc` images.
+      UserError: an argument is not as above, or a class has fewer than `ipc` images.
       FloatingPointError: the network stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
     if method not in SELECTIONS:
         other = "; see condense" if method in METHODS else ""
-        raise ValueError(
+        raise UserError(
             f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
@@ -172,15 +175,15 @@ def evaluate(
       The test accuracy of each network, a fraction. Shape `[num_networks]`.
 
     Raises:
-      ValueError: an argument is not as above, or images and set do not fit.
+      UserError: an argument is not as above, or images and set do not fit.
       RuntimeError: it was called inside a JAX transformation.
     """
     if not isinstance(synthetic_set, SyntheticSet):
-        raise ValueError(
+        raise UserError(
             "synthetic_set must be a set of condense, select or load_synthetic_set, "
             f"got {synthetic_set!r:.80}."
         )
-    training = artefact.training_of(synthetic_set)
+    training = training_of(synthetic_set)
     fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
     fields |= {name: value for name, value in given.items() if value is not None}
@@ -201,7 +204,7 @@ def _make_config(
     """Returns the defaults with other values of some fields, by dotted names.
 
     Raises:
-      ValueError: an override is unknown, not for here, or of a wrong value.
+      UserError: an override is unknown, not for here, or of a wrong value.
     """
     from dc_jax.configs import base  # Only where it is used: it is a file for users.
 
@@ -223,12 +226,12 @@ def _check_override(
     if name not in values:
         near = difflib.get_close_matches(str(name), values, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
-        raise ValueError(f"overrides: {name!r} is not a field of the config{hint}")
+        raise UserError(f"overrides: {name!r} is not a field of the config{hint}")
     is_own = name.startswith("dataset.") and name != "dataset.stream"
     if is_own or name in _NOT_HERE or name == "distributed":
-        raise ValueError(f"overrides: {name!r} is not for calls from Python.")
+        raise UserError(f"overrides: {name!r} is not for calls from Python.")
     if name in fields and not name.startswith("evaluation."):
-        raise ValueError(f"overrides: {name!r} is an argument of the call itself.")
+        raise UserError(f"overrides: {name!r} is an argument of the call itself.")
 
 
 def _dataset(
@@ -238,7 +241,7 @@ def _dataset(
     _check_not_traced(images, labels)
     images, labels = check_split(np.asarray(images), np.asarray(labels), _NAME)
     if isinstance(class_names, str):
-        raise ValueError(f"class_names must be several, got {class_names!r}.")
+        raise UserError(f"class_names must be several, got {class_names!r}.")
     names = None if class_names is None else np.asarray(class_names)
     mean, std = channel_statistics(images)
     return Dataset(
@@ -289,7 +292,7 @@ def _make_set(
     """Makes the set of a run, with a recipe, and saves it where there is a workdir."""
     with _interruptible(), _folder(workdir) as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
-    recipe = artefact.make_recipe(
+    recipe = make_recipe(
         method=config.method,
         dataset=dataset.name,
         ipc=config.ipc,
@@ -298,7 +301,7 @@ def _make_set(
     )
     synthetic = synthetic.replace(recipe=recipe)
     if workdir is not None:
-        artefact.save_synthetic_set(Path(workdir) / artefact.SET_NAME, synthetic)
+        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
     return synthetic
 
 

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from dc_jax.coresets import NEVER_LEARNED
-from dc_jax.matching import DISTANCES
-from dc_jax.siamese import PREFIX
-from dc_jax.text import is_unicode
+from dc_jax.errors import UserError
+from dc_jax.files import is_unicode
 
 INITS = ("noise", "real")
+DISTANCES = ("ours", "mse", "cos")
+# What images count as that a network never learned.
+NEVER_LEARNED = ("max", "zero")
+# Begins a strategy of Siamese augmentation where strategies of both kinds are allowed.
+SIAMESE_PREFIX = "dsa:"
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
 # Sets whose images mean something else when they are flipped.
@@ -167,7 +170,7 @@ class Config:
         What depends on the method is filled in where it is None.
 
         Raises:
-          ValueError: a field is unknown, missing, of a wrong type or not allowed.
+          UserError: a field is unknown, missing, of a wrong type or not allowed.
         """
         return _fill(check_values(cls, values))
 
@@ -192,12 +195,12 @@ class Config:
         """Returns the synthetic images of each class, `[C]`.
 
         Raises:
-          ValueError: there are not as many numbers as classes.
+          UserError: there are not as many numbers as classes.
         """
         if isinstance(self.ipc, int):
             return (self.ipc,) * num_classes
         if len(self.ipc) != num_classes:
-            raise ValueError(
+            raise UserError(
                 f"config.ipc must be one number, or {num_classes}, one for each class, "
                 f"got {len(self.ipc)}."
             )
@@ -255,7 +258,7 @@ def _fill(config: Config) -> Config:
     if config.evaluation.augmentation is not None or config.augmentation == "none":
         return config
     evaluation = dataclasses.replace(
-        config.evaluation, augmentation=PREFIX + config.augmentation
+        config.evaluation, augmentation=SIAMESE_PREFIX + config.augmentation
     )
     return dataclasses.replace(config, evaluation=evaluation)
 
@@ -282,12 +285,12 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
       prefix: of the fields' names in errors.
 
     Raises:
-      ValueError: a field is unknown, missing, of a wrong type or not allowed.
+      UserError: a field is unknown, missing, of a wrong type or not allowed.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise ValueError(
+            raise UserError(
                 f"config.{prefix}{name} is not a field; there are "
                 f"{', '.join(prefix + known for known in fields)}."
             )
@@ -295,11 +298,11 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     checked = {}
     for name, field in fields.items():
         if name not in values:
-            raise ValueError(f"config.{prefix}{name} is missing.")
+            raise UserError(f"config.{prefix}{name} is missing.")
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
             if not isinstance(values[name], Mapping):
-                raise ValueError(
+                raise UserError(
                     f"config.{prefix}{name} must be a group of fields, got "
                     f"{values[name]!r}."
                 )
@@ -319,7 +322,7 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
         )
     # Python refuses to print, or to convert to float, much longer ones.
     if isinstance(value, int) and value.bit_length() > 64:
-        raise ValueError(
+        raise UserError(
             f"config.{name} must be {kind.__name__}, got an integer of "
             f"{value.bit_length()} bits."
         )
@@ -328,15 +331,15 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     if type(value) is not kind:
         words = {type(None): " or None", tuple[int, ...]: " or a list of int"}
         allowed = kind.__name__ + "".join(words[other] for other in others)
-        raise ValueError(f"config.{name} must be {allowed}, got {value!r}.")
+        raise UserError(f"config.{name} must be {allowed}, got {value!r}.")
     if kind is str and not is_unicode(value):
-        raise ValueError(f"config.{name} must be valid Unicode, got {value!r}.")
+        raise UserError(f"config.{name} must be valid Unicode, got {value!r}.")
     if not field.metadata["is_allowed"](value):
-        raise ValueError(
+        raise UserError(
             f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
         )
     if "below" in field.metadata and value >= field.metadata["below"]:
-        raise ValueError(
+        raise UserError(
             f"config.{name} must be below {field.metadata['below']}, got {value!r}."
         )
     return value

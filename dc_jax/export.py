@@ -12,7 +12,8 @@ folder a class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits a cha
 
 from absl import app, flags, logging
 
-from dc_jax.command_line import one_line, parse_flags
+from dc_jax.errors import one_line
+from dc_jax.run.command_line import parse_flags
 
 _FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
 
@@ -50,8 +51,8 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax import formats
     from dc_jax.config import describe_ipc
+    from dc_jax.sets import formats
 
     try:
         synthetic_set = formats.load_synthetic_set(

@@ -29,12 +29,8 @@ import logging as std_logging
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.command_line import (
-    ERRORS,
-    is_out_of_memory,
-    one_line,
-    parse_flags,
-)
+from dc_jax.errors import ERRORS, is_out_of_memory, one_line
+from dc_jax.run.command_line import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The run: a file, see above. Needed.", lock_config=True
@@ -66,15 +62,16 @@ def main(argv: list[str]) -> None:
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax import hosts, parallel, runner
     from dc_jax.config import Config
-    from dc_jax.progress import Stopped
+    from dc_jax.devices import layout, processes
+    from dc_jax.run import runner
+    from dc_jax.run.signals import Stopped
 
-    parallel.use_cpu_cores()
+    layout.use_cpu_cores()
     try:
         config = Config.create(_CONFIG.value.to_dict())
-        hosts.initialize(config)
-        if not hosts.is_first():
+        processes.initialize(config)
+        if not processes.is_first():
             logging.set_verbosity(logging.ERROR)
         if _MODE.value == "condense":
             runner.condense(config, _WORKDIR.value)
@@ -82,23 +79,23 @@ def main(argv: list[str]) -> None:
             runner.evaluate(config, *_SET.value, folder=_WORKDIR.value)
     except ERRORS as error:
         logging.debug("The error in full:", exc_info=True)
-        hosts.fail(one_line(error))
+        processes.fail(one_line(error))
     except Stopped as stopped:
         logging.info("%s", stopped)
-        hosts.leave(stopped.exit_code)
+        processes.leave(stopped.exit_code)
     except BaseException as error:
         if is_out_of_memory(error):
-            hosts.fail(
+            processes.fail(
                 f"not enough memory ({one_line(error)}): smaller config.ipc, "
                 "config.batch_real, config.num_networks and config.num_experiments "
                 "need less."
             )
-        if not hosts.are_several():
+        if not processes.are_several():
             raise
         logging.exception("The others end with this process:")
-        hosts.fail(repr(error))
-    if hosts.are_several():
-        hosts.leave(0)
+        processes.fail(repr(error))
+    if processes.are_several():
+        processes.leave(0)
 
 
 if __name__ == "__main__":

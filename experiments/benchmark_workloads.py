@@ -19,14 +19,14 @@ from jax.sharding import PartitionSpec as P
 from configs import fashion_mnist
 from dc_jax.config import Config
 from dc_jax.data import Dataset, make_store, normalise
-from dc_jax.execution import Execution, compiler_options
+from dc_jax.devices.backend import Execution, batched, compiler_options
+from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
+from dc_jax.evaluation.protocol import make_protocol, phases
 from dc_jax.methods import make_method
 from dc_jax.methods.gradient_matching import inner_recipe
-from dc_jax.parallel import Axis, make_layout, use_cpu_cores
-from dc_jax.parts import make_parts
-from dc_jax.programs import compile_method, experiment_keys
-from dc_jax.protocol import make_protocol, phases
-from dc_jax.train import Recipe, TrainState, accuracy, batched, init_state, train
+from dc_jax.run.compiled import compile_method, experiment_keys
+from dc_jax.run.setup import make_parts
+from dc_jax.training.train import Recipe, TrainState, accuracy, init_state, train
 from experiments import cost
 from experiments.benchmark_cases import Case
 

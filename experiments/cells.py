@@ -10,6 +10,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from dc_jax.errors import UserError
+
 ROOT = Path(__file__).parent.parent
 # In the folder of a cell: what was run, and that it is done.
 RECORD = "cell.json"
@@ -67,12 +69,12 @@ class Cell:
         """Returns all values of the config.
 
         Raises:
-          ValueError: there is no such config.
+          UserError: there is no such config.
           KeyError: there is no such field.
         """
         if not (ROOT / self.config).is_file():
             names = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
-            raise ValueError(
+            raise UserError(
                 f"there is no {self.config}; configs/ has {', '.join(names)}."
             )
         spec = importlib.util.spec_from_file_location("config", ROOT / self.config)
@@ -86,21 +88,21 @@ class Cell:
         """Returns the result of just this run, or None while it is not done.
 
         Raises:
-          ValueError: the record of it is damaged.
+          UserError: the record of it is damaged.
         """
         path = folder / self.name / RECORD
         if not path.exists():
             return None
         record = _read(path, delete=path)
         if "values" not in record or not _is_result(record.get("result")):
-            raise ValueError(f"{path} is damaged (it has no result): delete {path}.")
+            raise UserError(f"{path} is damaged (it has no result): delete {path}.")
         return record["result"] if record["values"] == self._inputs() else None
 
     def finish(self, folder: Path) -> dict[str, Any]:
         """Records that the run is done, and returns its result.
 
         Raises:
-          ValueError: the result is missing or damaged.
+          UserError: the result is missing or damaged.
         """
         own = folder / self.name
         if self._is_evaluation:
@@ -108,7 +110,7 @@ class Cell:
         else:
             result = _read(own / "result.json", delete=own)
         if not _is_result(result):
-            raise ValueError(f"{own} has no accuracies in its result: delete {own}.")
+            raise UserError(f"{own} has no accuracies in its result: delete {own}.")
         record = {"values": self._inputs(), "result": result}
         temporary = own / f"{RECORD}.tmp"
         temporary.write_text(json.dumps(record), "utf-8")
@@ -131,15 +133,15 @@ def _read(path: Path, *, delete: Path, line: int | None = None) -> dict[str, Any
     """Returns the value in a file, or in a line of it.
 
     Raises:
-      ValueError: it is missing or damaged; says what to delete.
+      UserError: it is missing or damaged; says what to delete.
     """
     try:
         text = path.read_text("utf-8")
         value = json.loads(text if line is None else text.splitlines()[line])
         if not isinstance(value, dict):
-            raise ValueError("it is no dict")
+            raise UserError("it is no dict")
     except (OSError, ValueError, IndexError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is missing or damaged ({error}): delete {delete}."
         ) from error
     return value

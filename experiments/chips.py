@@ -11,6 +11,8 @@ Peak and bandwidth are those of Google's pages, read in 2026:
 import re
 from typing import NamedTuple
 
+from dc_jax.errors import UserError
+
 GIB = 2**30
 
 
@@ -44,11 +46,11 @@ def parse_topology(topology: str) -> Chip:
     """Returns the chip of a topology such as `v5e:2x4`.
 
     Raises:
-      ValueError: it is no topology of a known chip.
+      UserError: it is no topology of a known chip.
     """
     match = re.fullmatch(r"(\w+):\d+(x\d+)+", topology)
     if match is None or match[1] not in CHIPS:
-        raise ValueError(
+        raise UserError(
             f"--topology must be a chip and its grid, as v5e:2x4 or v4:2x2x2, of the "
             f"chips {', '.join(CHIPS)}, got {topology!r}."
         )

@@ -8,7 +8,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.command_line import ERRORS, one_line, parse_flags
+from dc_jax.errors import ERRORS, one_line
+from dc_jax.run.command_line import parse_flags
 
 
 def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
@@ -38,10 +39,10 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
         logging.get_absl_handler().setFormatter(None)
         std_logging.getLogger("jax").setLevel(std_logging.WARNING)
         # Not before: `--help` and a mistyped flag need not wait for JAX.
-        from dc_jax import parallel
-        from dc_jax.progress import Stopped
+        from dc_jax.devices import layout
+        from dc_jax.run.signals import Stopped
 
-        parallel.use_cpu_cores()
+        layout.use_cpu_cores()
         try:
             run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
         except ERRORS as error:

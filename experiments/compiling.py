@@ -14,14 +14,15 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import ClassStore
 from dc_jax.data.store import class_blocks, store_specs
-from dc_jax.execution import make_execution
+from dc_jax.devices.backend import make_execution
+from dc_jax.devices.layout import Layout, make_layout
+from dc_jax.errors import UserError
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.parallel import Layout, make_layout
-from dc_jax.programs import compile_method, experiment_keys
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_method, experiment_keys
 from experiments.chips import Chip
 
 
@@ -92,10 +93,10 @@ def check_libtpu() -> None:
     """Checks that programs can be compiled for a TPU here.
 
     Raises:
-      ValueError: libtpu is missing.
+      UserError: libtpu is missing.
     """
     if importlib.util.find_spec("libtpu") is None:
-        raise ValueError(
+        raise UserError(
             'libtpu, which compiles for a TPU, is missing: pip install -e ".[tpu]".'
         )
 
@@ -104,7 +105,7 @@ def get_devices(topology: str, chip: Chip) -> list[Any]:
     """Returns the devices of a topology, one a chip.
 
     Raises:
-      ValueError: libtpu has no such topology.
+      UserError: libtpu has no such topology.
     """
     # Otherwise libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -114,23 +115,23 @@ def get_devices(topology: str, chip: Chip) -> list[Any]:
             topology_name=topology, platform="tpu", **options
         ).devices
     except jax.errors.JaxRuntimeError as error:
-        raise ValueError(f"--topology={topology}: {error}") from error
+        raise UserError(f"--topology={topology}: {error}") from error
 
 
 def make_program(config: Config, devices: Sequence[Any]) -> Program:
     """Returns the step of a run as a run compiles it for these devices.
 
     Raises:
-      ValueError: the dataset is not in `DATASETS` or not whole, or there are too few
+      UserError: the dataset is not in `DATASETS` or not whole, or there are too few
         devices.
     """
     if config.dataset.stream or config.dataset.validation:
-        raise ValueError(
+        raise UserError(
             "config.dataset.stream and config.dataset.validation must be False and "
             "None here: the plan is of all training images."
         )
     if config.dataset.name not in DATASETS:
-        raise ValueError(
+        raise UserError(
             f"config.dataset.name must be one of {', '.join(DATASETS)} here, got "
             f"{config.dataset.name!r}."
         )

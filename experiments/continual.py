@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact, runner, workdir
 from dc_jax.base import SyntheticSet
-from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import Dataset
-from dc_jax.execution import use_compilation_cache
-from dc_jax.parts import check_fit
+from dc_jax.devices.backend import use_compilation_cache
+from dc_jax.files import write_json
+from dc_jax.run import runner, workdir
+from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.setup import check_fit
+from dc_jax.sets import set_file
 from experiments.continual_config import ContinualConfig
 from experiments.learner import Learner
 from experiments.tasks import Task, class_tasks, dataset_tasks, limit_test, load
@@ -34,7 +36,7 @@ def run(
       What is in `result.json`.
 
     Raises:
-      ValueError: the config or a dataset is unusable, or `folder` holds another run.
+      UserError: the config or a dataset is unusable, or `folder` holds another run.
       FileNotFoundError: a file of a dataset, or a memory, is missing.
       FloatingPointError: a network or a memory stopped being finite.
       Stopped: by a signal; the tasks learned before are saved.
@@ -47,7 +49,7 @@ def run(
             logging.info("%s holds the finished run already.", folder)
             return json.loads(path.read_text("utf-8"))
         result = _learn_all(config, folder, Path(sets) if sets else folder)
-        artefact.write_json(path, result)
+        write_json(path, result)
     return result
 
 
@@ -106,7 +108,7 @@ def make_tasks(config: ContinualConfig) -> tuple[Dataset, list[Task]]:
     """Returns the tasks, after a dataset that has the classes and shape of all.
 
     Raises:
-      ValueError: a dataset is unusable, or they do not go together.
+      UserError: a dataset is unusable, or they do not go together.
       FileNotFoundError: a file is missing.
     """
     datasets, shape = [], config.shape()
@@ -133,7 +135,7 @@ def _remember(
     if sets == folder:
         logging.info("The memory of task %d of %d:", number + 1, len(tasks))
         runner.condense(config.condensing(dataset.name), str(own), dataset=dataset)
-    memory = artefact.load_synthetic_set(own)
+    memory = set_file.load_synthetic_set(own)
     check_fit(memory, dataset, str(own))
     return memory
 

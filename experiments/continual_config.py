@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dc_jax.config import Config, check_values
-from dc_jax.parts import check_names
+from dc_jax.errors import UserError
+from dc_jax.run.setup import check_names
 from experiments.tasks import check_name
 
 
@@ -63,23 +64,23 @@ class ContinualConfig:
         """Checks plain values, as of `ConfigDict.to_dict()`, and freezes them.
 
         Raises:
-          ValueError: a field is unknown, missing, of a wrong type or not allowed, or
+          UserError: a field is unknown, missing, of a wrong type or not allowed, or
             fields exclude one another.
         """
         config = check_values(cls, values)
         if config.class_steps and len(config.task_names()) > 1:
-            raise ValueError(
+            raise UserError(
                 "config.tasks must be one dataset where config.class_steps is given, "
                 f"got {config.tasks!r}."
             )
         if config.condense.method == "whole" or config.condense.num_experiments != 1:
-            raise ValueError(
+            raise UserError(
                 "config.condense must make one set: its method is not to be 'whole' "
                 "and its num_experiments 1, got "
                 f"{config.condense.method!r} and {config.condense.num_experiments}."
             )
         if not isinstance(config.condense.ipc, int):
-            raise ValueError(
+            raise UserError(
                 "config.condense.ipc must be one number, since the tasks have classes "
                 f"of their own, got {list(config.condense.ipc)}."
             )

@@ -11,6 +11,7 @@ of a run of `dc_jax.main`) and result.json.
 from pathlib import Path
 from typing import Any
 
+from dc_jax.errors import UserError
 from experiments import command
 
 
@@ -18,9 +19,9 @@ def check(values: dict[str, Any], folder: Path) -> None:
     """Checks the values of a config, and that the folder is not another run's.
 
     Raises:
-      ValueError: one is bad, or it is.
+      UserError: one is bad, or it is.
     """
-    from dc_jax import workdir
+    from dc_jax.run import workdir
     from experiments.continual_config import ContinualConfig
 
     workdir.check_is_ours(ContinualConfig.create(values), folder)
@@ -30,10 +31,10 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     """Learns all tasks, see `continual.run`.
 
     Raises:
-      ValueError: as there; or more than one run's memories are given.
+      UserError: as there; or more than one run's memories are given.
     """
     if len(sets) > 1:
-        raise ValueError(f"--set must be one folder, got {', '.join(sets)}.")
+        raise UserError(f"--set must be one folder, got {', '.join(sets)}.")
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from experiments import continual
 

@@ -11,6 +11,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters import partial_eval
 
+from dc_jax.errors import UserError
+
 
 class Cost(NamedTuple):
     """Work of one device.
@@ -49,7 +51,7 @@ def count(program: ClosedJaxpr, *, while_trips: float | None = None) -> Cost:
         `while` holds a matrix product or convolution.
 
     Raises:
-      ValueError: a `while` does, and `while_trips` is None.
+      UserError: a `while` does, and `while_trips` is None.
     """
     jaxpr = program.jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -79,7 +81,7 @@ def _count_equation(equation: Any, while_trips: float | None) -> Cost:
         return total.times(equation.params["length"])
     if name == "while" and total.flops:
         if while_trips is None:
-            raise ValueError("a while loop of unknown length has matrix products.")
+            raise UserError("a while loop of unknown length has matrix products.")
         return total.times(while_trips)
     return total
 

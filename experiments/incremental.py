@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dc_jax.train import Recipe, TrainState, cross_entropy, train_batch
-from dc_jax.whole_set import read_images
+from dc_jax.training.full_data import read_images
+from dc_jax.training.train import Recipe, TrainState, cross_entropy, train_batch
 
 
 def train_distilled(

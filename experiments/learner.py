@@ -10,12 +10,13 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data import Dataset, normalise
-from dc_jax.parallel import make_layout
-from dc_jax.parts import make_parts
-from dc_jax.programs import compile_everywhere
-from dc_jax.progress import Stopped, StopSignals, progress_bar
-from dc_jax.protocol import sgd
-from dc_jax.train import Recipe, accuracy, init_state
+from dc_jax.devices.layout import make_layout
+from dc_jax.evaluation.protocol import sgd
+from dc_jax.run.compiled import compile_everywhere
+from dc_jax.run.metrics import progress_bar
+from dc_jax.run.setup import make_parts
+from dc_jax.run.signals import Stopped, StopSignals
+from dc_jax.training.train import Recipe, accuracy, init_state
 from experiments.continual_config import ContinualConfig
 from experiments.incremental import (
     draw_batches,
@@ -48,7 +49,7 @@ class Learner:
           tasks: what will be learned.
 
         Raises:
-          ValueError: the network does not fit the images.
+          UserError: the network does not fit the images.
         """
         self._config, self.tasks, self._dataset = config, tasks, dataset
         condense = config.condensing(dataset.name)

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dc_jax.text import is_address
+from dc_jax.errors import UserError
+from dc_jax.files import is_address
 from experiments.cells import RECORD
 
 # Of a cell, what only the machine that runs it needs.
@@ -48,7 +49,7 @@ class Mirror:
         are not done there then are not done here either, but keep their checkpoints.
 
         Raises:
-          ValueError: the bucket's kind is unknown, or a package is missing.
+          UserError: the bucket's kind is unknown, or a package is missing.
           OSError: it cannot be read.
         """
         if self.address is None:
@@ -73,7 +74,7 @@ class Mirror:
         The record that a cell is done goes last.
 
         Raises:
-          ValueError, OSError: as `pull`.
+          UserError, OSError: as `pull`.
         """
         if self.address is None:
             return
@@ -106,7 +107,7 @@ class Mirror:
 
             system, root = fsspec.core.url_to_fs(self.address)
         except (ImportError, ValueError) as error:
-            raise ValueError(
+            raise UserError(
                 f"--output={self.address} needs a package ({error}); for gs:// "
                 'pip install -e ".[gcs]".'
             ) from error

@@ -6,7 +6,7 @@ Matching", ICLR 2021. Its table 1 is in `dc_jax.published`.
 
 from typing import NamedTuple
 
-from dc_jax.published import Value
+from dc_jax.report.published import Value
 
 
 class Search(NamedTuple):

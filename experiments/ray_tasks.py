@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
+from dc_jax.errors import UserError
 from experiments.cells import MAIN, ROOT, Cell
 from experiments.mirror import Mirror
 
@@ -23,19 +24,19 @@ def run_on_ray(
       resources: for a task, each as NAME=NUMBER.
 
     Raises:
-      ValueError: a resource is not of this form, Ray is missing, or there is no such
+      UserError: a resource is not of this form, Ray is missing, or there is no such
         cluster.
     """
     try:
         import ray  # Not before: few need it.
     except ImportError as error:
-        raise ValueError('--ray needs: pip install -e ".[ray]"') from error
+        raise UserError('--ray needs: pip install -e ".[ray]"') from error
 
     options = _task_options(resources)
     try:
         ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     except (ValueError, OSError) as error:
-        raise ValueError(
+        raise UserError(
             f"--ray={address} is no cluster that can be reached: must be 'local', "
             "'auto' on a machine where `ray start` has run, or HOST:PORT."
         ) from error
@@ -69,7 +70,7 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
         try:
             value = float(number)
         except ValueError:
-            raise ValueError(
+            raise UserError(
                 f"--ray_resources: must be NAME=NUMBER, got {resource!r}."
             ) from None
         if name in names:
@@ -81,10 +82,11 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
 
 def run_cell(cell: Cell, output: Mirror, cores: int, *_: Any) -> None:
     """Runs a cell in this process: with it, the lock of the workdir goes."""
-    from dc_jax import parallel, runner
     from dc_jax.config import Config
+    from dc_jax.devices import layout
+    from dc_jax.run import runner
 
-    parallel.use_cpu_cores(cores)
+    layout.use_cpu_cores(cores)
     if output.address:  # The cache of this machine may be elsewhere.
         output = Mirror.open(output.address)
     if cell.evaluates:

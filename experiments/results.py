@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dc_jax.errors import UserError
 from experiments.cells import Cell
 
 # The labels of a cell, and `result`: what its run has written.
@@ -32,21 +33,21 @@ def check_is_ours(name: str, folder: Path, output: str) -> None:
       output: what the user calls it.
 
     Raises:
-      ValueError: it has.
+      UserError: it has.
     """
     path = folder / _OWNER
     if not path.exists():
         files = folder.iterdir() if folder.is_dir() else ()
         other = next((file for file in files if file.suffix in _WRITTEN), None)
         if other is not None:
-            raise ValueError(
+            raise UserError(
                 f"--output={output} has files that are no experiment's, as "
                 f"{other.name}; choose another folder."
             )
         return
     theirs = path.read_text("utf-8").strip()
     if theirs != name:
-        raise ValueError(
+        raise UserError(
             f"--output={output} has results of another experiment, of {theirs}; choose "
             "another folder."
         )

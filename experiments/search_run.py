@@ -20,7 +20,7 @@ def check(values: dict[str, Any], folder: Path) -> None:
     """Checks the values of a config, and that the folder is not another run's.
 
     Raises:
-      ValueError: one is bad, or it is.
+      UserError: one is bad, or it is.
     """
     from dc_jax.config import Config
     from experiments import shapes

@@ -9,16 +9,19 @@ import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict
 
-from dc_jax import artefact, parts, workdir
 from dc_jax.base import SyntheticSet
-from dc_jax.baselines import whole_accuracies
 from dc_jax.config import Config
-from dc_jax.evaluator import Evaluator, evaluate_sets, make_evaluator
-from dc_jax.execution import use_compilation_cache
+from dc_jax.devices.backend import use_compilation_cache
+from dc_jax.devices.layout import make_layout
+from dc_jax.errors import UserError
+from dc_jax.evaluation.evaluator import Evaluator, evaluate_sets, make_evaluator
+from dc_jax.files import file_record, read_json, write_json
 from dc_jax.networks import split_names
-from dc_jax.parallel import make_layout
-from dc_jax.parts import check_fit, load, log_dataset
-from dc_jax.progress import signals_kill
+from dc_jax.run import setup, workdir
+from dc_jax.run.baselines import whole_accuracies
+from dc_jax.run.setup import check_fit, load, log_dataset
+from dc_jax.run.signals import signals_kill
+from dc_jax.sets import set_file
 
 _RESULT = "result.json"
 
@@ -36,7 +39,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
       What is in `result.json`: in `networks` the accuracies of each, by name.
 
     Raises:
-      ValueError: the config, the dataset or a set is unusable, or `folder` holds
+      UserError: the config, the dataset or a set is unusable, or `folder` holds
         another run.
       FileNotFoundError: a set is missing.
       FloatingPointError: a network stopped being finite.
@@ -45,7 +48,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     config, path = Config.create(values), Path(folder)
     check_names(config)
     before = read_result(config, path)
-    loaded = [artefact.load_synthetic_set(one) for one in sets]
+    loaded = [set_file.load_synthetic_set(one) for one in sets]
     checksums = [_checksum(one) for one in sets]
     if before is not None:
         if before["made_with"]["sets"] == checksums:
@@ -68,7 +71,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
             )
         made_with = {"config": config.to_dict(), "sets": checksums}
         result = {**_make_result(config, accuracies, facts), "made_with": made_with}
-        artefact.write_json(path / _RESULT, result)
+        write_json(path / _RESULT, result)
     for name, of_name in result["networks"].items():
         logging.info("%s: %.2f%%.", name, 100 * of_name["accuracy_mean"])
     return result
@@ -78,44 +81,44 @@ def check_names(config: Config) -> None:
     """Checks the names of the networks, and what `parts.check_names` does.
 
     Raises:
-      ValueError: there are none, one is unknown or there twice, or fields exclude one
+      UserError: there are none, one is unknown or there twice, or fields exclude one
         another.
     """
     if not config.evaluation.network:
-        raise ValueError("config.evaluation.network must name networks, got None.")
+        raise UserError("config.evaluation.network must name networks, got None.")
     names = split_names(config.evaluation.network)
     if len(set(names)) < len(names):
-        raise ValueError(
+        raise UserError(
             "config.evaluation.network must name each network once, got "
             f"{config.evaluation.network}."
         )
     for name in names:
         evaluation = dataclasses.replace(config.evaluation, network=name)
-        parts.check_names(dataclasses.replace(config, evaluation=evaluation))
+        setup.check_names(dataclasses.replace(config, evaluation=evaluation))
 
 
 def read_result(config: Config, folder: Path) -> dict[str, Any] | None:
     """Returns the result that a folder holds, perhaps of other sets; None: it has none.
 
     Raises:
-      ValueError: it is another run's, or damaged.
+      UserError: it is another run's, or damaged.
     """
     path = folder / _RESULT
-    result = workdir.read_json(path)
+    result = read_json(path)
     if result is None:
         return None
     match result:
         case {"made_with": {"config": dict(theirs), "sets": list()}}:
             workdir.check_same(config.to_dict(), flatten_dict(theirs, sep="."), folder)
             return result
-    raise ValueError(f"{path} is damaged: delete it, or choose another folder.")
+    raise UserError(f"{path} is damaged: delete it, or choose another folder.")
 
 
 def _checksum(path: str) -> str:
     """Returns the checksum of a set, by its file or the folder of its run."""
     file = Path(path)
-    file = file / artefact.SET_NAME if file.is_dir() else file
-    return artefact.file_record(file)["sha256"]
+    file = file / set_file.SET_NAME if file.is_dir() else file
+    return file_record(file)["sha256"]
 
 
 def _on_sets(

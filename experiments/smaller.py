@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from dc_jax.config import Config
-from dc_jax.parallel import Layout, make_layout
+from dc_jax.devices.layout import Layout, make_layout
 from experiments import compiling
 from experiments.chips import Chip
 from experiments.compiling import Program

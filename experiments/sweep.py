@@ -18,7 +18,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from dc_jax.command_line import one_line, parse_flags
+from dc_jax.errors import UserError, one_line
+from dc_jax.run.command_line import parse_flags
 from experiments.cells import MAIN, ROOT, Cell
 from experiments.mirror import Mirror
 from experiments.ray_tasks import run_on_ray
@@ -115,13 +116,13 @@ def run_all(
       name: of the experiment.
 
     Raises:
-      ValueError: the config is another experiment's, the output is unusable, or cells
+      UserError: the config is another experiment's, the output is unusable, or cells
         failed.
     """
     try:
         first = make_cells(config)
     except AttributeError as error:
-        raise ValueError(
+        raise UserError(
             f"--config is not one of {name}, which has what this lacks: "
             f"{one_line(error)}"
         ) from error
@@ -151,17 +152,17 @@ def open_output(options: flags.FlagValues) -> Mirror:
     """Returns the folder of the results, as it is.
 
     Raises:
-      ValueError: it is a file, or a bucket with `--list`.
+      UserError: it is a file, or a bucket with `--list`.
     """
     output = Mirror.open(options.output)
     if options.list and output.address:
-        raise ValueError(
+        raise UserError(
             f"--list needs an --output that is a folder of all machines, got "
             f"{options.output}."
         )
     for part in (output.folder, *output.folder.parents):
         if part.exists() and not part.is_dir():
-            raise ValueError(f"--output={options.output}: {part} is no folder.")
+            raise UserError(f"--output={options.output}: {part} is no folder.")
     output.pull()
     return output
 
@@ -178,7 +179,7 @@ def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> N
     """Runs the cells that are not done.
 
     Raises:
-      ValueError: some failed.
+      UserError: some failed.
     """
     open_cells = [cell for cell in cells if cell.read_result(output.folder) is None]
     logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
@@ -195,7 +196,7 @@ def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> N
             logging.error("%s: %s", cell.name, failure)
         write_rows(cells, output.folder)
     if failed:
-        raise ValueError(
+        raise UserError(
             f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
             f"log.txt in their folders; the same command tries them again."
         )
@@ -205,7 +206,7 @@ def check_cells(cells: list[Cell], folder: Path) -> None:
     """Checks the cells before any is run.
 
     Raises:
-      ValueError: two have one folder, one is to evaluate what is not made before, a
+      UserError: two have one folder, one is to evaluate what is not made before, a
         value of a field is bad, or a folder is another run's.
       KeyError: a field is not one of the config.
     """
@@ -213,10 +214,10 @@ def check_cells(cells: list[Cell], folder: Path) -> None:
     seen: set[str] = set()
     for cell in cells:
         if cell.name in seen:
-            raise ValueError(f"two cells are named {cell.name}.")
+            raise UserError(f"two cells are named {cell.name}.")
         for other in cell.evaluates:
             if other.name not in seen:
-                raise ValueError(f"{cell.name} evaluates {other.name}: not there.")
+                raise UserError(f"{cell.name} evaluates {other.name}: not there.")
         if cell.module not in checks:
             checks[cell.module] = importlib.import_module(cell.module).check
         checks[cell.module](cell.values(), folder / cell.name)
@@ -225,9 +226,9 @@ def check_cells(cells: list[Cell], folder: Path) -> None:
 
 def _check_main(values: dict[str, Any], folder: Path) -> None:
     # Not before: they wait for JAX.
-    from dc_jax import workdir
     from dc_jax.config import Config
-    from dc_jax.parts import check_names
+    from dc_jax.run import workdir
+    from dc_jax.run.setup import check_names
 
     config = Config.create(values)
     check_names(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from dc_jax.published import TABLE1, WHOLE, Value
+from dc_jax.report.published import TABLE1, WHOLE, Value
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
 from experiments.results import Row

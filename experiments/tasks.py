@@ -9,6 +9,7 @@ import numpy as np
 
 from dc_jax.data import Dataset, load_dataset
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.errors import UserError
 
 # Of LIBSVM's page of multi-class datasets.
 _USPS_FILES = {"train": "usps.bz2", "test": "usps.t.bz2"}
@@ -36,12 +37,12 @@ def dataset_tasks(datasets: list[Dataset]) -> list[Task]:
     """Returns a task for each dataset; all have the same classes and statistics.
 
     Raises:
-      ValueError: the datasets have different numbers of classes.
+      UserError: the datasets have different numbers of classes.
     """
     first = datasets[0]
     for other in datasets[1:]:
         if other.num_classes != first.num_classes:
-            raise ValueError(
+            raise UserError(
                 f"config.tasks must have as many classes each, got "
                 f"{first.num_classes} of {first.name} and {other.num_classes} of "
                 f"{other.name}."
@@ -62,10 +63,10 @@ def class_tasks(dataset: Dataset, steps: int, rng: np.random.Generator) -> list[
     """Returns tasks of some classes each, in an order that is drawn.
 
     Raises:
-      ValueError: there are fewer classes than steps.
+      UserError: there are fewer classes than steps.
     """
     if not 1 <= steps <= dataset.num_classes:
-        raise ValueError(
+        raise UserError(
             f"config.class_steps must be from 1 to {dataset.num_classes}, the number "
             f"of classes of {dataset.name}, got {steps}."
         )
@@ -108,16 +109,16 @@ def check_name(name: str, image_shape: tuple[int, int, int] | None) -> None:
     """Checks the change in the name of a task's dataset, see `load`.
 
     Raises:
-      ValueError: it is unknown, or impossible with images of this shape.
+      UserError: it is unknown, or impossible with images of this shape.
     """
     _, colon, change = name.partition(":")
     if colon and change not in _CHANGES:
-        raise ValueError(
+        raise UserError(
             f"config.tasks: after a colon comes one of {', '.join(_CHANGES)}, got "
             f"{name!r}."
         )
     if change == "rotated" and image_shape and image_shape[0] != image_shape[1]:
-        raise ValueError(
+        raise UserError(
             f"config.image_shape must be square where config.tasks has {name}, got "
             f"{'x'.join(map(str, image_shape))}."
         )
@@ -142,7 +143,7 @@ def load(
       The dataset. Its images are uint8 where they were changed.
 
     Raises:
-      ValueError: there is no such dataset or change, or colours would be lost.
+      UserError: there is no such dataset or change, or colours would be lost.
       FileNotFoundError: a file is missing.
     """
     check_name(name, image_shape)
@@ -164,14 +165,14 @@ def load_usps(folder: str | None) -> Dataset:
     """Reads 7,291 training and 2,007 test images of 16x16 from LIBSVM's files.
 
     Raises:
-      ValueError: no folder is given, or a file is damaged.
+      UserError: no folder is given, or a file is damaged.
       FileNotFoundError: a file is missing.
     """
     from sklearn.datasets import load_svmlight_file
 
     where = "config.usps must be a folder with usps.bz2 and usps.t.bz2 of LIBSVM"
     if folder is None:
-        raise ValueError(f"{where}, got None.")
+        raise UserError(f"{where}, got None.")
     arrays = {}
     for split, name in _USPS_FILES.items():
         path = Path(folder).expanduser() / name
@@ -180,7 +181,7 @@ def load_usps(folder: str | None) -> Dataset:
         try:
             pixels, labels = load_svmlight_file(str(path), n_features=256)
         except (ValueError, OSError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+            raise UserError(f"{path} cannot be read: {error}") from error
         # From -1 to 1; the labels count from 1.
         pixels = np.rint((pixels.toarray() + 1) * 127.5).clip(0, 255)
         arrays[f"{split}_images"] = pixels.astype(np.uint8).reshape(-1, 16, 16, 1)
@@ -209,7 +210,7 @@ def _reshape(images: np.ndarray, shape: tuple[int, int, int], name: str) -> np.n
     """
     height, width, channels = shape
     if images.shape[3] not in (1, channels):
-        raise ValueError(
+        raise UserError(
             f"config.image_shape must have the {images.shape[3]} channels of {name}, "
             f"got {channels}."
         )

@@ -24,8 +24,9 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from dc_jax.command_line import one_line, parse_flags
 from dc_jax.config import Config, describe_ipc
+from dc_jax.errors import one_line
+from dc_jax.run.command_line import parse_flags
 from experiments import compiling, cost, smaller
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
 
@@ -83,7 +84,7 @@ def make_plan(config: Config, topology: str) -> Plan:
     """Compiles the step of a run and estimates its time.
 
     Raises:
-      ValueError: the topology or the dataset is unknown, or libtpu is missing.
+      UserError: the topology or the dataset is unknown, or libtpu is missing.
     """
     chip = parse_topology(topology)
     devices = compiling.get_devices(topology, chip)

@@ -13,9 +13,11 @@ import run_helpers
 from data_helpers import run_python
 
 import dc_jax
-from dc_jax import coresets, evaluator, loop, progress, runner
 from dc_jax.data import normalise
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.evaluation import evaluator
+from dc_jax.methods import coresets
+from dc_jax.run import loop, metrics, runner
 
 SMALL = {
     "batch_real": 8,
@@ -178,7 +180,7 @@ def test_nothing_is_left_behind(temporary, monkeypatch):
         assert list(temporary.iterdir())
         raise FloatingPointError("as if")
 
-    monkeypatch.setattr(progress.Metrics, "loss", fail)
+    monkeypatch.setattr(metrics.Metrics, "loss", fail)
     with pytest.raises(FloatingPointError, match="as if"):
         _condense()
     assert not list(temporary.iterdir())
@@ -187,7 +189,7 @@ def test_nothing_is_left_behind(temporary, monkeypatch):
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_goes_to_its_own_handler(temporary, monkeypatch, number):
-    write = progress.Metrics.loss
+    write = metrics.Metrics.loss
 
     def interrupt(self, done, *args):
         write(self, done, *args)
@@ -197,7 +199,7 @@ def test_a_signal_goes_to_its_own_handler(temporary, monkeypatch, number):
         assert not list(temporary.iterdir())
         raise KeyboardInterrupt("mine")
 
-    monkeypatch.setattr(progress.Metrics, "loss", interrupt)
+    monkeypatch.setattr(metrics.Metrics, "loss", interrupt)
     before = signal.signal(number, handle)
     try:
         with pytest.raises(KeyboardInterrupt, match="mine"):
@@ -232,7 +234,7 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         return _condense(iterations=3, workdir=tmp_path / "run")
 
     steps = []
-    write = progress.Metrics.loss
+    write = metrics.Metrics.loss
     monkeypatch.setattr(
         loop.Metrics, "loss", lambda *args: (steps.append(args[1]), write(*args))
     )

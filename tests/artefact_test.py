@@ -17,8 +17,10 @@ import pytest
 from PIL import Image
 
 import dc_jax
-from dc_jax import artefact, formats
 from dc_jax.base import SyntheticSet
+from dc_jax.files import write_atomically, write_json
+from dc_jax.sets import formats, image_grid, set_file
+from dc_jax.sets.card import make_card, make_recipe
 
 
 def _make_set(num_classes=3, num_images=2, side=4, channels=1):
@@ -64,33 +66,33 @@ def _npy(array):
 @pytest.fixture
 def path(tmp_path):
     path = tmp_path / "run" / "synthetic_set.npz"
-    artefact.save_synthetic_set(path, _make_set())
+    set_file.save_synthetic_set(path, _make_set())
     return path
 
 
 def test_round_trip(path):
-    _assert_same(artefact.load_synthetic_set(path), _make_set())
-    _assert_same(artefact.load_synthetic_set(str(path.parent)), _make_set())
+    _assert_same(set_file.load_synthetic_set(path), _make_set())
+    _assert_same(set_file.load_synthetic_set(str(path.parent)), _make_set())
     assert os.listdir(path.parent) == ["synthetic_set.npz"]
 
 
 def test_indices_are_optional(path):
-    assert artefact.load_synthetic_set(path).indices is None
+    assert set_file.load_synthetic_set(path).indices is None
     assert "indices.npy" not in _members(path)
     indices = np.array([[5, 0], [7, 1], [2, 9]], np.int32)
-    artefact.save_synthetic_set(path, _make_set().replace(indices=indices))
-    loaded = artefact.load_synthetic_set(path)
+    set_file.save_synthetic_set(path, _make_set().replace(indices=indices))
+    loaded = set_file.load_synthetic_set(path)
     _assert_same(loaded, _make_set())
     np.testing.assert_array_equal(loaded.indices, indices)
     assert loaded.indices.dtype == np.int32
 
 
 def test_learning_rates_are_optional(path):
-    assert artefact.load_synthetic_set(path).learning_rates is None
+    assert set_file.load_synthetic_set(path).learning_rates is None
     rates = np.linspace(0, 0.5, 6, dtype=np.float32).reshape(3, 2)
     with_rates = _make_set().replace(learning_rates=rates)
-    artefact.save_synthetic_set(path, with_rates)
-    loaded = artefact.load_synthetic_set(path)
+    set_file.save_synthetic_set(path, with_rates)
+    loaded = set_file.load_synthetic_set(path)
     _assert_same(loaded, _make_set())
     np.testing.assert_array_equal(loaded.learning_rates, rates)
     assert loaded.learning_rates.dtype == np.float32
@@ -100,13 +102,13 @@ def test_learning_rates_are_optional(path):
         (rates * np.nan, "6 values of learning_rates are NaN"),
     ):
         with pytest.raises(ValueError, match=message):
-            artefact.save_synthetic_set(path, with_rates.replace(learning_rates=wrong))
+            set_file.save_synthetic_set(path, with_rates.replace(learning_rates=wrong))
 
 
 def test_recipe_is_optional(path):
-    assert artefact.load_synthetic_set(path).recipe is None
+    assert set_file.load_synthetic_set(path).recipe is None
     assert "recipe.npy" not in _members(path)
-    recipe = artefact.make_recipe(
+    recipe = make_recipe(
         method="dc",
         dataset="Ziffern – größer",
         ipc=2,
@@ -124,8 +126,8 @@ def test_recipe_is_optional(path):
         "accuracy_std": 0.25,
         "num_evaluations": 2,
     }
-    artefact.save_synthetic_set(path, _make_set().replace(recipe=recipe))
-    loaded = artefact.load_synthetic_set(path)
+    set_file.save_synthetic_set(path, _make_set().replace(recipe=recipe))
+    loaded = set_file.load_synthetic_set(path)
     _assert_same(loaded, _make_set())
     assert loaded.recipe == recipe
 
@@ -135,12 +137,12 @@ def test_jax_arrays_are_saved_too(path, tmp_path):
     of_jax = of_jax.replace(
         images=jnp.asarray(of_jax.images), labels=jnp.asarray(of_jax.labels)
     )
-    artefact.save_synthetic_set(tmp_path / "b.npz", of_jax)
+    set_file.save_synthetic_set(tmp_path / "b.npz", of_jax)
     assert (tmp_path / "b.npz").read_bytes() == path.read_bytes()
 
 
 def test_same_set_same_bytes(path, tmp_path):
-    artefact.save_synthetic_set(tmp_path / "b.npz", _make_set())
+    set_file.save_synthetic_set(tmp_path / "b.npz", _make_set())
     assert (tmp_path / "b.npz").read_bytes() == path.read_bytes()
     assert list(_members(path)) == [
         f"{name}.npy"
@@ -158,7 +160,7 @@ def test_file_needs_nothing_but_numpy(path):
 def test_to_pixels_by_hand():
     # x * 0.25 + 0.5 = 0, 0.5, 1, 0.501, below 0, above 1; times 255, rounded.
     images = np.array([-2.0, 0.0, 2.0, 0.004, -9.0, 9.0], np.float32)
-    pixels = artefact.to_pixels(
+    pixels = set_file.to_pixels(
         images.reshape(1, 1, 2, 3, 1), np.array([0.5]), np.array([0.25])
     )
     assert pixels.shape == (1, 1, 2, 3, 1)
@@ -167,7 +169,7 @@ def test_to_pixels_by_hand():
 
 
 def test_to_pixels_per_channel():
-    pixels = artefact.to_pixels(
+    pixels = set_file.to_pixels(
         np.ones((1, 1, 1, 1, 3)), np.array([0.0, 0.2, 0.4]), np.array([0.2, 0.2, 0.0])
     )
     assert pixels.ravel().tolist() == [51, 102, 102]
@@ -206,7 +208,7 @@ def test_to_pixels_per_channel():
 def test_a_wrong_set_is_neither_saved_nor_loaded(path, tmp_path, change, message):
     wrong = _make_set().replace(**change)
     with pytest.raises(ValueError, match=message) as error:
-        artefact.save_synthetic_set(tmp_path / "wrong.npz", wrong)
+        set_file.save_synthetic_set(tmp_path / "wrong.npz", wrong)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "wrong.npz").exists()
 
@@ -214,14 +216,14 @@ def test_a_wrong_set_is_neither_saved_nor_loaded(path, tmp_path, change, message
     (field, value), *_ = change.items()
     _write_members(path, members | {f"{field}.npy": _npy(np.array(value))})
     with pytest.raises(ValueError, match=message) as error:
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
     assert "\n" not in str(error.value)
 
 
 def test_no_such_file(tmp_path):
     for missing in (tmp_path, tmp_path / "set.npz"):
         with pytest.raises(FileNotFoundError, match=r"no synthetic set at [^\n]*npz"):
-            artefact.load_synthetic_set(missing)
+            set_file.load_synthetic_set(missing)
 
 
 @pytest.mark.parametrize("name", ["images", "pixels", "labels", "class_names", "std"])
@@ -230,7 +232,7 @@ def test_missing_array(path, name):
     del members[f"{name}.npy"]
     _write_members(path, members)
     with pytest.raises(ValueError, match=f"it has no {name}.npy"):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"not a zip", bytes(1000)])
@@ -239,7 +241,7 @@ def test_not_a_zip(path, data):
     with pytest.raises(
         ValueError, match="synthetic_set.npz cannot be read: it is no .npz"
     ):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
 
 
 def test_objects_are_never_unpickled(path):
@@ -250,7 +252,7 @@ def test_objects_are_never_unpickled(path):
     bomb = np.array([Bomb(), Bomb(), Bomb()], dtype=object)
     _write_members(path, _members(path) | {"class_names.npy": _npy(bomb)})
     with pytest.raises(ValueError, match="cannot be read"):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
     assert not (path.parent / "exploded").exists()
 
 
@@ -260,7 +262,7 @@ def test_header_that_asks_for_other_bytes_than_there_are(path, shape):
     data = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24)
     _write_members(path, _members(path) | {"images.npy": data})
     with pytest.raises(ValueError, match=r"^[^\n]*$"):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
 
 
 def test_zip_bomb(path):
@@ -270,7 +272,7 @@ def test_zip_bomb(path):
         for name, data in members.items():
             archive.writestr(name, data)
     with pytest.raises(ValueError, match="images.npy is compressed"):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
 
 
 def test_text_beyond_unicode(path):
@@ -279,7 +281,7 @@ def test_text_beyond_unicode(path):
     data[-1] = 0x7F
     _write_members(path, _members(path) | {"class_names.npy": bytes(data)})
     with pytest.raises(ValueError, match="class_names is <U7, expected text"):
-        artefact.load_synthetic_set(path)
+        set_file.load_synthetic_set(path)
 
 
 def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
@@ -290,7 +292,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="disk full: .*synthetic_set.npz"):
-        artefact.write_atomically(path, b"new")
+        write_atomically(path, b"new")
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == ["synthetic_set.npz"]
 
@@ -301,7 +303,7 @@ def test_a_failed_write_leaves_the_old_file(path, monkeypatch):
 )
 def test_image_grid(tmp_path, num_classes, num_images, side, channels):
     synthetic_set = _make_set(num_classes, num_images, side, channels)
-    artefact.save_image_grid(tmp_path / "grid.png", synthetic_set)
+    image_grid.save_image_grid(tmp_path / "grid.png", synthetic_set)
     with Image.open(tmp_path / "grid.png") as picture:
         assert picture.format == "PNG"
         picture.load()
@@ -314,7 +316,7 @@ def test_image_grid(tmp_path, num_classes, num_images, side, channels):
 
 def test_image_grid_refuses_no_columns(tmp_path):
     with pytest.raises(ValueError, match="max_columns must be >= 1, got 0"):
-        artefact.save_image_grid(tmp_path / "grid.png", _make_set(), max_columns=0)
+        image_grid.save_image_grid(tmp_path / "grid.png", _make_set(), max_columns=0)
 
 
 def test_write_json(tmp_path):
@@ -323,7 +325,7 @@ def test_write_json(tmp_path):
         "a": [np.int64(3), True, None, "Größe"],
         "nested": {"tuple": (1, 2), "jax": jnp.float32(0.25)},
     }
-    artefact.write_json(tmp_path / "card.json", value)
+    write_json(tmp_path / "card.json", value)
     text = (tmp_path / "card.json").read_text(encoding="utf-8")
     assert text.startswith('{\n  "z": 0.5,\n  "a": [\n    3,\n    true,\n    null,\n')
     assert text.endswith("}\n")
@@ -342,7 +344,7 @@ def test_write_json(tmp_path):
 )
 def test_write_json_refuses(tmp_path, value, message):
     with pytest.raises(ValueError, match=message):
-        artefact.write_json(tmp_path / "card.json", value)
+        write_json(tmp_path / "card.json", value)
     assert not (tmp_path / "card.json").exists()
 
 
@@ -356,7 +358,7 @@ def _card(files):
         image_shape=(8, 8, 1),
         num_classes=10,
     )
-    return artefact.make_card(
+    return make_card(
         method="dc",
         config={"ipc": 1},
         seed=3,
@@ -370,7 +372,7 @@ def _card(files):
 
 def test_card(path):
     card = _card([path])
-    artefact.write_json(path.parent / "card.json", card)
+    write_json(path.parent / "card.json", card)
     card = json.loads((path.parent / "card.json").read_text())
     assert card["dataset"] == {
         "name": "digits",

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from dc_jax import formats
+from dc_jax.sets import formats
 
 torch = pytest.importorskip("torch")
 

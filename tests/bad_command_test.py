@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import runner
+from dc_jax.run import runner
 
 pytestmark = pytest.mark.slow
 

@@ -17,13 +17,16 @@ import run_helpers
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dc_jax import artefact, authors_set, formats, record, report, workdir
+from dc_jax import report
 from dc_jax.base import SyntheticSet
-from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluator import make_set
-from dc_jax.progress import Metrics
-from dc_jax.protocol import make_protocol
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.evaluation.protocol import make_protocol
+from dc_jax.report import kept
+from dc_jax.run import workdir
+from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.metrics import Metrics
+from dc_jax.sets import authors_pt, formats, set_file
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -110,7 +113,7 @@ def _split(content):
 @bad_input.cases(80)
 @given(
     st.dictionaries(
-        st.sampled_from([*artefact.NAMES, "__metadata__", "other"]),
+        st.sampled_from([*set_file.NAMES, "__metadata__", "other"]),
         ENTRIES | JSON,
         max_size=3,
     ),
@@ -133,7 +136,7 @@ def test_safetensors_of_any_header(entries, texts, more, other):
 
 
 def test_a_set_that_would_run_code(tmp_path):
-    arrays = artefact.to_arrays(SET)
+    arrays = set_file.to_arrays(SET)
     arrays["pixels"] = np.zeros(SET.images.shape, np.uint8)
     for name in arrays:
         path = tmp_path / f"{name}.npz"
@@ -166,7 +169,7 @@ def test_damaged_sets_of_the_authors(data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "set.pt"
         path.write_bytes(content)
-        bad_input.ends_well(lambda: authors_set.read(path, "mnist", 0), path)
+        bad_input.ends_well(lambda: authors_pt.read(path, "mnist", 0), path)
 
 
 CONFIG = run_helpers.tiny_config()
@@ -207,11 +210,11 @@ def finished(tmp_path_factory):
         sets=[synthetic],
         result=RESULT | {"protocol": dataclasses.asdict(protocol), "seconds": 3.0},
     )
-    png = record.to_png(record.snapshot(synthetic))
+    png = kept.to_png(kept.snapshot(synthetic))
     for iteration in (0, 1):
-        record.save_snapshot(folder, iteration, png)
-    record.save_confusion(folder, np.eye(10, dtype=int))
-    record.save_neighbours(folder, synthetic, dataset)
+        kept.save_snapshot(folder, iteration, png)
+    kept.save_confusion(folder, np.eye(10, dtype=int))
+    kept.save_neighbours(folder, synthetic, dataset)
     text = "".join(json.dumps(line) + "\n" for line in LINES)
     (folder / "metrics.jsonl").write_text(text)
     workdir.add_evaluation(folder, RESULT | {"set": "x"})

@@ -12,7 +12,7 @@ from typing import Any
 import hypothesis
 from hypothesis import strategies as st
 
-from dc_jax.command_line import ERRORS, one_line
+from dc_jax.errors import ERRORS, one_line
 
 # Of one case. Nothing is compiled.
 _SECONDS = 10

@@ -11,12 +11,12 @@ import pytest
 import run_helpers
 
 import dc_jax
-from dc_jax import runner, workdir
-from dc_jax.coresets import SELECTIONS
 from dc_jax.data import load_dataset
 from dc_jax.methods import check_method
-from dc_jax.progress import Stopped
-from dc_jax.whole_trainer import WholeTrainer
+from dc_jax.methods.coresets import SELECTIONS
+from dc_jax.run import runner, workdir
+from dc_jax.run.full_data_trainer import WholeTrainer
+from dc_jax.run.signals import Stopped
 
 _METHODS = tuple(SELECTIONS)
 _LONGER = {"method": "forgetting", "coreset.epochs": 4}

@@ -19,7 +19,7 @@ import pytest
 from absl import logging
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from dc_jax.checkpoint import Checkpointer
+from dc_jax.run.checkpoint import Checkpointer
 
 _META = {"config": {"ipc": 1, "lr": 0.1}, "dataset": "digits"}
 
@@ -333,7 +333,7 @@ def test_shardings_follow_the_template(saved):
 _FOUR_DEVICES = """
 import sys, jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from dc_jax.checkpoint import Checkpointer
+from dc_jax.run.checkpoint import Checkpointer
 jax.config.update("jax_num_cpu_devices", 4)
 mesh = jax.make_mesh((4,), ("networks",), axis_types=(AxisType.Auto,))
 state = {"images": jnp.arange(8.0), "key": jax.random.split(jax.random.key(3), 4)}
@@ -355,7 +355,7 @@ def test_restores_on_another_number_of_devices(tmp_path):
 
 _SAVE_FOREVER = """
 import sys, jax.numpy as jnp
-from dc_jax.checkpoint import Checkpointer
+from dc_jax.run.checkpoint import Checkpointer
 checkpointer = Checkpointer(sys.argv[1])
 restored = checkpointer.restore({"images": jnp.zeros((500, 500))})
 step = 0 if restored is None else restored.step

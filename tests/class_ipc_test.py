@@ -17,21 +17,23 @@ from toy import Tiny, random_dataset
 
 import dc_jax
 from configs import digits
-from dc_jax import artefact, command_line, formats, pictures, record, runner
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import load_dataset, make_store, normalise
 from dc_jax.data.stream import HostStore
-from dc_jax.evaluator import Evaluator, make_set
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.layout import ONE_DEVICE, make_layout
+from dc_jax.evaluation.evaluator import Evaluator, make_set
 from dc_jax.methods import distribution_matching, gradient_matching, make_method
 from dc_jax.methods.images import init_images, slot_weights
 from dc_jax.networks import make_network
-from dc_jax.parallel import ONE_DEVICE, make_layout
-from dc_jax.parts import check_memory
-from dc_jax.programs import compile_draws, compile_method
-from dc_jax.siamese import make_siamese
-from dc_jax.train import train
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.report import kept
+from dc_jax.run import command_line, runner
+from dc_jax.run.compiled import compile_draws, compile_method
+from dc_jax.run.setup import check_memory
+from dc_jax.sets import formats, image_grid, pictures, set_file
+from dc_jax.training.augment_siamese import make_siamese
+from dc_jax.training.train import train
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 pytestmark = pytest.mark.usefixtures("quick_compile")
@@ -336,7 +338,7 @@ def test_pictures_are_of_the_images_alone(tmp_path):
         *("dog/2.png", "dog/3.png", "dog/4.png"),
         "eel/5.png",
     ]
-    pixels = artefact.set_pixels(synthetic)[IS_IMAGE]
+    pixels = set_file.set_pixels(synthetic)[IS_IMAGE]
     for file, expected in zip(files, pixels, strict=True):
         np.testing.assert_array_equal(Image.open(tmp_path / file), expected[..., 0])
 
@@ -347,13 +349,13 @@ def test_a_blank_slot_is_an_empty_cell(tmp_path):
         images=np.broadcast_to(synthetic.images, (3, 3, 8, 8, 1)).astype(np.float32),
         class_names=("", "", ""),
     )
-    artefact.save_image_grid(tmp_path / "grid.png", synthetic)
+    image_grid.save_image_grid(tmp_path / "grid.png", synthetic)
     drawn = np.asarray(Image.open(tmp_path / "grid.png"))
     # Six black images of 64 by 64, and white.
     assert (drawn == 0).all(axis=-1).sum() == 6 * 64 * 64
     assert (drawn == 255).all(axis=-1).sum() == drawn[..., 0].size - 6 * 64 * 64
     # A gap of a pixel is between two.
-    snapshot = record.snapshot(synthetic.replace(images=synthetic.images + 9.0))
+    snapshot = kept.snapshot(synthetic.replace(images=synthetic.images + 9.0))
     cells = np.pad(snapshot[..., 0], ((0, 1), (0, 1))).reshape(3, 9, 3, 9)
     np.testing.assert_array_equal(cells.any(axis=(1, 3)), IS_IMAGE)
 
@@ -378,7 +380,7 @@ def test_wrong_blank_slots_are_refused(tmp_path, changes, message):
         for name, value in changes.items()
     }
     with pytest.raises(ValueError, match=message) as error:
-        artefact.save_synthetic_set(tmp_path / "set.npz", _make_set(**changes))
+        set_file.save_synthetic_set(tmp_path / "set.npz", _make_set(**changes))
     assert "\n" not in str(error.value)
 
 

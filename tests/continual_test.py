@@ -9,8 +9,9 @@ import pytest
 
 from configs.experiments import continual_learning as experiment_config
 from configs.experiments import continual_run as run_config
-from dc_jax import artefact, parallel
-from dc_jax.progress import Stopped
+from dc_jax.devices import layout
+from dc_jax.run.signals import Stopped
+from dc_jax.sets import set_file
 from experiments import (
     continual_learning,
     continual_run,
@@ -77,7 +78,7 @@ def test_what_is_learned(whole):
         assert (new == [10] * 10) == bool(phase)
         assert all(images.shape[1:] == (8, 8, 1) for images, _ in parts)
     for number in (1, 2):
-        memory = artefact.load_synthetic_set(folder / f"memory_{number}")
+        memory = set_file.load_synthetic_set(folder / f"memory_{number}")
         images = memory.images.reshape(-1, 8, 8, 1)
         np.testing.assert_array_equal(trained[-1][2][number][0], images)
     # That of the last task is not needed.
@@ -128,7 +129,7 @@ def test_a_stopped_run_goes_on_and_ends_as_if_it_had_not_been(
     assert result["accuracies_tasks"] == expected["accuracies_tasks"]
     for number in (1, 2):
         mine, theirs = (
-            artefact.load_synthetic_set(folder / f"memory_{number}").images
+            set_file.load_synthetic_set(folder / f"memory_{number}").images
             for folder in (tmp_path, whole[0])
         )
         np.testing.assert_array_equal(mine, theirs)
@@ -155,7 +156,7 @@ def test_classes_are_learned_in_steps(tmp_path):
     result = _run(tmp_path, **{"tasks": "digits", "class_steps": 4, "condense.ipc": 2})
     assert [len(line) for line in result["accuracies_tasks"]] == [1, 2, 3, 4]
     shapes = [
-        artefact.load_synthetic_set(tmp_path / f"memory_{number}").images.shape
+        set_file.load_synthetic_set(tmp_path / f"memory_{number}").images.shape
         for number in (1, 2, 3)
     ]
     assert shapes == [(3, 2, 8, 8, 1), (3, 2, 8, 8, 1), (2, 2, 8, 8, 1)]
@@ -224,7 +225,7 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
 
 
 def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
-    monkeypatch.setattr(parallel, "use_cpu_cores", lambda most: None)
+    monkeypatch.setattr(layout, "use_cpu_cores", lambda most: None)
     config = experiment_config.get_config("smoke")
     config.run.condense.mesh = {"net": 1, "classes": 1}
     cells = continual_learning.make_cells(config)

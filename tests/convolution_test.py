@@ -13,8 +13,8 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from dc_jax.convolution import make_conv_fn, patches_conv, trilinear_conv
 from dc_jax.networks import make_network
+from dc_jax.networks.convolution import make_conv_fn, patches_conv, trilinear_conv
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 NHWC = ("NHWC", "HWIO", "NHWC")

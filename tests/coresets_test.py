@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax import coresets
-from dc_jax.coresets import SELECTIONS
+from dc_jax.methods import coresets
+from dc_jax.methods.coresets import SELECTIONS
 
 
 def _rng(seed=0):

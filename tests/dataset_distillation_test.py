@@ -20,16 +20,16 @@ from toy import Tiny, random_dataset
 from configs import base
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store, normalise
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
+from dc_jax.evaluation.protocol import accuracies, make_evaluate_own
 from dc_jax.methods import make_method
 from dc_jax.methods.dataset_distillation import initial_rate, make_loss, real_loss
 from dc_jax.networks import make_network
-from dc_jax.programs import compile_method
-from dc_jax.protocol import accuracies, make_evaluate_own
-from dc_jax.train import cross_entropy
-from dc_jax.unrolled import init_xavier, train_unrolled
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_method
+from dc_jax.training.train import cross_entropy
+from dc_jax.training.unrolled import init_xavier, train_unrolled
 
 CLASSES, IPC, EPOCHS, SHAPE, PER_CLASS = 3, 2, 2, (3, 3, 1), 5
 STORE = make_store(random_dataset((PER_CLASS,) * CLASSES, SHAPE))

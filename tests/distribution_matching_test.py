@@ -17,14 +17,14 @@ from toy import random_dataset
 from configs import base
 from dc_jax.base import CondenseState
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store, normalise
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
 from dc_jax.methods import make_method
 from dc_jax.methods.distribution_matching import match_class
 from dc_jax.networks import make_network
-from dc_jax.programs import compile_method
-from dc_jax.siamese import OPERATIONS
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_method
+from dc_jax.training.augment_siamese import OPERATIONS
 
 CLASSES, IPC, SHAPE, PER_CLASS = 2, 3, (4, 4, 1), 5
 STORE = make_store(random_dataset((PER_CLASS,) * CLASSES, SHAPE))

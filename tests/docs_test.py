@@ -18,8 +18,9 @@ from run_helpers import ROOT
 
 import dc_jax
 from configs import base
-from dc_jax import api, command_line, methods, networks
+from dc_jax import api, methods, networks
 from dc_jax.config import Config
+from dc_jax.run import command_line
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()

@@ -10,8 +10,8 @@ import pytest
 from run_helpers import ROOT
 from sklearn.datasets import load_digits
 
-from dc_jax import formats
 from dc_jax.base import SyntheticSet
+from dc_jax.sets import formats
 
 TRAINING = {
     "network": "ConvNet",

@@ -15,8 +15,8 @@ from PIL import Image
 from run_helpers import ROOT
 
 import dc_jax
-from dc_jax import artefact, formats, pictures
 from dc_jax.base import SyntheticSet
+from dc_jax.sets import formats, pictures, set_file
 
 RECIPE = '{"method": "dc", "training": {"network": "ConvNet", "lr": 0.01}}'
 FILES = ("npz", "safetensors", "parquet")
@@ -37,7 +37,7 @@ def make_set(channels=3, class_names=("cat", "dog", "Größe")) -> SyntheticSet:
 
 
 def pixels_of(synthetic_set) -> np.ndarray:
-    pixels = artefact.to_pixels(
+    pixels = set_file.to_pixels(
         synthetic_set.images, synthetic_set.mean, synthetic_set.std
     )
     return pixels.reshape(-1, *pixels.shape[2:])
@@ -292,8 +292,8 @@ def test_a_missing_package(tmp_path, monkeypatch, file_format, module):
 
 def test_which_set_is_loaded(tmp_path):
     first, second = make_set(), make_set(1)
-    artefact.save_synthetic_set(tmp_path / "synthetic_set.npz", first)
-    artefact.save_synthetic_set(tmp_path / "synthetic_set_1.npz", second)
+    set_file.save_synthetic_set(tmp_path / "synthetic_set.npz", first)
+    set_file.save_synthetic_set(tmp_path / "synthetic_set_1.npz", second)
     assert_same(formats.load_synthetic_set(tmp_path), first)
     assert_same(formats.load_synthetic_set(tmp_path, experiment=1), second)
     with pytest.raises(FileNotFoundError, match="synthetic_set_2.npz: give a .npz"):
@@ -322,7 +322,7 @@ def export(*arguments: str) -> tuple[int, str]:
 
 
 def test_command(tmp_path):
-    artefact.save_synthetic_set(tmp_path / "synthetic_set.npz", make_set())
+    set_file.save_synthetic_set(tmp_path / "synthetic_set.npz", make_set())
     output = tmp_path / "set.safetensors"
     command = [f"--set={tmp_path}", "--format=safetensors", f"--output={output}"]
     expected = f"{output}: 3 classes of 2 images of 4x5x3.\n"

@@ -24,13 +24,15 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax import matching, networks, siamese, train
+from dc_jax import networks
 from dc_jax.base import CondenseState
-from dc_jax.convolution import make_conv_fn
+from dc_jax.config import DISTANCES
 from dc_jax.data import ClassStore
-from dc_jax.execution import Execution
-from dc_jax.methods import distribution_matching, gradient_matching
-from dc_jax.protocol import Protocol, phases
+from dc_jax.devices.backend import Execution
+from dc_jax.evaluation.protocol import Protocol, phases
+from dc_jax.methods import distances, distribution_matching, gradient_matching
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.training import augment_siamese, train
 
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
@@ -200,8 +202,8 @@ def compute(case: Case, options: dict[str, Any]) -> dict[str, np.ndarray]:
             "real_grad_norms": [np.linalg.norm(leaf) for leaf in leaves],
             "real_grad_sums": [np.sum(leaf) for leaf in leaves],
         }
-        for distance in matching.DISTANCES:
-            value, cotangent = jax.value_and_grad(matching.match_loss)(
+        for distance in DISTANCES:
+            value, cotangent = jax.value_and_grad(distances.match_loss)(
                 grads_syn, grads_real, distance
             )
             row[f"match_{distance}"] = value
@@ -240,7 +242,7 @@ def relative_errors(
     compare("losses", results["losses"], np.abs(golden["losses"]))
     compare("real_grad_norms", results["real_grad_norms"], norms)
     compare("real_grad_sums", results["real_grad_sums"], norms * np.sqrt(sizes))
-    for distance in matching.DISTANCES:
+    for distance in DISTANCES:
         key = f"match_{distance}"
         compare(key, np.sum(results[key]), np.abs(golden[key]))
         key = f"grad_syn_{distance}"
@@ -323,7 +325,7 @@ SIAMESE = (
 def test_siamese_augmentation(request, name, channels):
     golden = load_or_skip(request, "siamese_augmentation.npz")
     images = np.moveaxis(golden[f"x_{channels}ch"], 1, -1)
-    run = jax.jit(jax.vmap(getattr(siamese, f"apply_{name}"), (0, None)))
+    run = jax.jit(jax.vmap(getattr(augment_siamese, f"apply_{name}"), (0, None)))
     for i in range(3):
         draws = golden[f"{name}_{channels}ch_{i}_draws"]
         is_place = name in ("crop", "cutout")

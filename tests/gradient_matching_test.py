@@ -19,7 +19,7 @@ from configs import base
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data import ClassStore, make_store, normalise
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
 from dc_jax.methods import METHODS, make_method
 from dc_jax.methods.gradient_matching import (
     Matching,
@@ -29,9 +29,9 @@ from dc_jax.methods.gradient_matching import (
     train_networks,
 )
 from dc_jax.methods.images import init_images
-from dc_jax.programs import compile_method
-from dc_jax.siamese import OPERATIONS
-from dc_jax.train import Recipe
+from dc_jax.run.compiled import compile_method
+from dc_jax.training.augment_siamese import OPERATIONS
+from dc_jax.training.train import Recipe
 
 CLASSES, IPC, SHAPE = 2, 2, (4, 4, 1)
 # As many as set the statistics of batch norm.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dc_jax import image_grid
+from dc_jax.sets import image_grid
 
 
 def _draw(pixels, names, **kwargs):

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
+from dc_jax.devices.layout import make_layout
 from dc_jax.networks import make_network
-from dc_jax.parallel import make_layout
-from dc_jax.programs import compile_everywhere
-from dc_jax.train import Recipe, cross_entropy, init_state
+from dc_jax.run.compiled import compile_everywhere
+from dc_jax.training.train import Recipe, cross_entropy, init_state
 from experiments.incremental import (
     distillation,
     draw_batches,

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from dc_jax import matching
-from dc_jax.matching import DISTANCES
+from dc_jax.config import DISTANCES
+from dc_jax.methods import distances
 
 EPSILON = 1e-6
 pytestmark = pytest.mark.usefixtures("quick_compile")
-match_loss = jax.jit(matching.match_loss, static_argnums=2)
-layer_distance = jax.jit(matching.layer_distance)
-value_and_grad = jax.jit(jax.value_and_grad(matching.layer_distance))
+match_loss = jax.jit(distances.match_loss, static_argnums=2)
+layer_distance = jax.jit(distances.layer_distance)
+value_and_grad = jax.jit(jax.value_and_grad(distances.layer_distance))
 
 
 def _draw(seed, *shape):
@@ -54,7 +54,7 @@ def test_vectors_count_only_in_mse_and_cos():
     np.testing.assert_allclose(match_loss(syn, real, "mse"), 16, rtol=1e-6)
     # 9 / (5 * 3) = 0.6
     np.testing.assert_allclose(match_loss(syn, real, "cos"), 0.4, rtol=1e-6)
-    grad = jax.jit(jax.grad(matching.match_loss), static_argnums=2)(syn, real, "ours")
+    grad = jax.jit(jax.grad(distances.match_loss), static_argnums=2)(syn, real, "ours")
     assert grad["bias"] == 0
 
 
@@ -113,7 +113,7 @@ def test_images_of_a_dead_unit_have_a_finite_gradient(distance):
 
     def loss(x):
         real = weight_gradient(jnp.array([[2.0, 1.0]]))
-        return matching.match_loss(weight_gradient(x), real, distance)
+        return distances.match_loss(weight_gradient(x), real, distance)
 
     with jax.debug_nans(True):
         grad = jax.jit(jax.grad(loss))(jnp.array([[1.0, 1.0]]))
@@ -129,7 +129,7 @@ def test_gradients_are_those_of_finite_differences(distance):
             for seed in (1, 2)
         )
         check_grads(
-            jax.jit(lambda syn: matching.match_loss(syn, real, distance)),
+            jax.jit(lambda syn: distances.match_loss(syn, real, distance)),
             (syn,),
             order=2,
             modes=["rev"],
@@ -142,7 +142,7 @@ def test_vmap_equals_a_python_loop(distance):
     trees = [(_tree(seed), _tree(seed + 100)) for seed in range(3)]
 
     def function(syn, real):
-        return jax.value_and_grad(matching.match_loss)(syn, real, distance)
+        return jax.value_and_grad(distances.match_loss)(syn, real, distance)
 
     expected = [jax.jit(function)(*pair) for pair in trees]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -163,13 +163,13 @@ def test_vmap_equals_a_python_loop(distance):
 )
 def test_summands_have_the_names_of_parameters(distance, names):
     syn, real = _tree(0), _tree(10)
-    distances = matching.match_distances(syn, real, distance)
-    assert list(distances) == names
-    total = sum(map(float, distances.values()))
+    summands = distances.match_distances(syn, real, distance)
+    assert list(summands) == names
+    total = sum(map(float, summands.values()))
     np.testing.assert_allclose(match_loss(syn, real, distance), total, rtol=1e-5)
     # Each is what is left of the loss where the others are the same.
     for name in names if distance != "cos" else ():
-        alone = matching.match_distances(real | {name: syn[name]}, real, distance)
+        alone = distances.match_distances(real | {name: syn[name]}, real, distance)
         np.testing.assert_allclose(alone[name], distances[name], rtol=1e-5)
         rest = [float(value) for other, value in alone.items() if other != name]
         np.testing.assert_allclose(rest, 0, atol=1e-5)
@@ -177,8 +177,8 @@ def test_summands_have_the_names_of_parameters(distance, names):
 
 def test_a_summand_is_named_by_its_path():
     tree = {"params": {"Conv_0": {"kernel": jnp.ones((2, 2))}, "b": [jnp.ones((2, 2))]}}
-    distances = matching.match_distances(tree, tree, "ours")
-    assert list(distances) == ["params/Conv_0/kernel", "params/b/0"]
+    summands = distances.match_distances(tree, tree, "ours")
+    assert list(summands) == ["params/Conv_0/kernel", "params/b/0"]
 
 
 def test_unknown_distance():
@@ -189,4 +189,4 @@ def test_unknown_distance():
 def test_different_trees_are_refused():
     tree = _tree(0)
     with pytest.raises(ValueError, match="shorter"):
-        matching.match_loss(tree, {"conv": tree["conv"]}, "ours")
+        distances.match_loss(tree, {"conv": tree["conv"]}, "ours")

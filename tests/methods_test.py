@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import artefact, progress, runner
+from dc_jax.run import metrics, runner
+from dc_jax.run.signals import Stopped
+from dc_jax.sets import set_file
 
 AUGMENTATION = "color_crop_cutout_scale_rotate"
 
@@ -57,7 +59,7 @@ _DISTILLED = {"method": "dd", "ipc": 2, "network.name": "MLP", "distillation.lr"
 def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     """Images and learning rates; `iterations` may not be changed on the way."""
     _condense(tmp_path / "whole", **_DISTILLED)
-    write = progress.Metrics.loss
+    write = metrics.Metrics.loss
 
     def write_and_stop(self, done, losses, layers):
         write(self, done, losses, layers)
@@ -65,12 +67,12 @@ def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Metrics, "loss", write_and_stop)
-        with pytest.raises(progress.Stopped):
+        patch.setattr(metrics.Metrics, "loss", write_and_stop)
+        with pytest.raises(Stopped):
             _condense(tmp_path / "parts", **_DISTILLED)
     _condense(tmp_path / "parts", **_DISTILLED)
     sets = [
-        artefact.load_synthetic_sets(tmp_path / name) for name in ("whole", "parts")
+        set_file.load_synthetic_sets(tmp_path / name) for name in ("whole", "parts")
     ]
     for whole, parts in zip(*sets, strict=True):
         np.testing.assert_array_equal(whole.images, parts.images)

@@ -9,8 +9,8 @@ import pytest
 import run_helpers
 from PIL import Image
 
-from dc_jax import runner
 from dc_jax.data import load_dataset
+from dc_jax.run import runner
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 10
 

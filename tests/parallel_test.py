@@ -11,15 +11,15 @@ import run_helpers
 from jax.sharding import PartitionSpec as P
 from toy import random_dataset
 
-from dc_jax import parallel
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store
-from dc_jax.execution import Execution
+from dc_jax.devices import layout
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.layout import ONE_DEVICE, WHOLE, make_layout
+from dc_jax.evaluation.protocol import Protocol, make_evaluate
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.parallel import ONE_DEVICE, WHOLE, make_layout
-from dc_jax.programs import compile_method
-from dc_jax.protocol import Protocol, make_evaluate
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_method
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 CLASSES, SHAPE, NETWORK = 3, (4, 4, 1), "ConvNetD1W8"
@@ -100,11 +100,11 @@ def test_steps_on_a_mesh_equal_those_on_one_device(network, method, num_devices,
 def test_real_images_to_begin_with_are_the_same_on_a_mesh():
     config = _config(init="real")
     begins = []
-    for layout in (ONE_DEVICE, _layout(2, **{"mesh.classes": 2})):
-        execution = Execution("map", 8, layout)
+    for devices in (ONE_DEVICE, _layout(2, **{"mesh.classes": 2})):
+        execution = Execution("map", 8, devices)
         init, _ = compile_method(make_method(config, _network(), execution), execution)
         keys = jax.random.split(jax.random.key(0), 3)
-        begins.append(init(make_store(DATASET, layout), keys).images)
+        begins.append(init(make_store(DATASET, devices), keys).images)
     np.testing.assert_array_equal(*begins)
 
 
@@ -197,7 +197,7 @@ def test_several_processes_use_all_devices(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"^config.distributed must be True"):
         _layout(4, **changes)
-    monkeypatch.setattr(parallel.hosts, "are_several", lambda: True)
+    monkeypatch.setattr(layout.hosts, "are_several", lambda: True)
     assert _layout(4, distributed=True, **changes).classes.size == 4
     match = r"^config.mesh must leave none of the 4 devices out .* classes = 3\.$"
     with pytest.raises(ValueError, match=match):
@@ -207,17 +207,17 @@ def test_several_processes_use_all_devices(monkeypatch):
 def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))
-    monkeypatch.setattr(parallel.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(layout.os, "sched_getaffinity", lambda _: {0, 1, 2})
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
-    parallel.use_cpu_cores()
+    layout.use_cpu_cores()
     assert updates == [("jax_num_cpu_devices", 3)]
     for most, num in ((2, 2), (8, 3)):
-        parallel.use_cpu_cores(most)
+        layout.use_cpu_cores(most)
         assert updates.pop() == ("jax_num_cpu_devices", num)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
-    parallel.use_cpu_cores()
+    layout.use_cpu_cores()
     monkeypatch.delenv("XLA_FLAGS")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
-    parallel.use_cpu_cores()
+    layout.use_cpu_cores()
     assert len(updates) == 1

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dc_jax import train
-from dc_jax.convolution import make_conv_fn
 from dc_jax.methods.gradient_matching import Matching, match_class
 from dc_jax.networks import make_network, resnet
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.training import train
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 CLASSES, SHAPE, NUM = 3, (8, 8, 2), 10

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import toy
 
-from dc_jax import hosts, record
-from dc_jax.evaluator import make_set
-from dc_jax.progress import Metrics, Stopped, StopSignals, signals_kill
+from dc_jax.devices import processes
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.report import kept
+from dc_jax.run.metrics import Metrics
+from dc_jax.run.signals import Stopped, StopSignals, signals_kill
 
 
 class _NeverReady:
@@ -60,15 +62,15 @@ def test_snapshots_of_the_first_experiment_are_kept_until_they_are_redone(tmp_pa
     with Metrics(tmp_path, first=0, total=9) as metrics:
         for iteration in range(7):
             metrics.images(iteration, lambda: synthetic)
-    kept = record.read_snapshots(tmp_path)
-    assert list(kept) == [0, 1, 2, 5]
-    assert kept[5] == record.to_png(record.snapshot(synthetic))
+    pngs = kept.read_snapshots(tmp_path)
+    assert list(pngs) == [0, 1, 2, 5]
+    assert pngs[5] == kept.to_png(kept.snapshot(synthetic))
     _write(tmp_path, 3, first=2)
-    assert list(record.read_snapshots(tmp_path)) == [0, 1, 2]
+    assert list(kept.read_snapshots(tmp_path)) == [0, 1, 2]
 
 
 def test_other_processes_than_the_first_keep_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(hosts, "is_first", lambda: False)
+    monkeypatch.setattr(processes, "is_first", lambda: False)
     with Metrics(tmp_path, first=0, total=9, tensorboard=True) as metrics:
         metrics.images(0, lambda: pytest.fail("not wanted"))
         metrics.loss(1, np.array([1.0]))

@@ -11,9 +11,15 @@ import pytest
 import toy
 
 from dc_jax.config import EvaluationConfig
-from dc_jax.evaluator import Evaluator, make_set
-from dc_jax.execution import Execution
-from dc_jax.protocol import Protocol, accuracies, make_evaluate, make_protocol, sgd
+from dc_jax.devices.backend import Execution
+from dc_jax.evaluation.evaluator import Evaluator, make_set
+from dc_jax.evaluation.protocol import (
+    Protocol,
+    accuracies,
+    make_evaluate,
+    make_protocol,
+    sgd,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 PROTOCOL = Protocol(

@@ -7,8 +7,8 @@ import pytest
 import toy
 from PIL import Image
 
-from dc_jax import record
 from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.report import kept
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
@@ -41,12 +41,12 @@ def _make_set(pixels):
 
 
 def test_snapshots_are_of_round_numbers():
-    kept = [i for i in range(2001) if record.is_snapshot(i)]
-    assert kept == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    chosen = [i for i in range(2001) if kept.is_snapshot(i)]
+    assert chosen == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 
 
 def test_a_class_is_a_row_of_a_snapshot():
-    picture = record.snapshot(_make_set(_numbered(2, 3, size=2)))
+    picture = kept.snapshot(_make_set(_numbered(2, 3, size=2)))
     first, second = [1, 1, 0, 2, 2, 0, 3, 3], [4, 4, 0, 5, 5, 0, 6, 6]
     rows = np.array([first, first, 8 * [0], second, second])
     np.testing.assert_array_equal(picture[..., 0], rows)
@@ -54,37 +54,37 @@ def test_a_class_is_a_row_of_a_snapshot():
 
 
 def test_ten_classes_of_one_image_are_a_row_of_a_snapshot():
-    picture = record.snapshot(_make_set(_numbered(12, 1)))
+    picture = kept.snapshot(_make_set(_numbered(12, 1)))
     rows = [range(1, 11), [11, 12] + 8 * [0]]
     np.testing.assert_array_equal(picture[::2, ::2, 0], rows)
 
 
 def test_snapshots_are_read_in_their_order(tmp_path):
-    pictures = {i: record.to_png(np.full((1, 1, 1), i, np.uint8)) for i in (10, 2, 0)}
+    pictures = {i: kept.to_png(np.full((1, 1, 1), i, np.uint8)) for i in (10, 2, 0)}
     for iteration, png in pictures.items():
-        record.save_snapshot(tmp_path, iteration, png)
+        kept.save_snapshot(tmp_path, iteration, png)
     (tmp_path / "snapshots" / "other.png").write_bytes(b"")
     (tmp_path / "snapshots" / "1.txt").write_bytes(b"")
-    read = record.read_snapshots(tmp_path)
+    read = kept.read_snapshots(tmp_path)
     assert list(read) == [0, 2, 10]
     assert read == pictures
     assert [_open(png).item() for png in read.values()] == [0, 2, 10]
 
 
 def test_snapshots_that_will_be_made_again_are_dropped(tmp_path):
-    record.drop_snapshots(tmp_path, after=0)
-    png = record.to_png(np.zeros((1, 1, 1), np.uint8))
+    kept.drop_snapshots(tmp_path, after=0)
+    png = kept.to_png(np.zeros((1, 1, 1), np.uint8))
     for iteration in (0, 5, 10, 20):
-        record.save_snapshot(tmp_path, iteration, png)
-    record.drop_snapshots(tmp_path, after=5)
-    assert list(record.read_snapshots(tmp_path)) == [0, 5]
+        kept.save_snapshot(tmp_path, iteration, png)
+    kept.drop_snapshots(tmp_path, after=5)
+    assert list(kept.read_snapshots(tmp_path)) == [0, 5]
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
 def test_a_damaged_snapshot_is_left_out(tmp_path, damage):
     rng = np.random.default_rng(0)
-    png = record.to_png(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
-    record.save_snapshot(tmp_path, 1, png)
+    png = kept.to_png(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    kept.save_snapshot(tmp_path, 1, png)
     middle = len(png) // 2
     damaged = {
         "empty": b"",
@@ -92,23 +92,23 @@ def test_a_damaged_snapshot_is_left_out(tmp_path, damage):
         "cut": png[:middle],
         "flipped": png[:middle] + bytes([png[middle] ^ 255]) + png[middle + 1 :],
     }
-    record.save_snapshot(tmp_path, 2, damaged[damage])
-    assert list(record.read_snapshots(tmp_path)) == [1]
+    kept.save_snapshot(tmp_path, 2, damaged[damage])
+    assert list(kept.read_snapshots(tmp_path)) == [1]
 
 
 def test_mosaic_by_hand():
     pixels = _numbered(2, 3)
     gap = [0, 0, 0]
     rows = [[1, 0, 2], gap, [3, 0, 0], gap, [4, 0, 5], gap, [6, 0, 0]]
-    np.testing.assert_array_equal(record.mosaic(pixels, 2)[..., 0], rows)
+    np.testing.assert_array_equal(kept.mosaic(pixels, 2)[..., 0], rows)
     rows = [[1, 0, 2, 0, 3], 5 * [0], [4, 0, 5, 0, 6]]
-    np.testing.assert_array_equal(record.mosaic(pixels)[..., 0], rows)
-    np.testing.assert_array_equal(record.mosaic(pixels, 9), record.mosaic(pixels))
+    np.testing.assert_array_equal(kept.mosaic(pixels)[..., 0], rows)
+    np.testing.assert_array_equal(kept.mosaic(pixels, 9), kept.mosaic(pixels))
 
 
 @pytest.mark.parametrize(("depth", "channels"), [(1, 2), (2, 2), (3, 4), (5, 4)])
 def test_mosaic_is_grey_or_in_colour_and_has_alpha(depth, channels):
-    assert record.mosaic(_numbered(1, 1, depth=depth)).shape == (1, 1, channels)
+    assert kept.mosaic(_numbered(1, 1, depth=depth)).shape == (1, 1, channels)
 
 
 @pytest.mark.parametrize(
@@ -123,16 +123,16 @@ def test_mosaic_is_grey_or_in_colour_and_has_alpha(depth, channels):
 )
 def test_shown_images_fit_the_bytes(num_classes, ipc, num_bytes, shape):
     images = _numbered(num_classes, ipc, size=2)
-    shown = record.shown(images, num_bytes)
+    shown = kept.shown(images, num_bytes)
     np.testing.assert_array_equal(shown, images[: shape[0], : shape[1]])
 
 
 def test_confusion_is_read_as_written(tmp_path):
-    assert record.read_confusion(tmp_path) is None
+    assert kept.read_confusion(tmp_path) is None
     counts = np.array([[5.0, 0.0], [2.0, 3.0]])
-    record.save_confusion(tmp_path, counts)
+    kept.save_confusion(tmp_path, counts)
     assert (tmp_path / "confusion.csv").read_text() == "5,0\n2,3\n"
-    np.testing.assert_array_equal(record.read_confusion(tmp_path), counts)
+    np.testing.assert_array_equal(kept.read_confusion(tmp_path), counts)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_damaged_confusion(tmp_path, text):
     path = tmp_path / "confusion.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match="is damaged") as error:
-        record.read_confusion(tmp_path)
+        kept.read_confusion(tmp_path)
     assert str(path) in str(error.value)
 
 
@@ -158,9 +158,9 @@ def _dataset(dtype=np.uint8):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize("chunk", [1, 16, 10**6])
 def test_neighbours_by_hand(monkeypatch, dtype, chunk):
-    monkeypatch.setattr(record, "_CHUNK", chunk)
+    monkeypatch.setattr(kept, "_CHUNK", chunk)
     unit = np.array([[[104, 3]], [[255, 205]]]) / 255
-    found = record.find_neighbours(unit.reshape(2, 1, 2, 1, 1), _dataset(dtype))
+    found = kept.find_neighbours(unit.reshape(2, 1, 2, 1, 1), _dataset(dtype))
     np.testing.assert_array_equal(found.indices, [[1], [2]])
     np.testing.assert_array_equal(found.labels, [[0], [1]])
     np.testing.assert_array_equal(found.pixels.ravel(), [100, 0, 255, 255])
@@ -171,10 +171,10 @@ def test_neighbours_by_hand(monkeypatch, dtype, chunk):
 
 
 def test_neighbours_are_those_of_a_plain_search(monkeypatch):
-    monkeypatch.setattr(record, "_CHUNK", 4 * 7 * 48)
+    monkeypatch.setattr(kept, "_CHUNK", 4 * 7 * 48)
     dataset = toy.random_dataset((30, 21), (4, 4, 3), mean=(0.5,) * 3, std=(0.2,) * 3)
     unit = np.random.default_rng(1).random((2, 3, 4, 4, 3))
-    found = record.find_neighbours(unit, dataset)
+    found = kept.find_neighbours(unit, dataset)
     real = dataset.train_images.reshape(-1, 48) / 255
     distances = np.sqrt(((unit.reshape(6, 1, 48) - real) ** 2).mean(-1))
     np.testing.assert_array_equal(found.indices.ravel(), distances.argmin(1))
@@ -188,8 +188,8 @@ def test_training_images_may_be_mapped_from_a_file(tmp_path):
     np.save(tmp_path / "images.npy", dataset.train_images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     unit = np.random.default_rng(1).random((2, 1, 4, 4, 1))
-    found = record.find_neighbours(unit, toy.make_dataset(mapped, dataset.train_labels))
-    expected = record.find_neighbours(unit, dataset)
+    found = kept.find_neighbours(unit, toy.make_dataset(mapped, dataset.train_labels))
+    expected = kept.find_neighbours(unit, dataset)
     np.testing.assert_array_equal(found.pixels, expected.pixels)
 
 
@@ -197,13 +197,13 @@ def _save_neighbours(folder):
     pixels = np.array([[90, 0], [255, 250]]).reshape(2, 1, 2, 1, 1)
     images = (pixels / np.float32(255) - MEAN) / STD
     synthetic = SyntheticSet(images, np.array([[0], [1]]), MEAN, STD, ("a", "b"))
-    record.save_neighbours(folder, synthetic, _dataset())
+    kept.save_neighbours(folder, synthetic, _dataset())
 
 
 def test_neighbours_are_read_as_written(tmp_path):
-    assert record.read_neighbours(tmp_path) is None
+    assert kept.read_neighbours(tmp_path) is None
     _save_neighbours(tmp_path)
-    found = record.read_neighbours(tmp_path)
+    found = kept.read_neighbours(tmp_path)
     np.testing.assert_array_equal(found.indices, [[1], [2]])
     expected = np.array([[10], [5]]) / 255 / np.sqrt(2)
     np.testing.assert_allclose(found.distances, expected, rtol=1e-4)
@@ -228,8 +228,8 @@ def test_damaged_neighbours(tmp_path, change):
         arrays = dict(file)
     np.savez(path, **(arrays | change))
     with pytest.raises(ValueError, match="holds no neighbours") as error:
-        record.read_neighbours(tmp_path)
+        kept.read_neighbours(tmp_path)
     assert str(path) in str(error.value)
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match="cannot be read"):
-        record.read_neighbours(tmp_path)
+        kept.read_neighbours(tmp_path)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import artefact
-from dc_jax.checkpoint import Checkpointer
-from dc_jax.progress import Metrics
+from dc_jax.files import write_json
+from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.metrics import Metrics
 
 _ITERATIONS = 60
 _KILLS = 20
@@ -184,11 +184,11 @@ def test_a_checkpoint_that_cannot_be_written(tmp_path, full_disk, capfd):
 
 def test_files_that_cannot_be_written_are_named(tmp_path, full_disk):
     path = tmp_path / "result.json"
-    artefact.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
     with Metrics(tmp_path, first=0, total=2) as metrics:
         full_disk()
         with pytest.raises(OSError, match="result.json"):
-            artefact.write_json(path, {"a": "b" * 100})
+            write_json(path, {"a": "b" * 100})
         with pytest.raises(OSError, match="metrics.jsonl"):
             metrics.loss(1, np.ones(20))
         resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))

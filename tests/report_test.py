@@ -14,11 +14,14 @@ import run_helpers
 import toy
 from absl import logging
 
-from dc_jax import artefact, record, report, runner, workdir
-from dc_jax.evaluator import make_set
-from dc_jax.progress import Metrics
-from dc_jax.protocol import Protocol
-from dc_jax.published import TABLE1
+from dc_jax import report
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.evaluation.protocol import Protocol
+from dc_jax.report import kept
+from dc_jax.report.published import TABLE1
+from dc_jax.run import runner, workdir
+from dc_jax.run.metrics import Metrics
+from dc_jax.sets import set_file
 
 PROTOCOL = Protocol("ConvNet", 300, "none", 0.01, 0.9, 5e-4, 256)
 # Elements without an end.
@@ -197,7 +200,7 @@ def test_confusion_is_in_percent_of_a_row(tmp_path):
 
 def test_neighbours_are_named_with_their_distance(tmp_path):
     dataset, sets, _ = _make_run(tmp_path)
-    found = record.read_neighbours(tmp_path)
+    found = kept.read_neighbours(tmp_path)
     captions = _read(tmp_path).texts["figcaption"]
     captions = [text for text in captions if "nearest" in text]
     assert len(captions) == 3
@@ -256,7 +259,7 @@ def test_a_single_class(tmp_path, warnings):
 
 
 def test_images_that_are_not_shown_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(record.shown, "__defaults__", (64 * 3,))
+    monkeypatch.setattr(kept.shown, "__defaults__", (64 * 3,))
     _make_run(tmp_path, ipc=4, num_sets=1)
     assert "3 of 12 images." in _read(tmp_path).texts["p"]
 
@@ -427,7 +430,7 @@ def test_what_goes_wrong_in_the_end_is_a_warning(tmp_path, warnings, monkeypatch
         raise RuntimeError("of\nany kind")
 
     warnings.clear()
-    monkeypatch.setattr(record, "find_neighbours", fail)
+    monkeypatch.setattr(kept, "find_neighbours", fail)
     report.finish(tmp_path, dataset, sets, None)
     assert f"of {tmp_path}: RuntimeError: of any kind" in warnings[0]
 
@@ -471,15 +474,15 @@ def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):
     assert between != _without_times(tmp_path / "whole")
 
     # The confusion matrix is of the networks whose accuracy is in the result.
-    counts = record.read_confusion(tmp_path / "whole")
+    counts = kept.read_confusion(tmp_path / "whole")
     result = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert counts.sum() == 360 * 4
     assert np.trace(counts) / counts.sum() == pytest.approx(result["accuracy_mean"])
     # And the last picture of the slider is that of the set.
-    first = artefact.load_synthetic_set(tmp_path / "whole")
-    last = record.to_png(record.snapshot(first))
+    first = set_file.load_synthetic_set(tmp_path / "whole")
+    last = kept.to_png(kept.snapshot(first))
     pictures = [
         a for a in _read(tmp_path / "whole").all("img") if "data-iteration" in a
     ]
-    assert record.read_snapshots(tmp_path / "whole")[2] != last
+    assert kept.read_snapshots(tmp_path / "whole")[2] != last
     assert pictures[-1]["src"].endswith(base64.b64encode(last).decode())

@@ -19,22 +19,24 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import artefact, formats, hosts, programs, progress, runner
-from dc_jax import evaluator as evaluators
-from dc_jax import loop as loops
 from dc_jax.base import CondenseState, Method
-from dc_jax.checkpoint import Checkpointer
 from dc_jax.data import load_dataset
-from dc_jax.evaluator import (
+from dc_jax.devices import processes
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.layout import ONE_DEVICE
+from dc_jax.evaluation import evaluator
+from dc_jax.evaluation.evaluator import (
     Evaluator,
     count_sets,
     evaluate_sets,
     make_evaluator,
     make_set,
 )
-from dc_jax.execution import Execution
-from dc_jax.parallel import ONE_DEVICE
-from dc_jax.protocol import make_protocol
+from dc_jax.evaluation.protocol import make_protocol
+from dc_jax.run import compiled, loop, metrics, runner
+from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.signals import Stopped
+from dc_jax.sets import formats, set_file
 
 _SHAPE = (10, 1, 8, 8, 1)
 _fields = dataclasses.fields
@@ -146,7 +148,7 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path, caplog):
     assert evaluation["set"] == f"{whole},{path}"
     # Other formats too; that the recipe has other training is said.
     copy = str(tmp_path / "set.safetensors")
-    formats.export(artefact.load_synthetic_set(path), copy, "safetensors")
+    formats.export(set_file.load_synthetic_set(path), copy, "safetensors")
     config = run_helpers.tiny_config(**{"evaluation.network": "MLP"})
     with caplog.at_level("INFO", logger="absl"):
         runner.evaluate(config, copy)
@@ -204,7 +206,7 @@ def test_some_classes_of_a_dataset_are_condensed(method, tmp_path):
     )
     config = run_helpers.tiny_config(method=method, iterations=1, num_experiments=1)
     runner.condense(config, str(tmp_path), dataset=dataset)
-    synthetic = artefact.load_synthetic_set(tmp_path)
+    synthetic = set_file.load_synthetic_set(tmp_path)
     assert synthetic.images.shape == (3, 1, 8, 8, 1)
     assert synthetic.class_names == ("zero", "one", "two")
 
@@ -248,7 +250,7 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
         monkeypatch.setattr(type(group), "__getattribute__", recorder)
     # To tell of a field is not to use it.
     monkeypatch.setattr(runner, "log_choices", lambda *_: None)
-    hosts.initialize(config)
+    processes.initialize(config)
     runner.condense(config, str(tmp_path))
     assert expected - read == unused
 
@@ -337,14 +339,14 @@ def toy(monkeypatch):
 
 def _stop_at(monkeypatch, iteration, number=signal.SIGTERM):
     """Sends a signal once this iteration's metrics are written."""
-    write = progress.Metrics.loss
+    write = metrics.Metrics.loss
 
     def write_and_signal(self, done, losses, layers):
         write(self, done, losses, layers)
         if done == iteration:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(progress.Metrics, "loss", write_and_signal)
+    monkeypatch.setattr(metrics.Metrics, "loss", write_and_signal)
 
 
 def test_the_toy_can_be_resumed_after_every_iteration(toy, tmp_path):
@@ -362,7 +364,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
     _condense(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         _stop_at(patch, 3, signal.SIGINT)
-        with pytest.raises(progress.Stopped, match=r"SIGINT; iteration 3") as stopped:
+        with pytest.raises(Stopped, match=r"SIGINT; iteration 3") as stopped:
             _condense(tmp_path / "parts", **changes)
     assert stopped.value.exit_code == 130
     assert (tmp_path / "parts" / "checkpoints" / "3").is_dir()
@@ -374,7 +376,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
 
 
 def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
-    load, loads = loops.HostStore.load, []
+    load, loads = loop.HostStore.load, []
 
     def fail(self, offsets):
         loads.append(offsets)
@@ -383,7 +385,7 @@ def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
             raise OSError("the disk is gone")
         return load(self, offsets)
 
-    monkeypatch.setattr(loops.HostStore, "load", fail)
+    monkeypatch.setattr(loop.HostStore, "load", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         _condense(tmp_path, **{"dataset.stream": True})
     assert [line["iteration"] for line in run_helpers.read_metrics(tmp_path)] == [1, 2]
@@ -432,7 +434,7 @@ def test_a_longer_run_that_is_stopped_is_not_taken_for_finished(
     _condense(tmp_path, iterations=2)
     with monkeypatch.context() as patch:
         _stop_at(patch, 3)
-        with pytest.raises(progress.Stopped):
+        with pytest.raises(Stopped):
             _condense(tmp_path, iterations=4)
     assert _condense(tmp_path, iterations=4)["iterations"] == 4
 
@@ -498,7 +500,7 @@ def test_accuracy_on_the_way_is_there_once_after_a_stop(toy, tmp_path, monkeypat
     _condense(tmp_path / "whole", **changes)
     with monkeypatch.context() as patch:
         _stop_at(patch, 2)
-        with pytest.raises(progress.Stopped):
+        with pytest.raises(Stopped):
             _condense(tmp_path / "parts", **changes)
     _condense(tmp_path / "parts", **changes)
     parts, whole = (
@@ -521,7 +523,7 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
         seen.append((steps, handlers))
         return count_sets(*args)
 
-    for module in (runner, evaluators):
+    for module in (runner, evaluator):
         monkeypatch.setattr(module, "count_sets", note_and_count)
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
@@ -536,7 +538,7 @@ def test_no_key_is_used_twice():
         jax.random.key_data(key).tolist()
         for seed in (0, 1)
         for experiment in range(3)
-        for key in programs.experiment_keys(
+        for key in compiled.experiment_keys(
             dataclasses.replace(config, seed=seed), experiment
         )
     ]
@@ -571,7 +573,7 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
 
     config = run_helpers.tiny_config(**changes)
     init_keys, step_keys, _ = jax.vmap(
-        lambda experiment: programs.experiment_keys(config, experiment)
+        lambda experiment: compiled.experiment_keys(config, experiment)
     )(jnp.arange(2)).T
     method = _toy_method(goes_wrong)
     state = jax.vmap(lambda key: method.init(None, key))(init_keys)
@@ -651,13 +653,13 @@ def test_a_set_of_other_images_is_refused(tmp_path):
     config = run_helpers.tiny_config()
     dataset = load_dataset("digits")
     synthetic = make_set(np.zeros((10, 1, 4, 4, 1)), dataset)
-    artefact.save_synthetic_set(tmp_path / "small.npz", synthetic)
+    set_file.save_synthetic_set(tmp_path / "small.npz", synthetic)
     with pytest.raises(ValueError, match=r"small\.npz has images of shape \(4, 4, 1\)"):
         runner.evaluate(config, str(tmp_path / "small.npz"))
 
     names = ("a", *dataset.class_names[1:])
     renamed = make_set(np.zeros(_SHAPE), dataset).replace(class_names=names)
-    artefact.save_synthetic_set(tmp_path / "named.npz", renamed)
+    set_file.save_synthetic_set(tmp_path / "named.npz", renamed)
     with pytest.raises(ValueError, match=r"named\.npz has the classes a, "):
         runner.evaluate(config, str(tmp_path / "named.npz"))
 
@@ -665,8 +667,8 @@ def test_a_set_of_other_images_is_refused(tmp_path):
 def test_compiled_step_is_the_methods_step_with_the_iterations_key():
     method = _toy_method()
     keys = jax.random.split(jax.random.key(5), 2)
-    for loop in ("vmap", "map"):
-        init, step = programs.compile_method(method, Execution(loop, slice_size=1))
+    for how in ("vmap", "map"):
+        init, step = compiled.compile_method(method, Execution(how, slice_size=1))
         state, metrics = step(init(None, keys), None, keys, jnp.int32(7))
         assert metrics["is_finite"].tolist() == [True, True]
         for experiment in range(2):

@@ -11,11 +11,11 @@ import pytest
 import run_helpers
 
 from configs.experiments import architecture_search as search_config
-from dc_jax import runner
 from dc_jax.config import Config
 from dc_jax.networks import make_network, set_member, shape_name
-from dc_jax.progress import Stopped
-from dc_jax.whole_trainer import WholeTrainer
+from dc_jax.run import runner
+from dc_jax.run.full_data_trainer import WholeTrainer
+from dc_jax.run.signals import Stopped
 from experiments import architecture_search as search
 from experiments import shapes
 

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dc_jax import augment, siamese
-from dc_jax.siamese import OPERATIONS, Draws
+from dc_jax.training import augment, augment_siamese
+from dc_jax.training.augment_siamese import OPERATIONS, Draws
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ALL = "_".join(OPERATIONS)
@@ -112,8 +112,10 @@ def test_draws_cover_their_ranges():
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_batch_equals_a_loop_over_images(name, each):
     images = _normal((5, 8, 8, 2))
-    draws = siamese.draw(jax.random.key(1), name, (8, 8, 2), 5 if each else None)
-    result = siamese.apply(images, draws, name, each=each)
+    draws = augment_siamese.draw(
+        jax.random.key(1), name, (8, 8, 2), 5 if each else None
+    )
+    result = augment_siamese.apply(images, draws, name, each=each)
     (drawn,) = draws.drawn
     for i, image in enumerate(images):
         own = jax.tree.map(lambda leaf, i=i: leaf[i], drawn) if each else drawn
@@ -128,7 +130,7 @@ def test_a_batch_equals_a_loop_over_images(name, each):
 def test_two_batches_of_any_size_are_changed_alike():
     image = _normal((8, 8, 1))
     for seed in range(8):
-        change = siamese.make_siamese(jax.random.key(seed), ALL, image.shape)
+        change = augment_siamese.make_siamese(jax.random.key(seed), ALL, image.shape)
         real = change(np.stack([_normal(image.shape, 1), image, image]))
         syn = change(image[None])
         np.testing.assert_allclose(real[1], syn[0], rtol=1e-5, atol=1e-6)
@@ -136,7 +138,7 @@ def test_two_batches_of_any_size_are_changed_alike():
 
 
 def test_the_choice_is_even_and_decides_alone():
-    draw = jax.jit(jax.vmap(lambda key: siamese.draw(key, ALL, (8, 8, 1))))
+    draw = jax.jit(jax.vmap(lambda key: augment_siamese.draw(key, ALL, (8, 8, 1))))
     draws = draw(jax.random.split(jax.random.key(0), 3000))
     counts = np.bincount(draws.choice, minlength=len(OPERATIONS))
     assert counts.shape == (6,)
@@ -144,7 +146,7 @@ def test_the_choice_is_even_and_decides_alone():
     images = jnp.asarray(_normal((2, 8, 8, 1)))
     one = jax.tree.map(lambda leaf: leaf[0], draws)
     for choice, name in enumerate(OPERATIONS):
-        result = siamese.apply(images, Draws(jnp.int32(choice), one.drawn), ALL)
+        result = augment_siamese.apply(images, Draws(jnp.int32(choice), one.drawn), ALL)
         expected = [_apply_one(name, image, one.drawn[choice]) for image in images]
         np.testing.assert_allclose(result, np.stack(expected), rtol=1e-5, atol=1e-6)
 
@@ -153,11 +155,11 @@ def test_the_choice_is_even_and_decides_alone():
 def test_the_gradient_is_that_of_a_linear_map(name):
     """Every operation is linear in the image, up to a constant."""
     images, cotangent = _normal((2, 8, 9, 1)), _normal((2, 8, 9, 1), 1)
-    draws = siamese.draw(jax.random.key(3), name, (8, 9, 1))
+    draws = augment_siamese.draw(jax.random.key(3), name, (8, 9, 1))
 
     @jax.jit
     def run(images):
-        return siamese.apply(images, draws, name)
+        return augment_siamese.apply(images, draws, name)
 
     result, pull_back = jax.vjp(run, images)
     (grads,) = pull_back(cotangent)
@@ -171,7 +173,7 @@ def test_the_gradient_is_that_of_a_linear_map(name):
 def test_augment_hands_over_what_begins_with_dsa():
     images, key = jnp.asarray(_normal((4, 8, 8, 1))), jax.random.key(2)
     result = augment.augment(key, images, f"dsa:{ALL}")
-    expected = siamese.augment_each(key, images, ALL)
+    expected = augment_siamese.augment_each(key, images, ALL)
     np.testing.assert_array_equal(result, expected)
     assert np.abs(result - images).max() > 1e-2
     assert augment.parse_strategy("dsa:flip_color") == ("flip", "color")
@@ -181,15 +183,18 @@ def test_dtype_is_kept_and_none_returns_the_images():
     with jax.enable_x64(True):
         for dtype in (np.float32, np.float64):
             images = jnp.asarray(_normal((3, 8, 8, 1)), dtype)
-            result = siamese.augment_each(jax.random.key(0), images, ALL)
+            result = augment_siamese.augment_each(jax.random.key(0), images, ALL)
             chex.assert_trees_all_equal_shapes_and_dtypes(result, images)
-    assert siamese.make_siamese(jax.random.key(0), "none", (8, 8, 1))(images) is images
+    assert (
+        augment_siamese.make_siamese(jax.random.key(0), "none", (8, 8, 1))(images)
+        is images
+    )
 
 
 @pytest.mark.parametrize("strategy", ["noise", "color_", "", "dsa:color"])
 def test_unknown_strategy_names_what_is_allowed(strategy):
     with pytest.raises(ValueError, match="color, crop, cutout, flip, scale") as error:
-        siamese.parse_strategy(strategy)
+        augment_siamese.parse_strategy(strategy)
     assert repr(strategy) in str(error.value)
     with pytest.raises(ValueError, match="or 'dsa:' and some of color, crop"):
         augment.parse_strategy("color_crop")

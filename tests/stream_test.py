@@ -11,15 +11,15 @@ import pytest
 import run_helpers
 from toy import Tiny, random_dataset
 
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import make_store, sample_class
 from dc_jax.data.store import draw_offsets
 from dc_jax.data.stream import HostStore, prefetch
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.layout import ONE_DEVICE, make_layout
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.parallel import ONE_DEVICE, make_layout
-from dc_jax.programs import compile_draws, compile_method
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
 CONVNET = make_network("ConvNetD1W8", CLASSES, SHAPE, make_conv_fn("trilinear"))

@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 
 from configs.experiments import ablations as ablations_config
 from configs.experiments import table1 as table1_config
-from dc_jax import workdir
 from dc_jax.config import Config
-from dc_jax.published import TABLE1, Value
+from dc_jax.report.published import TABLE1, Value
+from dc_jax.run import workdir
 from experiments import (
     ablations,
     architecture_search,

@@ -10,9 +10,10 @@ import toy
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from dc_jax import record, runner
-from dc_jax.evaluator import make_set
-from dc_jax.progress import Metrics
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.report import kept
+from dc_jax.run import runner
+from dc_jax.run.metrics import Metrics
 
 DATASET = toy.random_dataset((2, 2), (8, 8, 1))
 IMAGES = np.random.default_rng(0).normal(size=(2, 2, 3, 8, 8, 1))
@@ -77,7 +78,7 @@ def test_scalars_and_pictures_are_those_of_the_run(tmp_path):
     pictures = _pictures(tmp_path)
     assert {
         step: picture.encoded_image_string for step, picture in pictures.items()
-    } == record.read_snapshots(tmp_path)
+    } == kept.read_snapshots(tmp_path)
     assert list(pictures) == [0, 1, 2]
     assert (pictures[2].width, pictures[2].height) == (26, 17)
 
@@ -111,7 +112,7 @@ def test_it_can_be_switched_on_and_off_on_the_way(tmp_path):
 
 
 def test_what_is_written_can_be_read_while_the_run_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr("dc_jax.tensorboard._FLUSH", 0)
+    monkeypatch.setattr("dc_jax.run.tensorboard._FLUSH", 0)
     with Metrics(tmp_path, first=0, total=9, tensorboard=True) as metrics:
         metrics.loss(1, np.array([1.0]))
         assert _scalars(tmp_path, "loss") == [(1, 1.0)]

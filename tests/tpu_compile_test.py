@@ -10,13 +10,13 @@ from jax.sharding import SingleDeviceSharding
 
 from configs import base
 from dc_jax.config import Config
-from dc_jax.convolution import make_conv_fn
 from dc_jax.data import ClassStore
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
+from dc_jax.evaluation.protocol import make_evaluate, make_protocol
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
-from dc_jax.programs import compile_method
-from dc_jax.protocol import make_evaluate, make_protocol
+from dc_jax.networks.convolution import make_conv_fn
+from dc_jax.run.compiled import compile_method
 
 pytestmark = [
     pytest.mark.slow,

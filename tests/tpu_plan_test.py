@@ -14,7 +14,7 @@ import pytest
 from configs import base
 from dc_jax.config import Config
 from dc_jax.data import load_dataset, make_store
-from dc_jax.parallel import ONE_DEVICE, make_layout
+from dc_jax.devices.layout import ONE_DEVICE, make_layout
 from experiments import compiling, smaller, tpu_plan
 from experiments.chips import CHIPS, GIB, Chip, parse_topology
 from experiments.cost import Cost, count

@@ -10,12 +10,12 @@ import numpy as np
 import optax
 import pytest
 
+from dc_jax.devices.backend import batched
+from dc_jax.evaluation.protocol import accuracies
 from dc_jax.networks import make_network
-from dc_jax.protocol import accuracies
-from dc_jax.train import (
+from dc_jax.training.train import (
     Recipe,
     accuracy,
-    batched,
     confusion,
     cross_entropy,
     fold_slices,

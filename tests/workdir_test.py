@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax import workdir
-from dc_jax.artefact import load_synthetic_sets
 from dc_jax.data import load_dataset
-from dc_jax.evaluator import make_set
-from dc_jax.protocol import make_protocol
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.evaluation.protocol import make_protocol
+from dc_jax.run import workdir
+from dc_jax.sets.set_file import load_synthetic_sets
 
 _RESULT = {
     "accuracy_mean": 0.5,

@@ -6,7 +6,8 @@ import hashlib
 
 import numpy as np
 
-from dc_jax.text import is_unicode
+from dc_jax.errors import UserError
+from dc_jax.files import is_unicode
 
 # Images that are held as float64 at once while statistics are computed.
 _CHUNK = 1024
@@ -29,7 +30,7 @@ class Dataset:
       std: `[D]` float32, of pixels in [0, 1], above zero.
 
     Raises:
-      ValueError: a field does not keep to the above, or a class has no training image.
+      UserError: a field does not keep to the above, or a class has no training image.
     """
 
     name: str
@@ -145,7 +146,7 @@ class Dataset:
             self._refuse(f"std must be above zero, got {self.std.tolist()}")
 
     def _refuse(self, problem: str) -> None:
-        raise ValueError(f"dataset '{self.name}' ({self.source}): {problem}.")
+        raise UserError(f"dataset '{self.name}' ({self.source}): {problem}.")
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dc_jax.extras import load_package
+from dc_jax.errors import load_package
 
 # Of the images, the share that is the test split.
 _TEST_SHARE = 0.2
@@ -31,7 +31,7 @@ def read_embedded(name: str) -> tuple[str, dict[str, np.ndarray]]:
     One fifth, stratified by class and always the same, is the test split.
 
     Raises:
-      ValueError: a package is missing.
+      UserError: a package is missing.
     """
     from sklearn.model_selection import train_test_split
 

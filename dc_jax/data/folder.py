@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dc_jax.memory import check_fits
+from dc_jax.errors import UserError, check_fits
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -79,7 +79,7 @@ def read_folder(
       the classes.
 
     Raises:
-      ValueError: there are no classes, one has no picture, or a file cannot be read.
+      UserError: there are no classes, one has no picture, or a file cannot be read.
     """
     has_splits = all((folder / split).is_dir() for split in _SPLITS)
     parts = {s: folder / s for s in _SPLITS} if has_splits else {"train": folder}
@@ -109,7 +109,7 @@ def read_folder(
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = sorted(path.name for path in _visible(folder) if path.is_dir())
     if not names:
-        raise ValueError(
+        raise UserError(
             f"{folder} has no sub-folders: there must be one for each class, with its "
             "pictures."
         )
@@ -129,7 +129,7 @@ def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
     """Yields the pictures of the classes, whose sub-folders must all be there."""
     for path in _visible(folder):
         if path.is_dir() and path.name not in names:
-            raise ValueError(f"{path}: there is no class {path.name} in training.")
+            raise UserError(f"{path}: there is no class {path.name} in training.")
     ignored = 0
     for label, name in enumerate(names):
         files = sorted(
@@ -139,7 +139,7 @@ def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
         )
         chosen = [path for path in files if path.suffix.lower() in _SUFFIXES]
         if not chosen:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name} has no pictures ({', '.join(sorted(_SUFFIXES))})."
             )
         ignored += len(files) - len(chosen)
@@ -167,11 +167,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 if picture.mode in _DEEP:
-                    raise ValueError(f"it has more than 8 bits ({picture.mode}).")
+                    raise UserError(f"it has more than 8 bits ({picture.mode}).")
                 yield picture
     except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{path} is no picture that can be read: {reason}") from error
+        raise UserError(f"{path} is no picture that can be read: {reason}") from error
 
 
 def _read(pictures: Sequence[_Picture], mode: str, side: int | None) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dc_jax.memory import check_fits
+from dc_jax.errors import UserError, check_fits
 
 _UINT8_CODE = 0x08
 _STEMS = {
@@ -44,7 +44,7 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: one of the four files is missing.
-      ValueError: a file is damaged, or images and labels differ in number.
+      UserError: a file is damaged, or images and labels differ in number.
     """
     paths = {name: _find(folder, stem) for name, stem in _STEMS.items()}
     for name, path in paths.items():
@@ -59,7 +59,7 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
         images = read_idx(image_path, num_dims=3)
         labels = read_idx(label_path, num_dims=1)
         if len(images) != len(labels):
-            raise ValueError(
+            raise UserError(
                 f"{label_path} has {len(labels)} labels, must have {len(images)} as "
                 f"{image_path.name} has images."
             )
@@ -79,7 +79,7 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
       Read-only uint8 array with the dimensions in the file's header.
 
     Raises:
-      ValueError: the magic number is not that of `num_dims` dimensions of unsigned
+      UserError: the magic number is not that of `num_dims` dimensions of unsigned
         bytes, or the file is shorter or longer than its header says.
     """
     if path.suffix != ".gz":
@@ -93,7 +93,7 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
             return _parse(header + file.read(size + 1), path, num_dims)
     # What a wrong header, a truncated and a flipped stream raise.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a sound gzip file: {error}.") from error
+        raise UserError(f"{path} is not a sound gzip file: {error}.") from error
 
 
 def _parse(data: bytes | mmap.mmap, path: Path, num_dims: int) -> np.ndarray:
@@ -101,7 +101,7 @@ def _parse(data: bytes | mmap.mmap, path: Path, num_dims: int) -> np.ndarray:
     shape = _parse_header(data[:header_size], path, num_dims)
     size = header_size + math.prod(shape)
     if len(data) != size:
-        raise ValueError(
+        raise UserError(
             f"{path} is damaged: {len(data)} bytes, must be {size} for the shape "
             f"{list(shape)} in its header."
         )
@@ -116,12 +116,12 @@ def _parse_header(header: bytes, path: Path, num_dims: int) -> tuple[int, ...]:
     """Returns the shape."""
     magic = bytes([0, 0, _UINT8_CODE, num_dims])
     if header[:4] != magic:
-        raise ValueError(
+        raise UserError(
             f"{path} is not the IDX file expected: it starts with "
             f"0x{header[:4].hex() or '(nothing)'}, must be 0x{magic.hex()}."
         )
     if len(header) < _header_size(num_dims):
-        raise ValueError(
+        raise UserError(
             f"{path} is truncated: {len(header)} bytes, its header alone needs "
             f"{_header_size(num_dims)}."
         )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dc_jax.npz import is_text, names_of, read_npz
+from dc_jax.errors import UserError
+from dc_jax.files import is_text, names_of, read_npz
 
 # What a file may call training images, their labels, test images and theirs: as this
 # project does and MedMNIST, as Keras does, or without a test split.
@@ -31,18 +32,18 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
       the names of the classes.
 
     Raises:
-      ValueError: the file cannot be read, or an array is of another kind.
+      UserError: the file cannot be read, or an array is of another kind.
     """
     held = names_of(path)
     families = [names for names in _FAMILIES if held.issuperset(names[:2])]
     if not families:
         known = " or ".join(" and ".join(names[:2]) for names in _FAMILIES)
-        raise ValueError(
+        raise UserError(
             f"{path} has the arrays {', '.join(sorted(held))}; must have {known}."
         )
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
-        raise ValueError(f"{path} has {names[2]} alone; images and labels go together.")
+        raise UserError(f"{path} has {names[2]} alone; images and labels go together.")
     arrays = read_npz(path, names, ("class_names",), compressed=True)
     pairs = zip(names[::2], names[1::2], strict=True)
     checked = itertools.chain.from_iterable(
@@ -69,11 +70,11 @@ def check_split(
       names: of the two, for errors.
 
     Raises:
-      ValueError: an array is of another kind, or they are not as many.
+      UserError: an array is of another kind, or they are not as many.
     """
     result = _images(images, place, names[0]), _labels(labels, place, names[1])
     if len(images) != len(labels):
-        raise ValueError(
+        raise UserError(
             f"{place}: {names[1]} has {len(labels)} labels, must have {len(images)} as "
             f"{names[0]} has images."
         )
@@ -84,17 +85,17 @@ def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if array.ndim != 4 or 0 in array.shape:
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} must be [n, H, W] or [n, H, W, D], without a zero, got "
             f"{list(array.shape)}."
         )
     if array.shape[1] in (1, 3) and min(array.shape[2:]) > 4:
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} must be [n, H, W, D], got {list(array.shape)}, which has "
             f"the channels first: numpy.moveaxis({name}, 1, -1)."
         )
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} must be uint8, or float in [0, 1], got {array.dtype}."
         )
     if array.dtype == np.uint8:
@@ -107,12 +108,12 @@ def _labels(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} must be integers [n] or [n, 1], got {array.dtype} "
             f"{list(array.shape)}."
         )
     if array.size and not 0 <= array.min() <= array.max() < 2**31:
-        raise ValueError(
+        raise UserError(
             f"{path}: {name} must count from 0, got {array.min()} to {array.max()}."
         )
     return array.astype(np.int32)
@@ -129,19 +130,19 @@ def check_class_names(
       path: where they are from, for errors.
 
     Raises:
-      ValueError: they are no strings, or too few.
+      UserError: they are no strings, or too few.
     """
     # An empty array is left to the checks of Dataset.
     num_classes = int(labels.max(initial=0)) + 1
     if num_classes > max(len(labels), 1):
-        raise ValueError(
+        raise UserError(
             f"{path}: the {len(labels)} training labels must be below {len(labels)}, "
             f"for there to be an image of each class, got {num_classes - 1}."
         )
     if names is None:
         return tuple(str(label) for label in range(num_classes))
     if names.ndim != 1 or not is_text(names) or len(names) < num_classes:
-        raise ValueError(
+        raise UserError(
             f"{path}: class_names must be {num_classes} strings, as there are labels "
             f"to {num_classes - 1}, got {names.dtype} {list(names.shape)}."
         )

@@ -10,6 +10,7 @@ from dc_jax.data.embedded import EMBEDDED, read_embedded
 from dc_jax.data.folder import read_folder
 from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.splits import split_off_tests
+from dc_jax.errors import UserError
 
 _ALIASES = {"svhn": "svhn_cropped"}
 
@@ -87,7 +88,7 @@ def load_dataset(
       The dataset. Images are uint8, those of "digits" float32, of "npz" either.
 
     Raises:
-      ValueError: the name is unknown, the files or the dataset cannot be used, or a
+      UserError: the name is unknown, the files or the dataset cannot be used, or a
         package is missing.
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
@@ -96,7 +97,7 @@ def load_dataset(
     if name in _OWN:
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
-        raise ValueError(
+        raise UserError(
             f"dataset.image_size must be None for '{name}', whose images have one size "
             f"(it is for 'folder'), got {image_size}."
         )
@@ -123,11 +124,11 @@ def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
       name: of a dataset of the paper.
 
     Raises:
-      ValueError: it is another.
+      UserError: it is another.
     """
     name = _ALIASES.get(name, name)
     if name not in _PUBLISHED_STATISTICS:
-        raise ValueError(
+        raise UserError(
             f"dataset must be one of {', '.join(_PUBLISHED_STATISTICS)}, got '{name}'."
         )
     mean, std = (np.array(values, np.float32) for values in _PUBLISHED_STATISTICS[name])
@@ -139,11 +140,11 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     folder = _expand(path)
     # Path("") is the current folder, which nobody means by it.
     if not path or (folder.exists() and not folder.is_dir()):
-        raise ValueError(f"dataset.path must be a folder or None, got '{path}'.")
+        raise UserError(f"dataset.path must be a folder or None, got '{path}'.")
     if idx.has_idx_files(folder):
         return _load_idx(name, folder)
     if name in EMBEDDED:
-        raise ValueError(
+        raise UserError(
             f"dataset.path must be None for '{name}', which comes with a Python "
             f"package, got '{path}' (without IDX files)."
         )
@@ -154,11 +155,11 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
 def _expand(path: str) -> Path:
     """Returns a path without `~`."""
     if "\0" in path:
-        raise ValueError(f"dataset.path must be a path, got {path!r}.")
+        raise UserError(f"dataset.path must be a path, got {path!r}.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"dataset.path is '{path}': {error}") from error
+        raise UserError(f"dataset.path is '{path}': {error}") from error
 
 
 def _load_own(
@@ -168,16 +169,16 @@ def _load_own(
     place = _expand(path or "")
     if not path or not (place.is_dir() if name == "folder" else place.is_file()):
         kind = "folder of pictures" if name == "folder" else ".npz file"
-        raise ValueError(f"dataset.path must be a {kind} for '{name}', got {path!r}.")
+        raise UserError(f"dataset.path must be a {kind} for '{name}', got {path!r}.")
     if stream:
-        raise ValueError(f"dataset.stream must be False for '{name}'.")
+        raise UserError(f"dataset.stream must be False for '{name}'.")
     if name == "folder":
         arrays, class_names = read_folder(place, image_size)
     else:
         arrays, class_names = read_npz_dataset(place)
     source = f"{place}"
     if len(class_names) < 2:
-        raise ValueError(f"{source} has the class {class_names[0]} alone, needs 2.")
+        raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
         arrays = split_off_tests(*arrays.values(), class_names, source)
         source += ", a fifth of each class to test"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dc_jax.data.dataset import Dataset
+from dc_jax.errors import UserError
 
 _TEST_SHARE = 0.2
 
@@ -21,18 +22,18 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
       num: images to hold out.
 
     Raises:
-      ValueError: a split would have fewer images than classes.
+      UserError: a split would have fewer images than classes.
     """
     labels = dataset.train_labels
     counts = np.bincount(labels)
     if counts.min() < 2:
         few = int(counts.argmin())
-        raise ValueError(
+        raise UserError(
             "config.dataset.validation must be None where a class has a single "
             f"training image, as {dataset.class_names[few]} has, got {num}."
         )
     if not dataset.num_classes <= num <= len(labels) - dataset.num_classes:
-        raise ValueError(
+        raise UserError(
             f"config.dataset.validation must be from {dataset.num_classes} to "
             f"{len(labels) - dataset.num_classes}, for an image of each class on both "
             f"sides, got {num}."
@@ -63,12 +64,12 @@ def split_off_tests(
       `train_images`, `train_labels`, `test_images`, `test_labels`.
 
     Raises:
-      ValueError: a class has fewer than two images.
+      UserError: a class has fewer than two images.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
         few = int(counts.argmin())
-        raise ValueError(
+        raise UserError(
             f"{source}: class {class_names[few]} has {counts[few]} image(s), must have "
             "at least 2, one of which is tested with; or give a test split."
         )

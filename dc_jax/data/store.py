@@ -18,7 +18,8 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
-from dc_jax.parallel import CLASS_AXIS, ONE_DEVICE, Axis, Layout
+from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, Axis, Layout
+from dc_jax.errors import UserError
 
 Array = jax.Array | np.ndarray
 
@@ -149,7 +150,7 @@ def sample_class(
       Normalised images. Shape `[num, H, W, D]`, float32.
 
     Raises:
-      ValueError: `num` is below 1.
+      UserError: `num` is below 1.
     """
     offsets = draw_offsets(store, key, place, num)
     if store.resident is not None:
@@ -163,7 +164,7 @@ def draw_offsets(
 ) -> jax.Array:
     """Draws what `sample_class` fetches: offsets within the class, `[num]` int32."""
     if num < 1:
-        raise ValueError(f"num must be >= 1, got {num}.")
+        raise UserError(f"num must be >= 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
     del key
     count = store.counts[place]
@@ -202,10 +203,10 @@ def normalise(images: Array, mean: Array, std: Array) -> jax.Array:
       Shape `[..., D]`, float32 (float64 where `images` are float64).
 
     Raises:
-      ValueError: `images` are integers other than uint8.
+      UserError: `images` are integers other than uint8.
     """
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise ValueError(f"images must be uint8 or float, got {images.dtype}.")
+        raise UserError(f"images must be uint8 or float, got {images.dtype}.")
     pixels, mean, std = _align(images, mean, std)
     if images.dtype == np.uint8:
         pixels = pixels / 255

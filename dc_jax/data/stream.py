@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import ClassStore
-from dc_jax.parallel import CLASS_AXIS, ONE_DEVICE, Layout
+from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, Layout
 
 # Sorted behind every offset.
 _NONE = np.iinfo(np.int32).max

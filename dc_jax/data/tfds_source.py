@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax.data.embedded import EMBEDDED
+from dc_jax.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -39,7 +40,7 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
       The builder, whose features include `image`, of one shape for all, and `label`.
 
     Raises:
-      ValueError: TFDS is missing, does not know the name, or the dataset is not one of
+      UserError: TFDS is missing, does not know the name, or the dataset is not one of
         labelled uint8 images of one size.
     """
     try:
@@ -47,21 +48,21 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
 
         builder = tfds.builder(name, data_dir=data_dir, file_format=_FILE_FORMAT)
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"dataset '{name}' needs a package that is missing: {_one_line(error)}."
         ) from error
     except tfds.core.registered.DatasetNotFoundError as error:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.lower(), known)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        raise ValueError(
+        raise UserError(
             f"dataset name '{name}' is unknown{hint}: must be {', '.join(EMBEDDED)}, a "
             "TFDS name, or anything with a path to IDX files."
         ) from error
     # The code of TFDS raises a type of its own for each of a malformed name, an unknown
     # version, an unknown option, a folder in another format and a damaged folder.
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"TFDS cannot open '{name}' in {data_dir or 'its default folder'}: "
             f"{_one_line(error)}; {_ADVICE}."
         ) from error
@@ -74,7 +75,7 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
 
     Raises:
       ConnectionError: a download failed.
-      ValueError: a package is missing, or TFDS could not prepare the dataset.
+      UserError: a package is missing, or TFDS could not prepare the dataset.
     """
     name, folder = _label(builder), builder.data_path
     logging.info("Preparing TFDS %s in %s: its raw files are downloaded.", name, folder)
@@ -86,7 +87,7 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"preparing TFDS {name} needs a package that is missing: "
             f"{_one_line(error)}; {_ADVICE}."
         ) from error
@@ -99,7 +100,7 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
         ) from error
     # Any type can come out of the code of a dataset.
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"TFDS {name} could not be prepared in {folder}: {_ADVICE} "
             f"({type(error).__name__}: {_one_line(error)})."
         ) from error
@@ -124,7 +125,7 @@ def read_prepared(
       the name of the dataset with its version.
 
     Raises:
-      ValueError: a split is missing, or the dataset was prepared in a format that
+      UserError: a split is missing, or the dataset was prepared in a format that
         cannot be read at random; or the file cannot be written.
     """
     available = list(builder.info.splits)
@@ -132,7 +133,7 @@ def read_prepared(
     arrays = {}
     for split, tfds_split in (("train", "train"), ("test", test)):
         if tfds_split not in available:
-            raise ValueError(
+            raise UserError(
                 f"TFDS {_label(builder)} has the splits {available}, must have 'train' "
                 "and 'test' or 'validation'."
             )
@@ -170,7 +171,7 @@ def _map_split(
         try:
             _write_split(builder, split, paths, shape)
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"config.dataset.stream keeps decoded images in {builder.data_path}, "
                 f"which cannot be written to: {_one_line(error)}."
             ) from error
@@ -229,7 +230,7 @@ def _read_chunks(
             )
     # A missing package, a format without random access, a damaged file.
     except (ImportError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(
+        raise UserError(
             f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
             f"be read: {_one_line(error)}."
         ) from error
@@ -250,7 +251,7 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
     features = builder.info.features
     keys = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
     if not {"image", "label"} <= set(keys):
-        raise ValueError(
+        raise UserError(
             f"TFDS {name} has the features {keys}, must have 'image' and 'label'."
         )
     image, label = features["image"], features["label"]
@@ -261,7 +262,7 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
         and isinstance(label, tfds.features.ClassLabel)
     )
     if not is_usable:
-        raise ValueError(
+        raise UserError(
             f"TFDS {name} has image = {_one_line(image)}, label = {_one_line(label)}, "
             "must be an Image of uint8 with one known size for all, and a ClassLabel."
         )

@@ -6,13 +6,14 @@ import flax.linen as nn
 
 from dc_jax.base import Method
 from dc_jax.config import Config
-from dc_jax.coresets import SELECTIONS
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution
+from dc_jax.errors import UserError
 from dc_jax.methods import (
     dataset_distillation,
     distribution_matching,
     gradient_matching,
 )
+from dc_jax.methods.coresets import SELECTIONS
 
 METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dc": gradient_matching.make,
@@ -28,11 +29,11 @@ def check_method(name: str) -> None:
     """Checks that there is such a method.
 
     Raises:
-      ValueError: there is not.
+      UserError: there is not.
     """
     names = (*METHODS, *BASELINES)
     if name not in names:
-        raise ValueError(
+        raise UserError(
             f"config.method must be one of {', '.join(names)}, got {name!r}."
         )
 

@@ -28,10 +28,11 @@ from absl import logging
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, draw_classes, sample_class
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution, batched
+from dc_jax.errors import UserError
 from dc_jax.methods.images import Draws, init_images, make_init_draws
-from dc_jax.train import batched, cross_entropy, fold_slices
-from dc_jax.unrolled import init_xavier, train_unrolled
+from dc_jax.training.train import cross_entropy, fold_slices
+from dc_jax.training.unrolled import init_xavier, train_unrolled
 
 # Of the run, between two halvings of Adam's learning rate: 40 of the authors' 400
 # epochs.
@@ -57,17 +58,17 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
 
     Raises:
-      ValueError: the config has an augmentation, or classes with different numbers of
+      UserError: the config has an augmentation, or classes with different numbers of
         images.
     """
     if config.augmentation != "none":
-        raise ValueError(
+        raise UserError(
             'config.augmentation must be "none" for dd, which has none, got '
             f"{config.augmentation!r}."
         )
     num_steps, *others = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
     if others:
-        raise ValueError(
+        raise UserError(
             "config.ipc must be one number for dd, which needs as many images of each "
             f"class, got {list(config.ipc)}."
         )

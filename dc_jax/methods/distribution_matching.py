@@ -26,7 +26,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dc_jax import siamese
 from dc_jax.base import CondenseState, Method, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import (
@@ -36,7 +35,7 @@ from dc_jax.data.store import (
     sample_class,
     sample_classes,
 )
-from dc_jax.execution import Execution
+from dc_jax.devices.backend import Execution, batched
 from dc_jax.methods.images import (
     Draws,
     make_init,
@@ -44,7 +43,8 @@ from dc_jax.methods.images import (
     slot_weights,
     update_images,
 )
-from dc_jax.train import batched, fold_slices
+from dc_jax.training import augment_siamese
+from dc_jax.training.train import fold_slices
 
 # From images `[n, H, W, D]` to images.
 Augment = Callable[[jax.Array], jax.Array]
@@ -134,7 +134,7 @@ def _match_by_class(config, network, execution, variables, images, store, key):
 
     def match_one(images, place, sample_key, siamese_key, weights):
         real = sample_class(store, sample_key, place, config.batch_real)
-        augment = siamese.make_siamese(
+        augment = augment_siamese.make_siamese(
             siamese_key, config.augmentation, images.shape[1:]
         )
         return match_class(
@@ -164,7 +164,7 @@ def _match_at_once(config, network, execution, variables, images, store, key):
 
         def augment_one(images: jax.Array, key: jax.Array) -> jax.Array:
             shape = images.shape[1:]
-            return siamese.make_siamese(key, config.augmentation, shape)(images)
+            return augment_siamese.make_siamese(key, config.augmentation, shape)(images)
 
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 

@@ -37,27 +37,79 @@ import numpy as np
 import optax
 from absl import logging
 
-from dc_jax import siamese
 from dc_jax.base import LAYER, CondenseState, Method, flatten_set, make_labels
-from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
-from dc_jax.execution import Execution
-from dc_jax.matching import match_distances
-from dc_jax.methods.draws import (
-    BATCH_NORM_IMAGES,
-    make_step_draws,
-    match_keys,
-    outer_keys,
-    step_keys,
+from dc_jax.config import SIAMESE_PREFIX, Config
+from dc_jax.data.store import (
+    ClassStore,
+    class_keys,
+    draw_classes,
+    sample_class,
+    sample_classes,
 )
+from dc_jax.devices.backend import Execution, batched
+from dc_jax.devices.layout import ONE_DEVICE, Layout
+from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import (
+    Draws,
     make_init,
     make_optimiser,
     slot_weights,
     update_images,
 )
-from dc_jax.parallel import ONE_DEVICE, Layout
-from dc_jax.train import Recipe, TrainState, batched, init_state, mean_gradient, train
+from dc_jax.training import augment_siamese
+from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient, train
+
+# Real images a class that set the statistics of batch norm, as in the authors' code.
+BATCH_NORM_IMAGES = 16
+
+
+def step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of a step's fresh networks and of its outer steps."""
+    init_key, loop_key = jax.random.split(key)
+    return init_key, loop_key
+
+
+def outer_keys(loop_key: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys of outer step `t`, of training the networks and of matching."""
+    train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
+    return train_key, match_key
+
+
+def match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the keys of a network's images.
+
+    With the first those are drawn that set its batch norm, with the second those it is
+    matched on; with the third these are augmented.
+    """
+    statistics_key, real_key, augment_key = jax.random.split(key, 3)
+    return statistics_key, real_key, augment_key
+
+
+def make_step_draws(config: Config, network: nn.Module) -> Draws:
+    """Returns `step_draws` of gradient matching, see `Method`."""
+
+    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
+        image = jax.ShapeDtypeStruct((1, *store.images.shape[1:]), jnp.float32)
+        has_batch_norm = "batch_stats" in jax.eval_shape(network.init, key, image)
+        _, loop_key = step_keys(key)
+
+        def of_network(key: jax.Array) -> jax.Array:
+            statistics_key, real_key, _ = match_keys(key)
+            offsets = [draw_classes(store, real_key, config.batch_real)]
+            if has_batch_norm:
+                offsets.append(draw_classes(store, statistics_key, BATCH_NORM_IMAGES))
+            return jnp.concatenate(offsets, axis=1)
+
+        def of_outer_step(t: jax.Array) -> jax.Array:
+            _, match_key = outer_keys(loop_key, t)
+            keys = jax.random.split(match_key, config.num_networks)
+            return jax.lax.map(of_network, keys)
+
+        # One after another: the scores of all of them are large.
+        offsets = jax.lax.map(of_outer_step, jnp.arange(config.loops()[0]))
+        return jnp.moveaxis(offsets, 2, 0).reshape(store.num_classes, -1)
+
+    return step_draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +215,7 @@ def inner_recipe(config: Config, network: nn.Module, execution: Execution) -> Re
         optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
         batch_size=config.batch_train,
         slice_size=execution.slice_size,
-        augmentation=siamese.PREFIX + config.augmentation if is_augmented else "none",
+        augmentation=SIAMESE_PREFIX + config.augmentation if is_augmented else "none",
         devices=execution.layout.classes,
     )
 
@@ -235,7 +287,7 @@ def match_step(
 
         def match_one(images, label, place, sample_key, siamese_key, weights):
             real = sample_class(store, sample_key, place, matching.batch_real)
-            augment = siamese.make_siamese(
+            augment = augment_siamese.make_siamese(
                 siamese_key, matching.augmentation, images.shape[1:]
             )
             return match_class(

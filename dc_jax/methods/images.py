@@ -11,7 +11,7 @@ import optax
 from dc_jax.base import CondenseState
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, draw_classes, sample_classes
-from dc_jax.parallel import WHOLE, Axis, Layout
+from dc_jax.devices.layout import WHOLE, Axis, Layout
 
 Init = Callable[[ClassStore, jax.Array], CondenseState]
 Draws = Callable[[ClassStore, jax.Array], jax.Array]

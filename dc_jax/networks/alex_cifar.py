@@ -7,8 +7,8 @@ compared with dataset distillation on it.
 import flax.linen as nn
 import jax
 
-from dc_jax.convolution import ConvFn
 from dc_jax.networks import layers
+from dc_jax.networks.convolution import ConvFn
 
 MIN_SIDE = 1  # two poolings that round up
 

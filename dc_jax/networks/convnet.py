@@ -13,8 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dc_jax.convolution import ConvFn
 from dc_jax.networks import layers
+from dc_jax.networks.convolution import ConvFn
 
 NAME_RULE = (
     "ConvNet followed by at most one each of D<depth>, W<width>, AS|AL|AR|ASwish, "

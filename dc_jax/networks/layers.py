@@ -16,7 +16,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dc_jax.convolution import ConvFn
+from dc_jax.errors import UserError
+from dc_jax.networks.convolution import ConvFn
 
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "swish")
 NORMS = ("none", "batch", "layer", "instance", "group")
@@ -109,7 +110,7 @@ def _norm(x: jax.Array, kind: str, train: bool) -> jax.Array:
         return InstanceNorm()(x)
     if kind == "group":
         return nn.GroupNorm(num_groups=GROUPS, **shared)(x)
-    raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}.")
+    raise UserError(f"norm must be one of {', '.join(NORMS)}, got {kind!r}.")
 
 
 class InstanceNorm(nn.Module):
@@ -189,7 +190,7 @@ def activate(x: jax.Array, kind: str) -> jax.Array:
         return nn.sigmoid(x)
     if kind == "swish":
         return nn.swish(x)
-    raise ValueError(
+    raise UserError(
         f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}."
     )
 
@@ -212,7 +213,7 @@ def pool(x: jax.Array, kind: str) -> jax.Array:
     if kind == "max":
         x = _first_max(x[:, :, :, :, 0], x[:, :, :, :, 1])
         return _first_max(x[:, :, 0], x[:, :, 1])
-    raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {kind!r}.")
+    raise UserError(f"pooling must be one of {', '.join(POOLINGS)}, got {kind!r}.")
 
 
 def overlapping_max_pool(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 from jax.typing import DTypeLike
 
-from dc_jax.convolution import ConvFn
+from dc_jax.errors import UserError
 from dc_jax.networks import alex_cifar, alexnet, layers, lenet, resnet, vgg
 from dc_jax.networks.convnet import (
     NAME_RULE,
@@ -18,6 +18,7 @@ from dc_jax.networks.convnet import (
     parse_convnet_name,
     split_names,
 )
+from dc_jax.networks.convolution import ConvFn
 from dc_jax.networks.mlp import MLP
 from dc_jax.networks.network import Network
 
@@ -78,7 +79,7 @@ def has_batch_norm(name: str) -> bool:
     """Whether the network keeps running statistics (`batch_stats`).
 
     Raises:
-      ValueError: the name is unknown.
+      UserError: the name is unknown.
     """
     if name in NETWORKS:
         return NETWORKS[name].has_batch_norm
@@ -94,7 +95,7 @@ def without_batch_norm(name: str) -> str:
     where that has no batch norm, or nothing to take its place.
 
     Raises:
-      ValueError: the name is unknown.
+      UserError: the name is unknown.
     """
     if not has_batch_norm(name):
         return name
@@ -132,16 +133,16 @@ def make_network(
         JAX's default float type whatever it is.
 
     Raises:
-      ValueError: the name is unknown, the images are too small for the network, or
+      UserError: the name is unknown, the images are too small for the network, or
         several networks are not of one shape.
     """
     image_shape = tuple(operator.index(size) for size in image_shape)
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(
+        raise UserError(
             f"image_shape must be three positive numbers (H, W, D), got {image_shape}."
         )
     if num_classes < 1:
-        raise ValueError(f"num_classes must be at least 1, got {num_classes}.")
+        raise UserError(f"num_classes must be at least 1, got {num_classes}.")
     if name in NETWORKS:
         entry = NETWORKS[name]
         _check_size(name, image_shape, entry.min_side)
@@ -156,12 +157,12 @@ def make_network(
 def _convnet_spec(name: str) -> ConvNetSpec:
     spec = parse_convnet_name(name)
     if spec is None:
-        raise ValueError(
+        raise UserError(
             f"network must be one of {', '.join(NETWORKS)}, or {NAME_RULE}; got "
             f"{name!r}."
         )
     if spec.norm == "group" and spec.width % layers.GROUPS:
-        raise ValueError(
+        raise UserError(
             f"network {name} has group norm, so its width must be a multiple of "
             f"{layers.GROUPS}, got {spec.width}."
         )
@@ -173,7 +174,7 @@ def _check_shapes(name: str, *specs: ConvNetSpec) -> None:
         (spec.depth, spec.width, spec.norm, spec.pooling == "none") for spec in specs
     }
     if len(shapes) > 1:
-        raise ValueError(
+        raise UserError(
             "networks in one module may differ in activation, and in which pooling "
             f"they have, got {name}."
         )
@@ -182,7 +183,7 @@ def _check_shapes(name: str, *specs: ConvNetSpec) -> None:
 def _check_size(name: str, image_shape: tuple[int, ...], min_side: int) -> None:
     if min(layers.padded_shape(image_shape)) < min_side:
         height, width = image_shape[:2]
-        raise ValueError(
+        raise UserError(
             f"network {name} needs images of at least {min_side}x{min_side} pixels, "
             f"got {height}x{width}."
         )

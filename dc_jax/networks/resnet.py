@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dc_jax.convolution import ConvFn
 from dc_jax.networks import layers
+from dc_jax.networks.convolution import ConvFn
 
 MIN_SIDE = 1  # a stride always leaves a pixel
 MIN_SIDE_AP = 8  # three poolings

@@ -3,8 +3,8 @@
 import flax.linen as nn
 import jax
 
-from dc_jax.convolution import ConvFn
 from dc_jax.networks import layers
+from dc_jax.networks.convolution import ConvFn
 
 MIN_SIDE = 32  # five poolings
 

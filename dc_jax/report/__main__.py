@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dc_jax import report
-from dc_jax.command_line import one_line
+from dc_jax.errors import one_line
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact, record
 from dc_jax.base import SyntheticSet
-from dc_jax.command_line import one_line
+from dc_jax.errors import UserError, one_line
+from dc_jax.report import kept
+from dc_jax.sets import set_file
 
 T = TypeVar("T")
 # Of a config, what the report cannot do without.
@@ -40,7 +41,7 @@ class Files:
     evaluations: list[dict[str, Any]]
     snapshots: Mapping[int, bytes]
     confusion: np.ndarray | None
-    neighbours: record.Neighbours | None
+    neighbours: kept.Neighbours | None
 
     @property
     def accuracy(self) -> Mapping[str, Any]:
@@ -53,30 +54,30 @@ def read_files(folder: Path) -> Files:
 
     Raises:
       OSError: the card or the config cannot be read.
-      ValueError: they are damaged, or there is no run in the folder.
+      UserError: they are damaged, or there is no run in the folder.
     """
     card = _read_json(folder / "card.json")
     config = card.get("config") or _read_json(folder / "config.json")
     if config and not (isinstance(config, dict) and set(config) >= _FIELDS):
         name = "card.json" if card else "config.json"
-        raise ValueError(f"{folder / name} is damaged (it has no config of a run).")
+        raise UserError(f"{folder / name} is damaged (it has no config of a run).")
     evaluations = _if_intact(_read_lines, folder / "evaluations.jsonl", [])
     if not config and not evaluations:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no run: there is no card.json, config.json or "
             "evaluations.jsonl in it."
         )
-    has_sets = (folder / artefact.SET_NAME).exists()
-    load_sets = artefact.load_synthetic_sets
+    has_sets = (folder / set_file.SET_NAME).exists()
+    load_sets = set_file.load_synthetic_sets
     return Files(
         config=config,
         card=card,
         sets=_if_intact(load_sets, folder, []) if has_sets else [],
         metrics=_if_intact(_read_lines, folder / "metrics.jsonl", []),
         evaluations=evaluations,
-        snapshots=_if_intact(record.read_snapshots, folder, {}),
-        confusion=_if_intact(record.read_confusion, folder, None),
-        neighbours=_if_intact(record.read_neighbours, folder, None),
+        snapshots=_if_intact(kept.read_snapshots, folder, {}),
+        confusion=_if_intact(kept.read_confusion, folder, None),
+        neighbours=_if_intact(kept.read_neighbours, folder, None),
     )
 
 
@@ -96,9 +97,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text("utf-8"))
     except (RecursionError, ValueError) as error:
-        raise ValueError(f"{path} is damaged ({error}).") from error
+        raise UserError(f"{path} is damaged ({error}).") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged (it is no dict).")
+        raise UserError(f"{path} is damaged (it is no dict).")
     return value
 
 

@@ -4,10 +4,11 @@ import collections
 
 import numpy as np
 
-from dc_jax import artefact, record
 from dc_jax.base import SyntheticSet
+from dc_jax.report import kept
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure, image, section, text
+from dc_jax.sets import set_file
 
 _COLUMNS = 5  # Images in a line: as many as a phone has room for.
 _IMAGE = 64  # Pixels of the page that an image is enlarged to, by a whole factor.
@@ -50,17 +51,17 @@ def _of_set(synthetic: SyntheticSet) -> str:
 
 def _shown_pixels(synthetic: SyntheticSet) -> np.ndarray:
     """Returns the images of a set that are shown, `[c, i, H, W, D]` uint8."""
-    return artefact.to_pixels(
-        record.shown(np.asarray(synthetic.images)), synthetic.mean, synthetic.std
+    return set_file.to_pixels(
+        kept.shown(np.asarray(synthetic.images)), synthetic.mean, synthetic.std
     )
 
 
 def _tile(pixels: np.ndarray, ipc: int, alt: str) -> str:
     """Returns images `[c, i, H, W, D]`, of a set with so many a class, as a picture."""
     scale = _scale(max(pixels.shape[2:4]), _SINGLE if ipc == 1 else _IMAGE)
-    picture = record.mosaic(pixels, _COLUMNS)
+    picture = kept.mosaic(pixels, _COLUMNS)
     height, width = picture.shape[:2]
-    return image(record.to_png(picture), alt, (width * scale, height * scale))
+    return image(kept.to_png(picture), alt, (width * scale, height * scale))
 
 
 def _scale(size: int, aim: int) -> int:
@@ -76,14 +77,14 @@ def evolution(run: Files) -> str:
     frames = dict(run.snapshots)
     if run.sets and "iterations" in run.accuracy:
         first = run.sets[0]
-        picture = record.snapshot(first)
-        frames[run.accuracy["iterations"]] = record.to_png(picture)
+        picture = kept.snapshot(first)
+        frames[run.accuracy["iterations"]] = kept.to_png(picture)
     if len(frames) < 2:
         return ""
     last, rows, note = max(frames), "", ""
-    size = (record.size_of(frames[last])[0] + 1) // record.ROW - 1
+    size = (kept.size_of(frames[last])[0] + 1) // kept.ROW - 1
     if run.sets:
-        shape = record.shown(np.asarray(run.sets[0].images), record.SNAPSHOT).shape
+        shape = kept.shown(np.asarray(run.sets[0].images), kept.SNAPSHOT).shape
         names, size = run.sets[0].class_names[: shape[0]], max(shape[2:4])
         if shape[1] == 1:
             note = f'<p class="soft">Row by row: {text(", ".join(names))}.</p>'
@@ -92,9 +93,7 @@ def evolution(run: Files) -> str:
             rows = f'<ol aria-label="Rows">{items}</ol>'
     pictures = []
     for iteration, png in sorted(frames.items()):
-        width, height = (
-            _scale(size, _IMAGE) * length for length in record.size_of(png)
-        )
+        width, height = (_scale(size, _IMAGE) * length for length in kept.size_of(png))
         attributes = f' data-iteration="{iteration}"'
         attributes += "" if iteration == last else " hidden"
         alt = f"The images after {iteration} iterations"

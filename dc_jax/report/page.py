@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from dc_jax import artefact, record
 from dc_jax.base import SyntheticSet
-from dc_jax.command_line import one_line
 from dc_jax.data import Dataset
-from dc_jax.report import images, numbers
+from dc_jax.errors import one_line
+from dc_jax.files import write_atomically
+from dc_jax.report import images, kept, numbers
 from dc_jax.report.files import Files, read_files
 from dc_jax.report.markup import text
 
@@ -48,10 +48,10 @@ def finish(
     """
     with _going_on(folder, "confusion matrix"):
         if counts is not None:
-            record.save_confusion(folder, counts.sum(axis=(0, 1)))
+            kept.save_confusion(folder, counts.sum(axis=(0, 1)))
     with _going_on(folder, "nearest training images"):
         if sets and sets[0].indices is None:
-            record.save_neighbours(folder, sets[0], dataset)
+            kept.save_neighbours(folder, sets[0], dataset)
     write_if_possible(folder)
 
 
@@ -84,11 +84,11 @@ def write(folder: Path) -> Path:
 
     Raises:
       OSError: a file cannot be read or written.
-      ValueError: there is no run in the folder, or its card or config is damaged.
+      UserError: there is no run in the folder, or its card or config is damaged.
     """
     path = folder / NAME
     # Names of files need not be UTF-8.
-    artefact.write_atomically(path, make(folder).encode("utf-8", "backslashreplace"))
+    write_atomically(path, make(folder).encode("utf-8", "backslashreplace"))
     return path
 
 

@@ -20,9 +20,9 @@ import optax
 
 from dc_jax.base import CondenseState, Method, make_labels
 from dc_jax.data.store import draw_classes, sample_classes
+from dc_jax.devices.backend import batched
 from dc_jax.methods import METHODS
 from dc_jax.methods.images import make_init, make_optimiser
-from dc_jax.train import batched
 
 
 def class_loss(network, variables, images, weights, real):

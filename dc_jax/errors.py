@@ -1,0 +1,70 @@
+"""Errors that are the user's own mistakes, and how they are told: in one line."""
+
+import importlib
+import os
+import types
+
+
+class UserError(ValueError):
+    """A mistake of the user: a value, a file or a folder that cannot be used.
+
+    The commands print it as one line. Any other error keeps its traceback.
+    """
+
+
+def check_fits(num_bytes: int, what: str) -> None:
+    """Checks that arrays do not take more than all memory, before they are made.
+
+    Args:
+      num_bytes: that they take.
+      what: they are, a plural.
+
+    Raises:
+      UserError: there is less memory.
+    """
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if num_bytes > there:
+        raise UserError(
+            f"{what} take {num_bytes / 2**30:,.1f} GiB, more than the "
+            f"{there / 2**30:.1f} GiB of memory of this machine."
+        )
+
+
+def load_package(name: str, extra: str) -> types.ModuleType:
+    """Imports a module of a package that need not be installed.
+
+    Args:
+      name: of the module.
+      extra: of this package, that installs it.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"{name.partition('.')[0]} cannot be imported ({error}): pip install "
+            f'-e ".[{extra}]".'
+        ) from error
+
+
+# What the commands print as one line: mistakes of the user, files that cannot be read
+# or written, a loss that became infinite. Any other error is a bug of the program.
+ERRORS = (UserError, OSError, FloatingPointError)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
+    texts = ("RESOURCE_EXHAUSTED", "Out of memory")
+    is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
+    return is_of_jax or isinstance(error, MemoryError)
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the message of an error, without line breaks."""
+    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
+    while error.args and isinstance(error.args[0], BaseException):
+        error = error.args[0]
+    text = error.args[0] if isinstance(error, KeyError) else error
+    return " ".join(str(text).split())

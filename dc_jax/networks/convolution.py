@@ -1,0 +1,288 @@
+"""How a convolution is lowered: one choice, in one place.
+
+XLA's CPU backend canonicalises convolutions only in a program's entry computation.
+Inside `scan`, `map`, `while` and `cond` the gradients that JAX makes of a convolution
+(in other layouts than NHWC/HWIO) fall to a scalar loop, some fifty times slower:
+https://github.com/jax-ml/jax/issues/12868. `trilinear_conv` writes those gradients as
+plain NHWC/HWIO convolutions itself, to every order of differentiation; where all three
+of its functions are 3x3 convolutions with stride 1, `winograd` computes them with fewer
+multiplications. GPUs and TPUs are best served by the native convolution.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from dc_jax.errors import UserError
+from dc_jax.networks import winograd
+
+ConvFn = Callable[..., jax.Array]
+Pads = tuple[tuple[int, int], tuple[int, int]]
+
+IMPLEMENTATIONS = ("native", "trilinear", "winograd")
+_NHWC = ("NHWC", "HWIO", "NHWC")
+# Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three
+# times as long to compile: 8 s for the paper's ConvNet.
+_MIN_WINOGRAD_PIXELS = 16
+# With this few input channels a matrix product over patches beats the convolution.
+_MAX_PATCH_CHANNELS = 4
+
+
+def make_conv_fn(
+    implementation: str | None = None, platform: str | None = None
+) -> ConvFn:
+    """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
+
+    Args:
+      implementation: `native`, `trilinear`, `winograd` (trilinear, and by Winograd's
+        algorithm where that applies), or None for the backend's best one: `winograd`
+        on CPU, `native` elsewhere.
+      platform: `cpu`, `gpu` or `tpu`; None for JAX's default.
+
+    Raises:
+      UserError: the name is unknown.
+    """
+    if implementation is None:
+        implementation = default_implementation(platform or jax.default_backend())
+    if implementation == "native":
+        return lax.conv_general_dilated
+    if implementation == "trilinear":
+        return _trilinear
+    if implementation == "winograd":
+        return _winograd
+    raise UserError(
+        f"convolution must be one of {', '.join(IMPLEMENTATIONS)}, got "
+        f"{implementation!r}."
+    )
+
+
+def default_implementation(platform: str) -> str:
+    """Returns what is best on `cpu`, `gpu` or `tpu`."""
+    return "winograd" if platform == "cpu" else "native"
+
+
+def _conv_general_dilated(
+    lhs: jax.Array,
+    rhs: jax.Array,
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    precision: Any = None,
+    *,
+    fast: bool,
+) -> jax.Array:
+    """The part of `lax.conv_general_dilated` that this project's networks use."""
+    del dimension_numbers, precision  # always NHWC/HWIO; jax_default_matmul_precision
+    dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
+    if feature_group_count != 1 or dilations - {1}:
+        raise UserError("The trilinear convolution has no groups and no dilation.")
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(
+            lhs.shape[1:3], rhs.shape[:2], window_strides, padding
+        )
+    pads = tuple((int(low), int(high)) for low, high in padding)
+    strides = tuple(int(stride) for stride in window_strides)
+    if lhs.shape[-1] <= _MAX_PATCH_CHANNELS or _is_swapped(
+        lhs.shape[1:3], rhs.shape[:2], strides, pads
+    ):
+        return patches_conv(lhs, rhs, strides, pads)
+    rows, columns = (lhs.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
+    fast = fast and rows * columns >= _MIN_WINOGRAD_PIXELS
+    return trilinear_conv(lhs, rhs, strides, pads, fast=fast)
+
+
+def _is_swapped(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, int],
+    pads: Pads,
+) -> bool:
+    """Whether XLA swaps image and kernel, in a convolution or its gradient.
+
+    It does where the kernel is the larger, and the swapped one falls to a scalar loop:
+    a 3x3 convolution of 512 channels took 170 ms on 10 images of 2x2 pixels, and 11 ms
+    on as many of 4x4.
+    """
+    outputs = [
+        (image[i] + sum(pads[i]) - kernel[i]) // strides[i] + 1 for i in range(2)
+    ]
+    return math.prod(kernel) > min(math.prod(image), math.prod(outputs))
+
+
+# One object each: networks are equal, and programs reused, when their functions are.
+_trilinear = functools.partial(_conv_general_dilated, fast=False)
+_winograd = functools.partial(_conv_general_dilated, fast=True)
+
+
+def patches_conv(
+    x: jax.Array, w: jax.Array, strides: tuple[int, int], pads: Pads
+) -> jax.Array:
+    """A convolution as one matrix product over the patches of the image.
+
+    Args:
+      x: images, `[n, H, W, D]`.
+      w: kernel, `[h, w, D, O]`.
+      strides: of rows and columns.
+      pads: zeros before and after, of rows and columns.
+
+    Returns:
+      `[n, H', W', O]`.
+    """
+    height, width, channels, outputs = w.shape
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    rows = (x.shape[1] - height) // strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] + 1
+    shifted = [
+        lax.slice(
+            x,
+            (0, i, j, 0),
+            (
+                x.shape[0],
+                i + (rows - 1) * strides[0] + 1,
+                j + (columns - 1) * strides[1] + 1,
+                channels,
+            ),
+            (1, *strides, 1),
+        )
+        for i in range(height)
+        for j in range(width)
+    ]
+    patches = jnp.concatenate(shifted, axis=-1)  # [n, H', W', h * w * D]
+    flat = patches.reshape(-1, height * width * channels)
+    y = matmul(flat, w.reshape(height * width * channels, outputs))
+    return y.reshape(*patches.shape[:3], outputs)
+
+
+@jax.custom_vjp
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a @ b` of two matrices, whose gradients are such products to every order.
+
+    JAX would make the gradient of `b` as the transpose of `g.T @ a`, for which the CPU
+    backend first copies the larger g: the first layer took twice as long in all.
+    """
+    return a @ b
+
+
+def _matmul_bwd(factors, g):
+    a, b = factors
+    return matmul(g, b.T), matmul(a.T, g)
+
+
+matmul.defvjp(lambda a, b: (a @ b, (a, b)), _matmul_bwd)
+
+
+def trilinear_conv(
+    x: jax.Array,
+    w: jax.Array,
+    strides: tuple[int, int],
+    pads: Pads,
+    *,
+    fast: bool = False,
+) -> jax.Array:
+    """A convolution whose gradients are NHWC/HWIO convolutions to every order.
+
+    For images x, kernel w and an output cotangent g, the sum of `conv(x, w) * g` is
+    linear in each of the three. Its derivatives with respect to g, x and w are the
+    three functions below, so the gradient of any of them is made of the other two.
+
+    Args:
+      x: images, `[n, H, W, D]`.
+      w: kernel, `[h, w, D, O]`.
+      strides: of rows and columns.
+      pads: zeros before and after, of rows and columns.
+      fast: whether a 3x3 convolution with stride 1 is left to `winograd`.
+
+    Returns:
+      `[n, H', W', O]`. Reverse-mode differentiation only.
+    """
+    image, kernel = tuple(x.shape[1:3]), tuple(w.shape[:2])
+    fast = fast and kernel == (3, 3) and strides == (1, 1)
+    return _output(x, w, _Geometry(strides, pads, image, kernel, fast))
+
+
+class _Geometry(NamedTuple):
+    strides: tuple[int, int]
+    pads: Pads
+    image: tuple[int, int]
+    kernel: tuple[int, int]
+    fast: bool
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _output(x, w, geometry):
+    strides, pads = geometry.strides, geometry.pads
+    if geometry.fast:
+        return winograd.conv(x, w, pads)
+    return lax.conv_general_dilated(x, w, strides, pads, dimension_numbers=_NHWC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_image(g, w, geometry):
+    """The derivative with respect to the image: a convolution with the flipped w."""
+    strides, pads, image, kernel, fast = geometry
+    around = []
+    for i in range(2):
+        dilated = (g.shape[1 + i] - 1) * strides[i] + 1
+        low = kernel[i] - 1 - pads[i][0]
+        around.append((low, image[i] + kernel[i] - 1 - dilated - low))
+    flipped = jnp.swapaxes(lax.rev(w, (0, 1)), 2, 3)
+    if fast:
+        return winograd.conv(g, flipped, tuple(around))
+    return lax.conv_general_dilated(
+        g, flipped, (1, 1), around, lhs_dilation=strides, dimension_numbers=_NHWC
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _to_kernel(x, g, geometry):
+    """The derivative with respect to the kernel: x with g, the batch as channels."""
+    strides, pads, image, kernel, fast = geometry
+    if fast:
+        return winograd.kernel_gradient(x, g, pads)
+    around = []
+    for i in range(2):
+        dilated = (g.shape[1 + i] - 1) * strides[i] + 1
+        low = pads[i][0]
+        around.append((low, kernel[i] + dilated - 1 - image[i] - low))
+    out = lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        g.transpose(1, 2, 0, 3),
+        (1, 1),
+        around,
+        rhs_dilation=strides,
+        dimension_numbers=_NHWC,
+    )
+    return out.transpose(1, 2, 0, 3)
+
+
+def _keep(function):
+    """The forward rule of all three: keep both factors."""
+    return lambda a, b, geometry: (function(a, b, geometry), (a, b))
+
+
+def _output_bwd(geometry, factors, g):
+    x, w = factors
+    return _to_image(g, w, geometry), _to_kernel(x, g, geometry)
+
+
+def _to_image_bwd(geometry, factors, u):
+    g, w = factors
+    return _output(u, w, geometry), _to_kernel(u, g, geometry)
+
+
+def _to_kernel_bwd(geometry, factors, v):
+    x, g = factors
+    return _to_image(g, v, geometry), _output(x, v, geometry)
+
+
+_output.defvjp(_keep(_output), _output_bwd)
+_to_image.defvjp(_keep(_to_image), _to_image_bwd)
+_to_kernel.defvjp(_keep(_to_kernel), _to_kernel_bwd)

@@ -1,0 +1,212 @@
+"""The baselines: coresets, and training on the whole training set.
+
+The networks that these need are trained, or found trained, by `whole_trainer`.
+"""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from scipy.special import softmax
+
+from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.config import Config, describe_ipc
+from dc_jax.data import Dataset, normalise
+from dc_jax.devices.layout import Layout
+from dc_jax.errors import UserError
+from dc_jax.evaluation.evaluator import make_set
+from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.methods import coresets
+from dc_jax.run.full_data_trainer import Trained, WholeTrainer
+from dc_jax.run.signals import signals_kill
+
+# Fields of the config that are for other methods.
+_UNUSED = (
+    *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
+    *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
+    *("distillation", "tensorboard"),
+)
+
+
+def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
+    """Checks that there are enough images, and logs what will be done.
+
+    Raises:
+      UserError: a class has fewer training images than are to be chosen, or
+        `config.ipc` has not as many numbers as there are classes.
+    """
+    logging.info("Running on %s.", layout)
+    unused = _UNUSED
+    if config.method == "whole":
+        unused += ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
+        logging.info(
+            "Training %d network(s) on the whole training set.", config.num_evaluations
+        )
+    else:
+        unused += ("eval_every",)
+        counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+        class_ipc = config.class_ipc(dataset.num_classes)
+        # The smallest of those that are too small.
+        for label in np.argsort(counts, kind="stable"):
+            if counts[label] < class_ipc[label]:
+                raise UserError(
+                    f"config.ipc must be at most {counts[label]}, the number of "
+                    f"training images of class {dataset.class_names[label]}, got "
+                    f"{class_ipc[label]}."
+                )
+        logging.info(
+            "Choosing %s image(s) a class by %s, %d experiment(s).",
+            *(describe_ipc(config.ipc), config.method, config.num_experiments),
+        )
+    logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
+
+
+def choose_sets(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+) -> tuple[list[SyntheticSet], float]:
+    """Chooses a coreset for each experiment.
+
+    Args:
+      config: the run.
+      folder: of the run.
+      dataset: to choose from.
+      layout: the devices.
+
+    Returns:
+      The E sets, and the seconds it took, training included.
+    """
+    selection = coresets.SELECTIONS[config.method]
+    is_trained = selection.needs != ("size",)
+    trainer = _feature_trainer(config, folder, dataset, layout) if is_trained else None
+    labels = dataset.train_labels
+    classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
+    class_ipc = config.class_ipc(dataset.num_classes)
+    sets, seconds = [], 0.0
+    for experiment in range(config.num_experiments):
+        trained, spent = None, 0.0
+        if trainer is not None:
+            trained = trainer.train(experiment, config.num_experiments)
+            spent = trained.seconds
+        began = time.monotonic()
+        chosen = np.full((len(classes), max(class_ipc)), -1, np.int32)
+        with signals_kill():
+            for label, (members, num) in enumerate(
+                zip(classes, class_ipc, strict=True)
+            ):
+                rng = np.random.default_rng([config.seed, experiment, label])
+                known = _learn(config, trainer, trained, members, label)
+                arguments = (known[name] for name in selection.needs)
+                chosen[label, :num] = members[selection.select(*arguments, num, rng)]
+        sets.append(make_coreset(chosen, dataset))
+        seconds += spent + time.monotonic() - began
+    return sets, seconds
+
+
+def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
+    """Returns the training images of indices `[C, I]`, -1 for none, as a set."""
+    is_image = indices >= 0
+    images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
+    images = np.where(is_image[..., None, None, None], images, 0)
+    labels = make_labels(is_image.sum(axis=1))
+    return make_set(images, dataset, labels).replace(indices=indices)
+
+
+def _learn(
+    config: Config,
+    trainer: WholeTrainer | None,
+    trained: Trained | None,
+    members: np.ndarray,
+    label: int,
+) -> dict[str, Any]:
+    """Returns what the method needs to know of the images of a class.
+
+    Args:
+      config: its method.
+      trainer: of `trained`; None where no network is needed.
+      trained: a network.
+      members: indices of the images. Shape `[n]`.
+      label: the class.
+    """
+    known: dict[str, Any] = {"size": len(members)}
+    needs = coresets.SELECTIONS[config.method].needs
+    if "events" in needs:
+        known["events"] = coresets.forgetting_events(
+            np.asarray(trained.state.forgotten)[members],
+            np.asarray(trained.state.is_learned)[members],
+            never_learned=config.coreset.never_learned,
+            epochs=trainer.epochs,
+        )
+    if "features" in needs:
+        known["features"], logits = trainer.read_class(trained, label)
+        known["residuals"] = softmax(logits.astype(np.float64), axis=1)
+        known["residuals"][:, label] -= 1
+    return known
+
+
+def whole_accuracies(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+    protocol: Protocol,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Trains networks on the whole training set, and tests them.
+
+    Args:
+      config: the run.
+      folder: of the run.
+      dataset: to train and test on.
+      layout: the devices.
+      protocol: how to train.
+
+    Returns:
+      Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
+    """
+    field = "evaluation" if config.evaluation.network else "network"
+    trainer = WholeTrainer(
+        config,
+        folder,
+        dataset,
+        layout,
+        protocol,
+        field,
+        eval_every=config.eval_every,
+    )
+    accuracies, on_the_way, seconds = [], [], 0.0
+    for number in range(config.num_evaluations):
+        trained = trainer.train(number, config.num_evaluations)
+        began = time.monotonic()
+        accuracies.append(trainer.test(trained.state))
+        on_the_way.append(trained.accuracies)
+        seconds += trained.seconds + time.monotonic() - began
+    facts = {
+        "training_images": len(dataset.train_labels),
+        "seconds": round(seconds, 3),
+    }
+    if config.eval_every:
+        facts["accuracies_on_the_way"] = on_the_way
+    return np.array([accuracies]), facts
+
+
+def _feature_trainer(
+    config: Config, folder: Path, dataset: Dataset, layout: Layout
+) -> WholeTrainer:
+    """Returns what trains the networks of features and forgetting events.
+
+    The protocol is that of evaluation, but with `config.coreset.epochs` in all.
+    """
+    protocol = make_protocol(
+        dataclasses.replace(config.evaluation, network=None),
+        dataset_name=dataset.name,
+        network_name=config.network.name,
+    )
+    # A protocol counts one less than are run.
+    protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
+    logging.info("Features: %s.", protocol)
+    return WholeTrainer(config, folder, dataset, layout, protocol, "network")

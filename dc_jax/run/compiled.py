@@ -1,0 +1,126 @@
+"""The programs of a run, over all experiments, and the keys they are called with.
+
+The only module with `jax.jit`: what it compiles are the pure functions of a method, the
+evaluation of a set, and training on the whole training set.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from dc_jax.base import CondenseState, Method
+from dc_jax.config import Config
+from dc_jax.data import ClassStore
+from dc_jax.data.store import store_specs
+from dc_jax.devices.backend import Execution, batched, compiler_options
+from dc_jax.devices.layout import Layout
+from dc_jax.evaluation.protocol import Protocol, make_evaluate, make_evaluate_own
+
+
+def compile_method(
+    method: Method, execution: Execution
+) -> tuple[Callable[..., CondenseState], Callable[..., Any]]:
+    """Returns a method's functions over the axis E of experiments, jitted.
+
+    They are `init(store, keys)` and `step(state, store, keys, iteration)` with keys
+    `[E]`. A step does not donate its input: that is the state to save when the step
+    turns out bad, or is not waited for, and it is no larger than the images.
+
+    Args:
+      method: for one experiment.
+      execution: how experiments, too, are run.
+    """
+    layout = execution.layout
+
+    def init(store: ClassStore, keys: jax.Array) -> CondenseState:
+        return jax.vmap(lambda key: method.init(store, key))(keys)
+
+    def step(
+        state: CondenseState, store: ClassStore, keys: jax.Array, iteration: jax.Array
+    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+        def one(state: CondenseState, key: jax.Array):
+            state, metrics = method.step(state, store, iteration_key(key, iteration))
+            values = (metrics["loss"], state.images, state.raw_lrs)
+            finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]
+            return state, {**metrics, "is_finite": jnp.stack(finite).all()}
+
+        mine, _ = layout.experiments.part(len(keys))
+        mine_state, mine_keys = jax.tree.map(lambda leaf: leaf[mine], (state, keys))
+        results = batched(one, execution.network_loop)(mine_state, mine_keys)
+        return layout.experiments.gather(results, len(keys))
+
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)  # A program has its name.
+        def spread(*args: Any) -> Any:
+            specs = tuple(
+                store_specs(arg) if isinstance(arg, ClassStore) else P() for arg in args
+            )
+            return layout.spread(function, specs)(*args)
+
+        return jax.jit(spread, compiler_options=compiler_options(layout))
+
+    return compiled(init), compiled(step)
+
+
+def compile_draws(method: Method) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns what `init(store, keys)` and a step draw, for all experiments, jitted.
+
+    They are `init_draws(store, keys)` and `step_draws(store, keys, iteration)` with
+    keys `[E]`, and return offsets `[C, P]`.
+    """
+
+    def init_draws(store: ClassStore, keys: jax.Array) -> jax.Array:
+        offsets = jax.lax.map(lambda key: method.init_draws(store, key), keys)
+        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+
+    def step_draws(store: ClassStore, keys: jax.Array, iteration: jax.Array):
+        keys = jax.vmap(lambda key: iteration_key(key, iteration))(keys)
+        offsets = jax.lax.map(lambda key: method.step_draws(store, key), keys)
+        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+
+    return jax.jit(init_draws), jax.jit(step_draws)
+
+
+def compile_evaluation(
+    protocol: Protocol, network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns the training and test of networks, see `make_evaluate`, jitted."""
+    return jax.jit(
+        make_evaluate(protocol, network, execution),
+        compiler_options=compiler_options(execution.layout),
+    )
+
+
+def compile_own_evaluation(
+    network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns the same by a set's own learning rates, see `make_evaluate_own`."""
+    return jax.jit(
+        make_evaluate_own(network, execution),
+        compiler_options=compiler_options(execution.layout),
+    )
+
+
+def compile_everywhere(
+    function: Callable[..., Any], layout: Layout
+) -> Callable[..., Any]:
+    """Returns a function that runs on every device with the same arguments, jitted."""
+    return jax.jit(
+        layout.spread(function, P()), compiler_options=compiler_options(layout)
+    )
+
+
+def iteration_key(key: jax.Array, iteration: jax.Array) -> jax.Array:
+    """Returns an experiment's key for an iteration."""
+    return jax.random.fold_in(key, iteration)
+
+
+def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
+    """Returns an experiment's keys for its beginning, its steps, its evaluation."""
+    key = jax.random.fold_in(jax.random.key(config.seed), experiment)
+    return jax.random.split(key, 3)

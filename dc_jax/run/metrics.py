@@ -1,0 +1,141 @@
+"""What a run tells while it runs, and how it is told to stop."""
+
+import json
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tqdm
+from absl import logging
+
+from dc_jax.base import SyntheticSet
+from dc_jax.devices import processes
+from dc_jax.files import write_atomically
+from dc_jax.report import kept
+from dc_jax.run.tensorboard import Events
+
+_NONE: Mapping[str, float] = types.MappingProxyType({})
+
+
+def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
+    """Returns a bar that begins at `first`; only the first process shows it."""
+    return tqdm.tqdm(
+        total=total,
+        initial=first,
+        unit=unit,
+        desc=title,
+        disable=not processes.is_first(),
+        dynamic_ncols=True,
+        # A log file should not get a line every tenth of a second.
+        mininterval=0.1 if sys.stderr.isatty() else 30,
+    )
+
+
+class Metrics:
+    """What the first process tells of each iteration, and keeps.
+
+    Lines of `metrics.jsonl`, the progress bar, `snapshots/`, and `tensorboard/` where
+    that is wanted. Nothing comes of it on other processes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        first: int,
+        total: int,
+        seconds: float = 0.0,
+        tensorboard: bool = False,
+    ):
+        """Begins, dropping what a run that continues after `first` redoes.
+
+        Those are losses and snapshots after `first`, and the accuracy from `first` on.
+        `seconds` is the time that the run took up to there.
+        """
+        self._folder, self._is_first = folder, processes.is_first()
+        path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
+        before = []
+        if path.is_file():
+            lines = map(_parse, path.read_bytes().splitlines())
+            before = [line for line in lines if line and _is_kept(line, first)]
+            text = "".join(json.dumps(line) + "\n" for line in before)
+            write_atomically(path, text.encode())
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        if self._is_first:
+            kept.drop_snapshots(folder, first)
+        is_told = tensorboard and self._is_first
+        self._events = Events(folder, before, seconds) if is_told else None
+        self._began = time.monotonic() - seconds
+        self._bar = progress_bar(total, first, unit="it", title="Condensing")
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+        self._file.close()
+        if self._events:
+            self._events.close()
+
+    def loss(
+        self, iteration: int, losses: np.ndarray, layers: Mapping[str, float] = _NONE
+    ) -> None:
+        """Records the losses `[E]` of an iteration, and their mean's summands."""
+        values = {"loss": float(losses.mean()), "losses": losses.tolist()}
+        if layers:
+            values["layers"] = dict(layers)
+        self._write(iteration, **values)
+        self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
+        self._bar.update()
+
+    def accuracy(self, iteration: int, accuracies: np.ndarray) -> None:
+        """Records and logs the accuracies `[E, N]` after an iteration."""
+        mean, std = accuracies.mean(), accuracies.std()
+        self._write(iteration, accuracy_mean=float(mean), accuracy_std=float(std))
+        self._bar.clear()
+        logging.info(
+            "Iteration %d: accuracy %.2f%% ± %.2f.", iteration, 100 * mean, 100 * std
+        )
+        self._bar.refresh()
+
+    def images(self, iteration: int, make_set: Callable[[], SyntheticSet]) -> None:
+        """Keeps a snapshot of the set after some iterations, which alone is made."""
+        if not (self._is_first and kept.is_snapshot(iteration)):
+            return
+        png = kept.to_png(kept.snapshot(make_set()))
+        kept.save_snapshot(self._folder, iteration, png)
+        if self._events:
+            self._events.picture(iteration, png)
+
+    def _write(self, iteration: int, **values: Any) -> None:
+        line = {
+            "iteration": iteration,
+            "seconds": round(time.monotonic() - self._began, 3),
+            **values,
+        }
+        if self._events:
+            self._events.scalars(line)
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            error.filename = self._file.name  # A full disk does not say where it is.
+            raise
+
+
+def _is_kept(line: dict[str, Any], first: int) -> bool:
+    return line["iteration"] < first + ("loss" in line)
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Returns a line's values, None for one torn by a kill or otherwise damaged."""
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    is_sound = isinstance(values, dict) and type(values.get("iteration")) is int
+    return values if is_sound else None

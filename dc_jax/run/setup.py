@@ -1,0 +1,206 @@
+"""Makes the parts of a run from its config, and tells what was chosen."""
+
+import contextlib
+import math
+import operator
+from collections.abc import Iterator
+
+import flax.linen as nn
+import numpy as np
+from absl import logging
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config, describe_ipc
+from dc_jax.data import Dataset, load_dataset
+from dc_jax.data.splits import hold_out
+from dc_jax.devices.backend import Execution, make_execution
+from dc_jax.devices.layout import Layout
+from dc_jax.errors import UserError, check_fits
+from dc_jax.methods import check_method
+from dc_jax.networks import default_depth, has_batch_norm, make_network
+from dc_jax.networks.convolution import default_implementation, make_conv_fn
+from dc_jax.run import tensorboard
+from dc_jax.training import augment_siamese
+from dc_jax.training.augment import parse_strategy
+
+
+def load(config: Config) -> Dataset:
+    """Loads the dataset of a run."""
+    dataset = load_dataset(
+        config.dataset.name,
+        config.dataset.path,
+        stream=config.dataset.stream,
+        image_size=config.dataset.image_size,
+    )
+    if config.dataset.validation:
+        dataset = hold_out(dataset, config.dataset.validation)
+    return dataset
+
+
+def log_dataset(dataset: Dataset) -> None:
+    """Logs what a dataset is."""
+    height, width, channels = dataset.image_shape
+    has_tests = dataset.test_images is not dataset.train_images
+    logging.info(
+        "Dataset %s from %s: %d training%s images of %dx%dx%d, %d classes.",
+        dataset.name,
+        dataset.source,
+        len(dataset.train_labels),
+        f" and {len(dataset.test_labels)} test" if has_tests else "",
+        *(height, width, channels, dataset.num_classes),
+    )
+
+
+def check_names(config: Config) -> None:
+    """Checks what does not need the dataset, before it is downloaded and prepared.
+
+    Raises:
+      UserError: a method, network or augmentation is unknown, fields exclude one
+        another, or a package is missing.
+    """
+    if config.dataset.validation and config.dataset.stream:
+        raise UserError(
+            "config.dataset.validation must be None where config.dataset.stream is "
+            f"True, got {config.dataset.validation}."
+        )
+    if config.tensorboard:
+        tensorboard.check_package()
+    check_method(config.method)
+    for field in ("network.name", "evaluation.network"):
+        name = operator.attrgetter(field)(config)
+        with _naming(f"config.{field}"):
+            if name is not None:
+                has_batch_norm(name)
+    with _naming("config.augmentation"):
+        augment_siamese.parse_strategy(config.augmentation)
+    with _naming("config.evaluation.augmentation"):
+        parse_strategy(config.evaluation.augmentation or "none")
+
+
+def check_memory(config: Config, dataset: Dataset) -> None:
+    """Checks that a run can fit into memory, by the least that it takes.
+
+    Raises:
+      UserError: some fields are too large.
+    """
+    num_classes = dataset.num_classes
+    image = 4 * math.prod(dataset.image_shape)
+    images = num_classes * int(np.max(config.ipc)) * image
+    checks = {
+        "images of config.num_experiments x config.ipc": config.num_experiments
+        * images,
+        "gradients of config.num_networks x config.ipc": config.num_networks * images,
+        "images of config.batch_real": config.batch_real * image,
+        "results of config.num_evaluations": 4
+        * config.num_evaluations
+        * num_classes**2,
+    }
+    for what, num_bytes in checks.items():
+        check_fits(num_bytes, f"the {what}")
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Names the field of the config in what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{field}: {error}") from error
+
+
+def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
+    """Logs what was chosen by a rule or by necessity, and why.
+
+    Raises:
+      UserError: `config.ipc` has not as many numbers as there are classes.
+    """
+    class_ipc = np.array(config.class_ipc(dataset.num_classes))
+    layout = execution.layout
+    logging.info("Running on %s.", layout)
+    choices = {
+        "convolution": default_implementation(layout.platform),
+        "network_loop": execution.network_loop,
+        "slice_size": execution.slice_size,
+    }
+    chosen = [
+        f"{name} {value}"
+        for name, value in choices.items()
+        if getattr(config.execution, name) is None
+    ]
+    if chosen:
+        logging.info(
+            "Chosen for %s: config.execution.%s.", layout.platform, ", ".join(chosen)
+        )
+    depth = default_depth(config.network.name, dataset.image_shape)
+    if depth is not None:
+        logging.info(
+            "%s has depth %d, which is for images of %dx%d.",
+            *(config.network.name, depth, *dataset.image_shape[:2]),
+        )
+    logging.info(
+        "Condensing to %s image(s) a class with method %s: %d iterations from %s "
+        "images, learning rate %g, augmentation %s, %d network(s) at once, %d "
+        "experiment(s).",
+        *(describe_ipc(config.ipc), config.method, config.iterations, config.init),
+        *(config.lr_img, config.augmentation),
+        *(config.num_networks, config.num_experiments),
+    )
+    if len(set(class_ipc)) > 1:
+        logging.info(
+            "What depends on the images a class is chosen for their mean, %d.",
+            config.mean_ipc,
+        )
+    needed = {"batch_real": np.full(dataset.num_classes, config.batch_real)}
+    if config.init == "real":
+        needed["ipc"] = class_ipc
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+    for field, numbers in needed.items():
+        small = [dataset.class_names[i] for i in np.flatnonzero(counts < numbers)]
+        if small:
+            # A real batch may well be larger than a class; the set should not be.
+            log = logging.warning if field == "ipc" else logging.info
+            log(
+                "Fewer training images than config.%s = %s in %d of %d classes, where "
+                "they are drawn with replacement: %s.",
+                *(field, describe_ipc(numbers), len(small)),
+                *(dataset.num_classes, ", ".join(small)),
+            )
+
+
+def make_parts(
+    config: Config, dataset: Dataset, field: str, layout: Layout
+) -> tuple[nn.Module, Execution]:
+    """Returns the network of `network` or `evaluation`, and how to run it here."""
+    name, path = config.network.name, "config.network.name"
+    if field == "evaluation":
+        name, path = config.evaluation.network, "config.evaluation.network"
+    with _naming(path):
+        network = make_network(
+            name,
+            dataset.num_classes,
+            dataset.image_shape,
+            make_conv_fn(config.execution.convolution, layout.platform),
+            dtype=config.execution.dtype,
+        )
+    return network, make_execution(
+        config.execution, network, dataset.image_shape, layout
+    )
+
+
+def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
+    """Checks that a set loaded from `path` can be evaluated on a dataset.
+
+    Raises:
+      UserError: the images or the classes differ.
+    """
+    if synthetic.images.shape[2:] != dataset.image_shape:
+        raise UserError(
+            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
+            f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
+            "images that it was made of."
+        )
+    if synthetic.class_names != dataset.class_names:
+        raise UserError(
+            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
+            f"{dataset.name} has {', '.join(dataset.class_names)}."
+        )

@@ -1,0 +1,292 @@
+"""The folder of a run: whose it is, and what it holds in the end."""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from flax.traverse_util import flatten_dict
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data import Dataset
+from dc_jax.devices import processes
+from dc_jax.errors import UserError
+from dc_jax.evaluation.protocol import Protocol
+from dc_jax.files import check_is_local, file_record, is_unicode, read_json, write_json
+from dc_jax.sets import image_grid, set_file
+from dc_jax.sets.card import make_card, make_recipe
+
+# A stopped run may be continued with other values of these: they do not change the
+# images after a given iteration, `execution` but by rounding.
+_FREE_FIELDS = {
+    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    "tensorboard",
+    *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
+}
+# Not free for these methods: their learning rate falls with every tenth of the run.
+_FIXED_FIELDS = {"dd": {"iterations"}}
+
+# Of a run, and of those who started it, before there is anything to lose.
+_NOTHING_KEPT = {"config.json", ".lock", "log.txt"}
+
+# What runs had before there were fields for it.
+_ONCE = {
+    "augmentation": "none",
+    "coreset.epochs": 20,
+    "coreset.never_learned": "max",
+    "distillation.epochs": 3,
+}
+
+
+def check_name(folder: Path) -> None:
+    """Checks that checkpoints can be kept in a folder of this name.
+
+    Raises:
+      UserError: it is not Unicode, or a file, or the address of a bucket.
+    """
+    check_is_local("--workdir", str(folder))
+    if not is_unicode(str(folder)):
+        raise UserError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise UserError(f"--workdir={folder}: {part} is a file, not a folder.")
+
+
+@contextlib.contextmanager
+def entered(config: Config, folder: Path) -> Iterator[None]:
+    """Locks the folder and claims it for a run, on the process that writes.
+
+    Raises:
+      UserError: on all processes, if the folder is in use or another run's.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(locked(folder))
+            claim(config, folder)
+
+        processes.on_first(enter)
+        yield
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
+    """Keeps other processes out of the folder, which is created where needed.
+
+    Args:
+      folder: which.
+      waits: whether to wait for another process that is in it.
+
+    Raises:
+      UserError: another process is in it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder} cannot be made ({error.strerror}): choose another."
+        ) from error
+    with open(folder / ".lock", "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not waits:
+                raise UserError(
+                    f"--workdir={folder} is in use by another process: wait for it, "
+                    "stop it, or choose another folder."
+                ) from None
+            logging.info("Waiting for another process that uses %s.", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def claim(config: Config, folder: Path) -> None:
+    """Makes the folder this run's, or checks that it is.
+
+    Raises:
+      UserError: another run's files are in it.
+    """
+    check_is_ours(config, folder)
+    write_json(folder / "config.json", config.to_dict())
+
+
+def check_is_ours(config: Config, folder: Path) -> None:
+    """Checks that a folder has no files of another run.
+
+    One that failed before it kept anything leaves the folder to others.
+
+    Raises:
+      UserError: it has.
+    """
+    theirs = read_json(folder / "config.json")
+    files = (path.name for path in folder.rglob("*") if path.is_file())
+    if theirs is None or _NOTHING_KEPT.issuperset(files):
+        return
+    ours = config.to_dict()
+    free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
+    check_same(ours, _ONCE | flatten_dict(theirs, sep="."), folder, free)
+
+
+def check_same(
+    ours: dict[str, Any],
+    theirs: dict[str, Any],
+    folder: Path,
+    free: Collection[str] = (),
+) -> None:
+    """Checks that the run in a folder has the values of this.
+
+    Args:
+      ours: values of the config.
+      theirs: of the run in the folder, by their dotted names.
+      folder: which.
+      free: fields, or groups of them, that may differ.
+
+    Raises:
+      UserError: one differs.
+    """
+    for name, value in flatten_dict(ours, sep=".").items():
+        is_free = name in free or name.split(".")[0] in free
+        # A field that was not there yet had no effect, which is what None has.
+        if not is_free and value != theirs.get(name):
+            raise UserError(
+                f"--workdir={folder} holds a run with config.{name} = "
+                f"{theirs.get(name)!r}, not {value!r}: choose another folder."
+            )
+
+
+def finished_result(
+    config: Config, folder: Path, dataset: Dataset | None = None
+) -> dict[str, Any] | None:
+    """Returns the result of this very run if the folder holds it already.
+
+    Args:
+      config: the run.
+      folder: its folder.
+      dataset: what it condenses, where the config does not say it.
+
+    Raises:
+      UserError: the run that the folder holds was on another dataset than the given.
+    """
+    # The card and not config.json: that one may be of a longer run, since stopped.
+    card = read_json(folder / "card.json")
+    if card is None or card.get("config") != config.to_dict():
+        return None
+    _check_card(card, folder / "card.json")
+    if dataset is not None and card["dataset"]["checksum"] != dataset.checksum():
+        raise UserError(
+            f"--workdir={folder} holds a run on other images than those of "
+            f"{dataset.source}: choose another folder."
+        )
+    for name, record in card["files"].items():
+        path = folder / name
+        if not path.exists() or file_record(path) != record:
+            logging.warning("%s is not what the run left; made again.", path)
+            return None
+    return card["accuracy"]
+
+
+def save_run(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    *,
+    protocol: Protocol,
+    sets: list[SyntheticSet],
+    result: dict[str, Any],
+) -> None:
+    """Writes the sets, their pictures, the result, and last the card.
+
+    The first experiment's set is `synthetic_set.npz`, the others' have a number. The
+    card repeats config and result: a run is finished once it is there.
+    """
+    files = []
+    for experiment, synthetic in enumerate(sets):
+        suffix = f"_{experiment}" if experiment else ""
+        files.append(folder / set_file.set_name(experiment))
+        recipe = make_recipe(
+            method=config.method,
+            dataset=dataset.name,
+            ipc=config.ipc,
+            protocol=dataclasses.asdict(protocol),
+            in_words=str(protocol),
+            accuracies=result["accuracies"][experiment],
+        )
+        set_file.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
+        files.append(folder / f"images{suffix}.png")
+        image_grid.save_image_grid(files[-1], synthetic)
+    card = make_card(
+        method=config.method,
+        config=config.to_dict(),
+        seed=config.seed,
+        dataset=dataset,
+        protocol=dataclasses.asdict(protocol),
+        accuracy=result,
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        files=files,
+    )
+    write_json(folder / "result.json", result)
+    write_json(folder / "card.json", card)
+
+
+def add_evaluation(folder: Path, result: dict[str, Any]) -> None:
+    """Adds a line to `evaluations.jsonl`, in a folder that is made where needed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "evaluations.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(result) + "\n")
+
+
+def summarise(accuracies: np.ndarray) -> dict[str, Any]:
+    """Returns mean and spread of accuracies `[E, N]`, fractions, over all networks."""
+    return {
+        "accuracy_mean": float(accuracies.mean()),
+        "accuracy_std": float(accuracies.std()),
+        "num_experiments": accuracies.shape[0],
+        "num_evaluations": accuracies.shape[1],
+        "accuracies": accuracies.tolist(),
+    }
+
+
+def log_result(result: dict[str, Any]) -> None:
+    """Logs the accuracy in a line."""
+    count = result["num_experiments"] * result["num_evaluations"]
+    logging.info(
+        "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks).",
+        100 * result["accuracy_mean"],
+        100 * result["accuracy_std"],
+        count,
+    )
+    if "own_protocol" in result:
+        logging.info(
+            "By their own training, with the learned learning rates: %.2f%% ± %.2f.",
+            100 * result["own_protocol"]["accuracy_mean"],
+            100 * result["own_protocol"]["accuracy_std"],
+        )
+
+
+def _check_card(card: dict[str, Any], path: Path) -> None:
+    """Checks what is there of a card's dicts."""
+    is_sound = (
+        isinstance(card.get("files"), dict)
+        and isinstance(card.get("dataset"), dict)
+        and "checksum" in card["dataset"]
+        and _is_result(card.get("accuracy"))
+        and _is_result(card["accuracy"].get("own_protocol", card["accuracy"]))
+    )
+    if not is_sound:
+        raise UserError(f"{path} is damaged: delete it, or choose another folder.")
+
+
+def _is_result(value: Any) -> bool:
+    """Whether it has what `log_result` tells."""
+    names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), int | float) for name in names
+    )

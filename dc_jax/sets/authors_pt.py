@@ -1,0 +1,137 @@
+"""Reads the sets that the authors' code saves, `res_DC_*.pt` and its relatives.
+
+In `data` such a file has for each experiment `[images, labels]`, `[C * I, D, H, W]`
+float and `[C * I]` integers. How the images were normalised depends on the dataset,
+which the file does not name.
+https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
+"""
+
+import os
+import pickle
+import types
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dc_jax.base import SyntheticSet
+from dc_jax.data.sources import published_facts
+from dc_jax.errors import UserError, load_package
+from dc_jax.sets import set_file
+
+
+def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
+    """Reads the set of one experiment.
+
+    PyTorch reads the file with `weights_only=True`, which allows tensors and plain
+    containers, and refuses code.
+
+    Args:
+      path: the file.
+      dataset: of the paper; its published mean and standard deviation are taken.
+      experiment: which, from 0.
+
+    Raises:
+      UserError: PyTorch is missing, the dataset is unknown, or the file is damaged or
+        holds no such set.
+    """
+    if dataset is None:
+        raise UserError(
+            f"{path} does not say what was condensed: name the dataset, such as mnist."
+        )
+    mean, std, class_names = published_facts(dataset)
+    images, labels = _load_pair(path, experiment)
+    if images.shape[1] != len(mean) or set(labels) != set(range(len(class_names))):
+        raise UserError(
+            f"{path} has {images.shape[1]} channel(s) and the labels {labels.min()} to "
+            f"{labels.max()}, {dataset} has {len(mean)} and 0 to "
+            f"{len(class_names) - 1}: is it another dataset?"
+        )
+    counts = np.bincount(labels)
+    if counts.min() != counts.max():
+        raise UserError(
+            f"{path} has classes of {counts.min()} to {counts.max()} images, expected "
+            "as many of each."
+        )
+    order = np.argsort(labels, kind="stable").reshape(len(counts), -1)
+    arrays = {
+        "images": np.ascontiguousarray(np.moveaxis(images, 1, -1)[order]),
+        "labels": labels[order],
+        "class_names": np.array(class_names),
+        "mean": mean,
+        "std": std,
+    }
+    return set_file.from_arrays(arrays, str(path))
+
+
+def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images `[n, D, H, W]` float32 and labels `[n]` int32."""
+    torch = load_package("torch", "torch")
+    _check_size(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # Not the message, which tells how to run the code in the file.
+        raise UserError(
+            f"{path} cannot be read: it is damaged, or holds more than tensors and "
+            "plain containers, such as code."
+        ) from error
+    # A damaged pickle can raise anything: it is a program, if a harmless one.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise UserError(f"{path} cannot be read: {reason[0][:200]}") from error
+
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, list) or not data:
+        raise UserError(f"{path} is no set of the authors' code: it has no list data.")
+    if not 0 <= experiment < len(data):
+        raise UserError(f"{path} has the sets 0 to {len(data) - 1}, not {experiment}.")
+    pair = data[experiment]
+    if not (
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(_is_plain(one, torch) for one in pair)
+        and (pair[0].ndim, pair[1].ndim) == (4, 1)
+        and pair[0].is_floating_point()
+        and pair[1].dtype in (torch.int32, torch.int64)
+        and len(pair[0]) == len(pair[1]) > 0
+    ):
+        raise UserError(
+            f"{path} is no set of the authors' code: its set {experiment} is not float "
+            "images [n, D, H, W] and integer labels [n]."
+        )
+    # A tensor of strides 0 can be larger than all memory.
+    if sum(one.nbytes for one in pair) > os.path.getsize(path):
+        raise UserError(f"{path} cannot be read: a tensor is longer than the file.")
+    images, labels = pair[0].detach().float().numpy(), pair[1].numpy()
+    if not 0 <= labels.min() <= labels.max() < len(labels):
+        raise UserError(
+            f"{path} has the labels {labels.min()} to {labels.max()}, expected 0 to "
+            "the number of classes less 1."
+        )
+    return images, labels.astype(np.int32)
+
+
+def _is_plain(value: Any, torch: types.ModuleType) -> bool:
+    """Whether a value is a tensor that NumPy can have."""
+    return (
+        type(value) is torch.Tensor
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_neg() or value.is_conj())
+    )
+
+
+def _check_size(path: Path) -> None:
+    """Raises a `ValueError` for a file that is larger once it is read."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return  # As PyTorch wrote until 1.5; nothing is compressed.
+        with zipfile.ZipFile(path) as archive:
+            stored = sum(info.file_size for info in archive.infolist())
+            kinds = {info.compress_type for info in archive.infolist()}
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    if kinds != {zipfile.ZIP_STORED} or stored > os.path.getsize(path):
+        raise UserError(f"{path} cannot be read: it is compressed.")

@@ -1,0 +1,155 @@
+"""Condensed sets in files of several formats.
+
+`npz` and `safetensors` hold a set exactly, normalised as it was condensed. `parquet`,
+`png` and `tfds` hold pictures of it. The authors' `.pt` can be read, not written.
+
+What is there already is never replaced, and nobody ever sees a part of a file or a
+folder. Reading a file never runs code that is in it.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from dc_jax.base import SyntheticSet
+from dc_jax.errors import UserError, check_fits, load_package
+from dc_jax.files import write_atomically
+from dc_jax.sets import authors_pt, pictures, set_file
+
+_REQUIRED = ("images", "labels", "mean", "std")
+# These are text, which a safetensors file has as metadata only.
+_TEXTS = ("class_names", "recipe")
+
+
+def load_synthetic_set(
+    path: str | os.PathLike, *, dataset: str | None = None, experiment: int = 0
+) -> SyntheticSet:
+    """Reads a set from our own `.npz` or `.safetensors`, or from the authors' `.pt`.
+
+    Args:
+      path: the file, or the folder of a run.
+      dataset: for `.pt` alone: which dataset of the paper was condensed. The file does
+        not say how its images were normalised.
+      experiment: which set of a run or of a `.pt`, from 0.
+
+    Returns:
+      The set, as NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: the file is damaged or holds no such set, or a package is missing that
+        reads it; or the dataset is missing, unknown, or not needed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / set_file.set_name(experiment)
+        experiment = 0
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "
+            "folder of a run."
+        )
+    if path.suffix == ".pt":
+        return authors_pt.read(path, dataset, experiment)
+    if dataset is not None:
+        raise UserError(f"a dataset is for .pt files alone: {dataset!r} for {path}.")
+    if experiment:
+        raise UserError(f"{path} holds a single set: there is no {experiment}.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return set_file.load_synthetic_set(path)
+
+
+def export(
+    synthetic_set: SyntheticSet, path: str | os.PathLike, file_format: str
+) -> None:
+    """Writes a set as a new file, or for `png` and `tfds` as a new folder.
+
+    Args:
+      synthetic_set: the set.
+      path: what to write; the folder it is in is made where needed.
+      file_format: one of `FORMATS`.
+
+    Raises:
+      FileExistsError: there is something at `path`.
+      UserError: the format is unknown, cannot hold the set, or needs a package that is
+        missing.
+    """
+    if file_format not in FORMATS:
+        raise UserError(
+            f"format must be one of {', '.join(FORMATS)}, got {file_format!r}."
+        )
+    path = os.path.abspath(path)
+    if os.path.lexists(path):
+        raise FileExistsError(f"{path} is there already: choose another, or delete it.")
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        FORMATS[file_format](synthetic_set, temporary)
+        os.rename(temporary, path)
+    finally:
+        if os.path.isdir(temporary):
+            shutil.rmtree(temporary)
+        elif os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def _write_npz(synthetic_set: SyntheticSet, path: str) -> None:
+    set_file.save_synthetic_set(path, synthetic_set)
+
+
+def _write_safetensors(synthetic_set: SyntheticSet, path: str) -> None:
+    """Writes the arrays as they are in the set, its texts as the file's metadata."""
+    library = load_package("safetensors.numpy", "formats")
+    arrays = set_file.to_arrays(synthetic_set)
+    texts = {"class_names": json.dumps(list(synthetic_set.class_names))}
+    if synthetic_set.recipe is not None:
+        texts["recipe"] = synthetic_set.recipe
+    # The library writes the memory of an array, whatever its strides.
+    tensors = {
+        name: np.ascontiguousarray(array)
+        for name, array in arrays.items()
+        if name not in _TEXTS
+    }
+    write_atomically(path, library.save(tensors, texts))
+
+
+def _read_safetensors(path: Path) -> SyntheticSet:
+    library = load_package("safetensors", "formats")
+    try:
+        with library.safe_open(path, framework="numpy") as file:
+            texts = file.metadata() or {}
+            held = file.keys()
+            arrays = {n: file.get_tensor(n) for n in set_file.NAMES if n in held}
+        names = json.loads(texts.get("class_names", "null"))
+    # The last ones: types that NumPy has not, and text that is no JSON.
+    except (
+        *(library.SafetensorError, OSError, AttributeError, LookupError),
+        *(TypeError, ValueError, RecursionError),
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} cannot be read: {reason}") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} cannot be read: it has no list class_names.")
+    for name in _REQUIRED:
+        if name not in arrays:
+            raise UserError(f"{path} cannot be read: it has no {name}.")
+    # All take as much as the longest.
+    num_bytes = 4 * len(names) * max(map(len, names), default=0)
+    check_fits(num_bytes, f"the class_names of {path}")
+    arrays |= {"class_names": np.array(names, np.str_)}
+    if "recipe" in texts:
+        arrays |= {"recipe": np.array(texts["recipe"])}
+    return set_file.from_arrays(arrays, path)
+
+
+FORMATS = {
+    "npz": _write_npz,
+    "safetensors": _write_safetensors,
+    "parquet": pictures.write_parquet,
+    "png": pictures.write_folder,
+    "tfds": pictures.write_tfds,
+}

@@ -1,0 +1,167 @@
+"""A condensed set as pictures for other programs: parquet, a folder, a TFDS folder.
+
+Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits a channel. Networks
+trained on them do not see exactly the condensed images.
+"""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dc_jax.base import SyntheticSet, flatten_set
+from dc_jax.errors import UserError, load_package
+from dc_jax.files import write_atomically, write_json
+from dc_jax.sets import set_file
+
+# What a picture cannot hold: a file in folders, a key in the metadata of parquet.
+NOTE_NAME = "dc_jax.json"
+_KEY = "dc_jax"
+_TFDS_NAME = "synthetic_set"
+_GREY_OR_RGB = (1, 3)
+# Longer names are cut; in UTF-8 this many characters are below the limit of 255 bytes.
+_MAX_NAME = 50
+
+
+def describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
+    """Returns names, normalisation and recipe of a set, as JSON has them."""
+    return {
+        "class_names": list(synthetic_set.class_names),
+        "mean": np.asarray(synthetic_set.mean).tolist(),
+        "std": np.asarray(synthetic_set.std).tolist(),
+        "normalise": "(pixels / 255 - mean) / std",
+        "recipe": json.loads(synthetic_set.recipe or "null"),
+    }
+
+
+def folder_names(class_names: Sequence[str]) -> list[str]:
+    """Returns a name for the folder of each class, in the order of the labels.
+
+    Whatever is no letter, digit, space or one of `-_.` becomes `_`. Readers number the
+    classes in alphabetical order of their folders: where that is another order, or two
+    names are the same, the number of the class stands before each.
+    """
+    names = [
+        re.sub(r"[^\w .-]", "_", name)[:_MAX_NAME].strip(" .") or "_"
+        for name in class_names
+    ]
+    are_different = len({name.casefold() for name in names}) == len(names)
+    if are_different and names == sorted(names):
+        return names
+    width = len(str(len(names) - 1))
+    return [f"{number:0{width}}_{name}" for number, name in enumerate(names)]
+
+
+def write_folder(synthetic_set: SyntheticSet, path: str) -> None:
+    """Writes `CLASS/NUMBER.png`, and a note of what a picture cannot hold.
+
+    Raises:
+      UserError: the images are neither grey nor RGB.
+    """
+    names = folder_names(synthetic_set.class_names)
+    for name in names:
+        os.makedirs(os.path.join(path, name))
+    pngs = list(_pngs(synthetic_set))
+    width = len(str(len(pngs) - 1))
+    for number, (png, label) in enumerate(pngs):
+        Path(path, names[label], f"{number:0{width}}.png").write_bytes(png)
+    note = {"folders": names, **describe(synthetic_set)}
+    write_json(os.path.join(path, NOTE_NAME), note)
+
+
+def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
+    """Writes one table: `image`, a PNG, and `label`.
+
+    Its metadata make them `Image` and `ClassLabel` for Hugging Face `datasets`.
+
+    Raises:
+      UserError: the images are neither grey nor RGB, or pyarrow is missing.
+    """
+    pa = load_package("pyarrow", "formats")
+    parquet = load_package("pyarrow.parquet", "formats")
+    pngs, labels = zip(*_pngs(synthetic_set), strict=True)
+    images = [{"bytes": png, "path": None} for png in pngs]
+    features = {
+        "image": {"_type": "Image"},
+        "label": {"_type": "ClassLabel", "names": list(synthetic_set.class_names)},
+    }
+    metadata = {
+        "huggingface": json.dumps({"info": {"features": features}}),
+        _KEY: json.dumps(describe(synthetic_set)),
+    }
+    fields = {
+        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
+        "label": pa.int64(),
+    }
+    table = pa.table(
+        {"image": images, "label": labels}, pa.schema(fields, metadata=metadata)
+    )
+    buffer = io.BytesIO()
+    parquet.write_table(table, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
+    """Writes a data folder of TFDS with the dataset `synthetic_set`, split `train`.
+
+    Raises:
+      UserError: the images are neither grey nor RGB, or a package is missing.
+    """
+    # Before TensorFlow is imported: it greets with a page of warnings otherwise.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    load_package("tensorflow", "formats")
+    import tensorflow_datasets as tfds
+
+    shape = synthetic_set.images.shape[2:]
+    # Generators are lazy: what is wrong with the channels is said first.
+    examples = [
+        (number, {"image": io.BytesIO(png), "label": label})
+        for number, (png, label) in enumerate(_pngs(synthetic_set))
+    ]
+    features = {
+        "image": tfds.features.Image(shape=shape, encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
+    }
+    tfds.disable_progress_bar()
+    # It prints where it writes, which is not where this will be.
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder = tfds.dataset_builders.store_as_tfds_dataset(
+            name=_TFDS_NAME,
+            version="1.0.0",
+            features=tfds.features.FeaturesDict(features),
+            split_datasets={"train": examples},
+            data_dir=path,
+            description="A condensed dataset: a few synthetic images a class.",
+            disable_shuffling=True,
+        )
+    shutil.rmtree(os.path.join(path, "downloads"), ignore_errors=True)
+    write_json(builder.data_path / NOTE_NAME, describe(synthetic_set))
+
+
+def _pngs(synthetic_set: SyntheticSet) -> Iterator[tuple[bytes, int]]:
+    """Yields each image as a PNG, and its label."""
+    from PIL import Image
+
+    pixels = set_file.to_pixels(
+        synthetic_set.images, synthetic_set.mean, synthetic_set.std
+    )
+    height, width, channels = pixels.shape[2:]
+    if channels not in _GREY_OR_RGB:
+        raise UserError(
+            f"images have {channels} channels, a picture has 1 or 3: choose the format "
+            "npz or safetensors."
+        )
+    pixels, labels = flatten_set(pixels, np.asarray(synthetic_set.labels))
+    if channels == 1:
+        pixels = pixels[..., 0]
+    for image, label in zip(pixels, labels.tolist(), strict=True):
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, format="png")
+        yield buffer.getvalue(), label

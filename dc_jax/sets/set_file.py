@@ -1,0 +1,236 @@
+"""The files a run leaves behind: the saved set, its card, its picture.
+
+A saved set is an `.npz` of plain arrays: loading one never runs code. It may come from
+anybody, so everything in it is checked. The same set always gives the same bytes.
+
+Every file is written beside its place and then moved there, so that a reader, or a run
+killed half way, never leaves half a file.
+"""
+
+import io
+import itertools
+import json
+import os
+from collections.abc import Mapping
+
+import numpy as np
+
+from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.errors import UserError
+from dc_jax.files import is_text, read_npz, write_atomically
+
+SET_NAME = "synthetic_set.npz"
+
+# The arrays of the file: their kind of dtype, and their axes.
+_ARRAYS = {
+    "images": ("float32", "CIHWD"),
+    "pixels": ("uint8", "CIHWD"),
+    "labels": ("int32", "CI"),
+    "class_names": ("text", "C"),
+    "mean": ("float32", "D"),
+    "std": ("float32", "D"),
+}
+_OPTIONAL = {
+    "indices": ("int32", "CI"),
+    "learning_rates": ("float32", "RI"),
+    "recipe": ("text", ""),
+}
+NAMES = (*_ARRAYS, *_OPTIONAL)
+
+
+def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
+    """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
+
+    Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
+    and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. Where the
+    images are real, `indices`; of dataset distillation, `learning_rates`; and `recipe`
+    where there is one.
+
+    Args:
+      path: file to write; its folder is made where needed.
+      synthetic_set: the set to save.
+
+    Raises:
+      UserError: the set is not one that could be loaded again, for instance because
+        an image holds a NaN.
+    """
+    arrays = to_arrays(synthetic_set)
+    _check_arrays(arrays, f"cannot save {os.fspath(path)}")
+    arrays["pixels"] = set_pixels(synthetic_set)
+    buffer = io.BytesIO()
+    names = [name for name in NAMES if name in arrays]
+    np.savez(buffer, **{name: arrays[name] for name in names})
+    write_atomically(path, buffer.getvalue())
+
+
+def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
+    """Reads a set that `save_synthetic_set` wrote.
+
+    Args:
+      path: the `.npz`, or the folder of a run that holds `synthetic_set.npz`.
+
+    Returns:
+      The set, as NumPy arrays.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: the file is damaged, or is not such a set.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        path = os.path.join(path, SET_NAME)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"no synthetic set at {path}: give the .npz of a run, or its folder."
+        )
+    arrays = read_npz(path, _ARRAYS, _OPTIONAL)
+    return from_arrays(arrays, path)
+
+
+def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
+    """Returns the fields of a set that are not None, as NumPy arrays."""
+    arrays = {
+        "images": np.asarray(synthetic_set.images),
+        "labels": np.asarray(synthetic_set.labels),
+        "class_names": np.array(synthetic_set.class_names, dtype=np.str_),
+        "mean": np.asarray(synthetic_set.mean),
+        "std": np.asarray(synthetic_set.std),
+    }
+    for name in _OPTIONAL:
+        if getattr(synthetic_set, name) is not None:
+            arrays[name] = np.asarray(getattr(synthetic_set, name))
+    return arrays
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
+    """Returns the set that `to_arrays` made these of, and checks it.
+
+    Args:
+      arrays: by field, some of `NAMES`.
+      path: of the file that they are of, for errors.
+
+    Raises:
+      UserError: they are no set.
+    """
+    _check_arrays(arrays, f"{path} is not a saved synthetic set")
+    fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
+    fields |= {name: arrays.get(name) for name in _OPTIONAL}
+    if "recipe" in arrays:
+        fields["recipe"] = str(arrays["recipe"])
+    return SyntheticSet(class_names=tuple(arrays["class_names"].tolist()), **fields)
+
+
+def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
+    """Reads a set, or all sets of a run in the order of its experiments.
+
+    Args:
+      path: the `.npz` of one, or the folder of a run.
+
+    Raises:
+      FileNotFoundError: there is no set.
+      UserError: a file is damaged, or is not such a set.
+    """
+    sets = [load_synthetic_set(path)]
+    if os.path.isdir(path):
+        for experiment in itertools.count(1):
+            name = os.path.join(path, set_name(experiment))
+            if not os.path.isfile(name):
+                break
+            sets.append(load_synthetic_set(name))
+    return sets
+
+
+def set_name(experiment: int) -> str:
+    """Returns the file name of an experiment's set in the folder of a run."""
+    return f"synthetic_set_{experiment}.npz" if experiment else SET_NAME
+
+
+def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Returns normalised images as a picture: de-normalised, clipped and rounded.
+
+    Args:
+      images: `[..., D]` float, normalised.
+      mean: `[D]`, of pixels in [0, 1].
+      std: `[D]`, of pixels in [0, 1].
+
+    Returns:
+      Pixels of the same shape, uint8.
+    """
+    unit = np.asarray(images) * np.asarray(std) + np.asarray(mean)
+    return np.rint(np.clip(unit, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def set_pixels(synthetic_set: SyntheticSet, blank: int = 0) -> np.ndarray:
+    """Returns the images of a set as `to_pixels` does; `blank` are its blank slots."""
+    pixels = to_pixels(synthetic_set.images, synthetic_set.mean, synthetic_set.std)
+    pixels[np.asarray(synthetic_set.labels) < 0] = blank
+    return pixels
+
+
+def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Raises a `ValueError` unless the arrays make a `SyntheticSet`."""
+    sizes: dict[str, int] = {}
+    for name, array in arrays.items():
+        kind, axes = (_ARRAYS | _OPTIONAL)[name]
+        if not _has_kind(array, kind):
+            raise UserError(f"{prefix}: {name} is {array.dtype}, expected {kind}.")
+        # The first array that has an axis says how long it is.
+        for axis, size in zip(axes, array.shape, strict=False):
+            sizes.setdefault(axis, size)
+        expected = tuple(sizes.get(axis) for axis in axes)
+        if array.ndim != len(axes) or array.shape != expected or 0 in array.shape:
+            raise UserError(
+                f"{prefix}: {name} has shape {array.shape}, expected "
+                f"[{', '.join(axes)}] with the sizes of images and none of them 0."
+            )
+        if kind == "float32" and not np.isfinite(array).all():
+            bad = int(np.sum(~np.isfinite(array)))
+            raise UserError(f"{prefix}: {bad} values of {name} are NaN or infinite.")
+    _check_labels(arrays, prefix)
+    std = arrays["std"]
+    if "learning_rates" in arrays and arrays["learning_rates"].min() < 0:
+        raise UserError(
+            f"{prefix}: learning_rates go from {arrays['learning_rates'].min()}, "
+            "expected none below 0."
+        )
+    if std.min() <= 0:
+        raise UserError(f"{prefix}: std is {std.tolist()}, expected above 0.")
+    if "recipe" in arrays and not _is_json_object(str(arrays["recipe"])):
+        raise UserError(f"{prefix}: recipe is not the text of a JSON object.")
+
+
+def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Raises a `ValueError` unless labels and blank slots are those of a set."""
+    labels = arrays["labels"]
+    is_image = labels >= 0
+    class_ipc = is_image.sum(axis=1)
+    if not class_ipc.all() or not np.array_equal(labels, make_labels(class_ipc)):
+        raise UserError(
+            f"{prefix}: labels go from {labels.min()} to {labels.max()}, expected in "
+            f"the row of each class its index, 0 to {len(labels) - 1}, once or more, "
+            "and then -1 in slots without an image."
+        )
+    if arrays["images"][~is_image].any():
+        raise UserError(f"{prefix}: images are not 0 where the labels are -1.")
+    indices = arrays.get("indices", labels)
+    if indices.min() < -1 or not np.array_equal(indices >= 0, is_image):
+        raise UserError(
+            f"{prefix}: indices go from {indices.min()}, expected from 0, and -1 only "
+            "and always where the labels are -1."
+        )
+    if "learning_rates" in arrays and not is_image.all():
+        raise UserError(
+            f"{prefix}: learning_rates need as many images of each class, there are "
+            f"{class_ipc.min()} to {class_ipc.max()}."
+        )
+
+
+def _is_json_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _has_kind(array: np.ndarray, kind: str) -> bool:
+    return is_text(array) if kind == "text" else array.dtype == kind

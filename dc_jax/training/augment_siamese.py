@@ -1,0 +1,321 @@
+"""Differentiable Siamese augmentation, and the same of single images.
+
+Zhao and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML
+2021, https://arxiv.org/abs/2102.08259, section 3.2, and the authors' code
+(`DiffAugment` and `ParamDiffAug` in utils.py of
+https://github.com/VICO-UoE/DatasetCondensation), whose strengths these are.
+
+A strategy such as `color_crop_flip` names operations, of which every application draws
+one. What is drawn is apart from what is done with it: the same draws change real and
+synthetic images alike, and the gradient flows through the latter.
+
+An operation is two functions: `draw_*` takes a key to random numbers, `apply_*` is a
+pure function of one image and those, differentiable in the image.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dc_jax.errors import UserError
+
+# The values of `ParamDiffAug`.
+_BRIGHTNESS = 1.0
+_SATURATION = 2.0
+_CONTRAST = 0.5
+_CROP = 0.125  # of the side
+_CUTOUT = 0.5  # of the side
+_FLIP = 0.5  # probability
+_SCALE = 1.2
+_ROTATE = np.deg2rad(15)
+
+
+class Operation(NamedTuple):
+    """One kind of change to an image.
+
+    Attributes:
+      draw: `(key, image_shape) -> drawn`; the key is consumed.
+      apply: `(image, drawn) -> image`.
+    """
+
+    draw: Callable[[jax.Array, tuple[int, ...]], Any]
+    apply: Callable[[jax.Array, Any], jax.Array]
+
+
+class Draws(NamedTuple):
+    """All random numbers of one application of a strategy.
+
+    Attributes:
+      choice: the operation, an index into those of the strategy. Shape `[]`.
+      drawn: what each operation of the strategy has drawn; leaves `[...]`, or
+        `[n, ...]` where every image has its own.
+    """
+
+    choice: jax.Array  # []
+    drawn: tuple[Any, ...]
+
+
+def parse_strategy(
+    strategy: str, operations: Collection[str] | None = None, note: str = ""
+) -> tuple[str, ...]:
+    """Returns the operations of a strategy such as `color_crop`; none for `none`.
+
+    Args:
+      strategy: names joined by `_`.
+      operations: that there are; None for those of this module.
+      note: on what else is allowed, for the message.
+
+    Raises:
+      UserError: it names something that is not an operation.
+    """
+    operations = OPERATIONS if operations is None else operations
+    names = () if strategy == "none" else tuple(strategy.split("_"))
+    if not set(names) <= set(operations):
+        raise UserError(
+            f"augmentation strategy must be 'none' or some of {', '.join(operations)} "
+            f"joined by '_'{note}, got {strategy!r}."
+        )
+    return names
+
+
+def make_siamese(
+    key: jax.Array, strategy: str, image_shape: tuple[int, ...]
+) -> Callable[[jax.Array], jax.Array]:
+    """Returns a function that changes all images of all batches it is given alike.
+
+    Args:
+      key: consumed.
+      strategy: names of operations joined by `_`, or `none`.
+      image_shape: (H, W, D).
+    """
+    draws = draw(key, strategy, image_shape)
+    return lambda images: apply(images, draws, strategy)
+
+
+def augment_each(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
+    """Applies one operation, with random numbers of its own to every image.
+
+    That is how the authors' code augments the images that networks are trained on.
+
+    Args:
+      key: consumed.
+      images: normalised. Shape `[n, H, W, D]`.
+      strategy: names of operations joined by `_`, or `none`.
+
+    Returns:
+      The augmented images. Shape `[n, H, W, D]`.
+    """
+    draws = draw(key, strategy, images.shape[1:], len(images))
+    return apply(images, draws, strategy, each=True)
+
+
+def draw(
+    key: jax.Array, strategy: str, image_shape: tuple[int, ...], num: int | None = None
+) -> Draws:
+    """Draws all that `apply` needs.
+
+    Args:
+      key: consumed.
+      strategy: names of operations joined by `_`, or `none`.
+      image_shape: (H, W, D).
+      num: images with random numbers of their own; None for the same for all.
+    """
+    names = parse_strategy(strategy)
+    choice_key, *keys = jax.random.split(key, 1 + len(names))
+
+    def draw_one(name: str, key: jax.Array) -> Any:
+        if num is None:
+            return OPERATIONS[name].draw(key, image_shape)
+        keys = jax.random.split(key, num)
+        return jax.vmap(lambda key: OPERATIONS[name].draw(key, image_shape))(keys)
+
+    return Draws(
+        jax.random.randint(choice_key, (), 0, max(1, len(names))),
+        tuple(draw_one(*item) for item in zip(names, keys, strict=True)),
+    )
+
+
+def apply(
+    images: jax.Array, draws: Draws, strategy: str, *, each: bool = False
+) -> jax.Array:
+    """Applies the operation that was drawn.
+
+    Args:
+      images: normalised. Shape `[n, H, W, D]`.
+      draws: from `draw`, for the same strategy and image shape.
+      strategy: names of operations joined by `_`, or `none`.
+      each: whether every image has its own draws.
+
+    Returns:
+      The augmented images. Shape `[n, H, W, D]`.
+    """
+    names = parse_strategy(strategy)
+    if not names:
+        return images
+
+    def make_branch(name: str, drawn: Any) -> Callable[[jax.Array], jax.Array]:
+        mapped = jax.vmap(OPERATIONS[name].apply, (0, 0 if each else None))
+        return lambda images: mapped(images, drawn).astype(images.dtype)
+
+    branches = [make_branch(*item) for item in zip(names, draws.drawn, strict=True)]
+    return jax.lax.switch(draws.choice, branches, images)
+
+
+def draw_color(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
+    """Returns the brightness that is added, and the factors of the other two. `[]`."""
+    del shape
+    brightness, saturation, contrast = jax.random.uniform(key, (3,))
+    return (
+        (brightness - 0.5) * _BRIGHTNESS,
+        saturation * _SATURATION,
+        contrast + _CONTRAST,
+    )
+
+
+def apply_color(image: jax.Array, drawn: tuple[jax.Array, ...]) -> jax.Array:
+    """Changes brightness, then saturation, then contrast.
+
+    The paper speaks of one; all three, one after another, are what its code does.
+    """
+    brightness, saturation, contrast = drawn
+    image = apply_brightness(image, brightness)
+    image = apply_saturation(image, saturation)
+    return apply_contrast(image, contrast)
+
+
+def apply_brightness(image: jax.Array, added: jax.Array) -> jax.Array:
+    """Adds a number to all pixels."""
+    return image + added
+
+
+def apply_saturation(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Scales how far each pixel is from the mean of its channels."""
+    return _scale_from(jnp.mean(image, axis=-1, keepdims=True), image, factor)
+
+
+def apply_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
+    """Scales how far each pixel is from the mean of the image."""
+    return _scale_from(jnp.mean(image), image, factor)
+
+
+def _scale_from(mean: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
+    return (image - mean) * factor + mean
+
+
+def draw_crop(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the rows and columns that the window is moved by. Shape `[2]`."""
+    most = jnp.array(_crop_margins(shape))
+    return jax.random.randint(key, (2,), -most, most + 1)
+
+
+def apply_crop(image: jax.Array, moved: jax.Array) -> jax.Array:
+    """Cuts a window as large as the image out of the image padded with zeros."""
+    rows, columns = _crop_margins(image.shape)
+    padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
+    corner = (moved[0] + rows, moved[1] + columns, 0)
+    return jax.lax.dynamic_slice(padded, corner, image.shape)
+
+
+def _crop_margins(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The most rows and columns that a window is moved by."""
+    return int(shape[0] * _CROP + 0.5), int(shape[1] * _CROP + 0.5)
+
+
+def draw_cutout(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns row and column of the centre of what is cut out. Shape `[2]`."""
+    sizes = _cutout_sizes(shape)
+    # A hole of an even size may lie half outside at both ends.
+    ends = [side + 1 - size % 2 for side, size in zip(shape[:2], sizes, strict=True)]
+    return jax.random.randint(key, (2,), 0, jnp.array(ends))
+
+
+def apply_cutout(image: jax.Array, centre: jax.Array) -> jax.Array:
+    """Sets a rectangle to zero."""
+    height, width = _cutout_sizes(image.shape)
+    rows = jnp.arange(image.shape[0]) - (centre[0] - height // 2)
+    columns = jnp.arange(image.shape[1]) - (centre[1] - width // 2)
+    is_cut_row = (rows >= 0) & (rows < height)
+    is_cut_column = (columns >= 0) & (columns < width)
+    return jnp.where(is_cut_row[:, None, None] & is_cut_column[None, :, None], 0, image)
+
+
+def _cutout_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Rows and columns of what is cut out."""
+    return int(shape[0] * _CUTOUT + 0.5), int(shape[1] * _CUTOUT + 0.5)
+
+
+def draw_flip(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns whether to flip. Shape `[]`."""
+    del shape
+    return jax.random.bernoulli(key, _FLIP)
+
+
+def apply_flip(image: jax.Array, is_flipped: jax.Array) -> jax.Array:
+    """Exchanges left and right."""
+    return jnp.where(is_flipped, image[:, ::-1], image)
+
+
+def draw_scale(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns how much smaller the image gets, in width and in height. Shape `[2]`."""
+    del shape
+    return jax.random.uniform(key, (2,), minval=1 / _SCALE, maxval=_SCALE)
+
+
+def apply_scale(image: jax.Array, factors: jax.Array) -> jax.Array:
+    """Scales about the centre, width and height each by its own factor."""
+    y, x = _from_centre(image.shape)
+    return _sample(image, factors[1] * y, factors[0] * x)
+
+
+def draw_rotate(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns the angle in radians. Shape `[]`."""
+    del shape
+    return jax.random.uniform(key, minval=-_ROTATE, maxval=_ROTATE)
+
+
+def apply_rotate(image: jax.Array, angle: jax.Array) -> jax.Array:
+    """Rotates about the centre.
+
+    Follows the authors' code in that lengths are relative to the sides, which shears
+    images that are not square.
+    """
+    height, width, _ = image.shape
+    y, x = _from_centre(image.shape)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    return _sample(
+        image, cos * y + sin * x * height / width, cos * x - sin * y * width / height
+    )
+
+
+def _from_centre(shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+    """Returns rows and columns of all pixels, counted from the centre, `[H, W]`."""
+    rows, columns = (jnp.arange(side) - (side - 1) / 2 for side in shape[:2])
+    return tuple(jnp.meshgrid(rows, columns, indexing="ij"))
+
+
+def _sample(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
+    """Interpolates linearly at places `[H, W]` from the centre; zero outside."""
+    height, width, _ = image.shape
+    rows, columns = y + (height - 1) / 2, x + (width - 1) / 2
+    top, left = jnp.floor(rows), jnp.floor(columns)
+    result = jnp.zeros_like(image)
+    for row in (top, top + 1):
+        for column in (left, left + 1):
+            is_inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+            weight = (1 - abs(rows - row)) * (1 - abs(columns - column))
+            pixels = image.at[row.astype(int), column.astype(int)].get(mode="clip")
+            result += jnp.where(is_inside, weight, 0)[..., None] * pixels
+    return result
+
+
+OPERATIONS = {
+    "color": Operation(draw_color, apply_color),
+    "crop": Operation(draw_crop, apply_crop),
+    "cutout": Operation(draw_cutout, apply_cutout),
+    "flip": Operation(draw_flip, apply_flip),
+    "scale": Operation(draw_scale, apply_scale),
+    "rotate": Operation(draw_rotate, apply_rotate),
+}
