@@ -23,8 +23,7 @@ from numpy.typing import ArrayLike
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data import Dataset
-from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.npz_source import check_class_names, check_split
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError

@@ -18,7 +18,8 @@ from jax.sharding import PartitionSpec as P
 
 from configs import fashion_mnist
 from dc_jax.config import Config
-from dc_jax.data import Dataset, make_store, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import make_store, normalise
 from dc_jax.devices.backend import Execution, batched, compiler_options
 from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
 from dc_jax.evaluation.protocol import make_protocol, phases

@@ -14,8 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import Config
-from dc_jax.data import ClassStore
-from dc_jax.data.store import class_blocks, store_specs
+from dc_jax.data.store import ClassStore, class_blocks, store_specs
 from dc_jax.devices.backend import make_execution
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError

@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax.base import SyntheticSet
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices.backend import use_compilation_cache
 from dc_jax.files import write_json
 from dc_jax.run import runner, workdir

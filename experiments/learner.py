@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
-from dc_jax.data import Dataset, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import normalise
 from dc_jax.devices.layout import make_layout
 from dc_jax.evaluation.protocol import sgd
 from dc_jax.run.compiled import compile_everywhere

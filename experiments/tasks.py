@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dc_jax.data import Dataset, load_dataset
-from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.dataset import Dataset, channel_statistics
+from dc_jax.data.sources import load_dataset
 from dc_jax.errors import UserError
 
 # Of LIBSVM's page of multi-class datasets.

@@ -13,8 +13,8 @@ import run_helpers
 from data_helpers import run_python
 
 import dc_jax
-from dc_jax.data import normalise
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.store import normalise
 from dc_jax.evaluation import evaluator
 from dc_jax.methods import coresets
 from dc_jax.run import loop, metrics, runner

@@ -27,7 +27,7 @@ import pytest
 from dc_jax import networks
 from dc_jax.base import CondenseState
 from dc_jax.config import DISTANCES
-from dc_jax.data import ClassStore
+from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.protocol import Protocol, phases
 from dc_jax.methods import distances, distribution_matching, gradient_matching

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import numpy as np
 
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.networks import layers
 
 

@@ -10,7 +10,8 @@ from absl import logging
 
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
 from dc_jax.config import Config
-from dc_jax.data import Dataset, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import normalise
 from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.protocol import Protocol, accuracies, make_protocol
 from dc_jax.networks import without_batch_norm

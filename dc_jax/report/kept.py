@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax.base import SyntheticSet
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files import read_npz, write_atomically
 from dc_jax.sets.set_file import to_pixels

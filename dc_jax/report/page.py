@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from dc_jax.base import SyntheticSet
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.errors import one_line
 from dc_jax.files import write_atomically
 from dc_jax.report import images, kept, numbers

@@ -14,7 +14,8 @@ from scipy.special import softmax
 
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import Config, describe_ipc
-from dc_jax.data import Dataset, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import normalise
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import make_set

@@ -15,8 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data import ClassStore
-from dc_jax.data.store import store_specs
+from dc_jax.data.store import ClassStore, store_specs
 from dc_jax.devices.backend import Execution, batched, compiler_options
 from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.protocol import Protocol, make_evaluate, make_evaluate_own

@@ -20,7 +20,8 @@ import numpy as np
 from absl import logging
 
 from dc_jax.config import Config
-from dc_jax.data import Dataset, normalise
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import normalise
 from dc_jax.devices import processes
 from dc_jax.devices.backend import batched
 from dc_jax.devices.layout import Layout

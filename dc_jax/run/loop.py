@@ -15,7 +15,8 @@ from absl import logging
 
 from dc_jax.base import LAYER, CondenseState, Method, SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data import ClassStore, Dataset, make_store
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import ClassStore, make_store
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution

@@ -14,7 +14,7 @@ from absl import logging
 from dc_jax import report
 from dc_jax.base import Method, SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout

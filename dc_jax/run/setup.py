@@ -11,7 +11,8 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config, describe_ipc
-from dc_jax.data import Dataset, load_dataset
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
 from dc_jax.devices.backend import Execution, make_execution
 from dc_jax.devices.layout import Layout

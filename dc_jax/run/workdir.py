@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol

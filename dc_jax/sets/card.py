@@ -15,7 +15,7 @@ import numpy as np
 
 import dc_jax
 from dc_jax.base import SyntheticSet
-from dc_jax.data import Dataset
+from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files import file_record, to_plain
 

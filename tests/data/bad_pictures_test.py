@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 
 PIXELS = (np.arange(60).reshape(4, 5, 3) * 4).astype(np.uint8)
 MODES = ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"]

@@ -8,7 +8,7 @@ import pytest
 from run_helpers import ROOT
 
 import dc_jax
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 
 FOLDER = ROOT / "docs" / "sets"
 SUMS = dict(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from dc_jax import report
 from dc_jax.base import SyntheticSet
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.report import kept

@@ -11,8 +11,9 @@ from data_helpers import (
     write_idx,
 )
 
-from dc_jax.data import idx, load_dataset, sources
+from dc_jax.data import idx, sources
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.sources import load_dataset
 
 
 @pytest.mark.parametrize("gzipped", [False, True])

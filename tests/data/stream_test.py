@@ -11,8 +11,7 @@ import pytest
 import run_helpers
 from toy import Tiny, random_dataset
 
-from dc_jax.data import make_store, sample_class
-from dc_jax.data.store import draw_offsets
+from dc_jax.data.store import draw_offsets, make_store, sample_class
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout

@@ -10,7 +10,7 @@ from jax.sharding import SingleDeviceSharding
 
 from configs import base
 from dc_jax.config import Config
-from dc_jax.data import ClassStore
+from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.protocol import make_evaluate, make_protocol
 from dc_jax.methods import make_method

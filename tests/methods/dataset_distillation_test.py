@@ -20,7 +20,7 @@ from toy import Tiny, random_dataset
 from configs import base
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data import make_store, normalise
+from dc_jax.data.store import make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.protocol import accuracies, make_evaluate_own
 from dc_jax.methods import make_method

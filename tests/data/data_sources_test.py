@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from data_helpers import run_python, write_idx
 
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 
 
 def test_digits_are_exact_and_split_by_class():

@@ -11,7 +11,7 @@ import pytest
 import run_helpers
 
 import dc_jax
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.methods import check_method
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner, workdir
@@ -116,7 +116,7 @@ def test_networks_of_another_config_are_not_used(
 def test_networks_of_other_images_are_not_used(
     networks, tmp_path, no_training, monkeypatch
 ):
-    monkeypatch.setattr("dc_jax.data.Dataset.checksum", lambda self: "other")
+    monkeypatch.setattr("dc_jax.data.dataset.Dataset.checksum", lambda self: "other")
     with pytest.raises(AssertionError, match="a network is trained"):
         _condense(tmp_path, networks, method="herding")
 

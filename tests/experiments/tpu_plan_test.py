@@ -13,7 +13,8 @@ import pytest
 
 from configs import base
 from dc_jax.config import Config
-from dc_jax.data import load_dataset, make_store
+from dc_jax.data.sources import load_dataset
+from dc_jax.data.store import make_store
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
 from experiments import compiling, smaller, tpu_plan
 from experiments.chips import CHIPS, GIB, Chip, parse_topology

@@ -20,7 +20,7 @@ import pytest
 import run_helpers
 
 from dc_jax.base import CondenseState, Method
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE

@@ -18,7 +18,7 @@ from toy import Tiny, make_dataset
 from configs import base
 from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
-from dc_jax.data import ClassStore, make_store, normalise
+from dc_jax.data.store import ClassStore, make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.methods import METHODS, make_method
 from dc_jax.methods.gradient_matching import (

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from data_helpers import random_pixels
 
-from dc_jax.data import Dataset
 from dc_jax.data import dataset as dataset_module
-from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.dataset import Dataset, channel_statistics
 
 
 def _fields() -> dict:

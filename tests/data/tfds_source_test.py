@@ -20,8 +20,9 @@ from data_helpers import (
     write_idx,
 )
 
-from dc_jax.data import load_dataset, tfds_source
+from dc_jax.data import tfds_source
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.sources import load_dataset
 
 
 def _raw_mnist(folder: Path) -> dict:

@@ -17,7 +17,7 @@ from toy import random_dataset
 from configs import base
 from dc_jax.base import CondenseState
 from dc_jax.config import Config
-from dc_jax.data import make_store, normalise
+from dc_jax.data.store import make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.methods import make_method
 from dc_jax.methods.distribution_matching import match_class

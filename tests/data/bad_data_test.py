@@ -14,8 +14,8 @@ from data_helpers import idx_bytes, write_idx
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dc_jax.data import load_dataset
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
 
 NAMES = ("images", "labels", "class_names")

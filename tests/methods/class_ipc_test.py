@@ -18,7 +18,8 @@ from toy import Tiny, random_dataset
 import dc_jax
 from configs import digits
 from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
-from dc_jax.data import load_dataset, make_store, normalise
+from dc_jax.data.sources import load_dataset
+from dc_jax.data.store import make_store, normalise
 from dc_jax.data.stream import HostStore
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout

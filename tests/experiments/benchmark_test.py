@@ -15,7 +15,7 @@ from experiments.benchmark_cases import Case
 from experiments.benchmark_measure import compare, summarise
 
 _TINY = ("--smoke", "--ipc=1", "--rounds=2")
-_ROOT = Path(__file__).parent.parent
+_ROOT = Path(__file__).parent.parent.parent
 
 
 def test_ratios_are_of_turns_and_of_medians():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from toy import make_dataset
 
-from dc_jax.data import Dataset, denormalise, make_store, normalise, sample_class
+from dc_jax.data.dataset import Dataset
+from dc_jax.data.store import denormalise, make_store, normalise, sample_class
 
 # Class 0 has 3 images, class 1 has 1, class 2 has 6, in mixed order. Image i is i.
 LABELS = [2, 0, 2, 1, 2, 0, 2, 2, 0, 2]

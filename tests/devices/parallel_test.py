@@ -11,7 +11,7 @@ import run_helpers
 from jax.sharding import PartitionSpec as P
 from toy import random_dataset
 
-from dc_jax.data import make_store
+from dc_jax.data.store import make_store
 from dc_jax.devices import layout
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, WHOLE, make_layout

@@ -7,7 +7,7 @@ import optax
 import pytest
 import toy
 
-from dc_jax.data import normalise
+from dc_jax.data.store import normalise
 from dc_jax.devices.layout import make_layout
 from dc_jax.networks import make_network
 from dc_jax.training.full_data import init_whole, read_images, train_whole

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.run import workdir

@@ -9,7 +9,7 @@ import pytest
 import run_helpers
 from PIL import Image
 
-from dc_jax.data import load_dataset
+from dc_jax.data.sources import load_dataset
 from dc_jax.run import runner
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 10
