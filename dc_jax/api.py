@@ -27,11 +27,11 @@ from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.npz_source import check_class_names, check_split
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import count_sets, make_evaluator
-from dc_jax.evaluation.protocol import accuracies
+from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
+from dc_jax.run.evaluation import count_sets, make_evaluator
 from dc_jax.run.setup import check_fit, check_names
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.sets import set_file

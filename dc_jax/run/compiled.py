@@ -19,7 +19,11 @@ from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, store_specs
 from dc_jax.devices.backend import Execution, batched, compiler_options
 from dc_jax.devices.layout import Layout
-from dc_jax.evaluation.protocol import Protocol, make_evaluate, make_evaluate_own
+from dc_jax.evaluation.evaluator import TrainOne, make_evaluate
+
+# What an experiment's key is folded with for the evaluation by a set's own learning
+# rates. `fold_in(key, i)` equals `split(key, n)[i]`, so it must be above every n.
+_OWN = 2**31
 
 
 def compile_method(
@@ -139,21 +143,11 @@ def _without_arguments(function: Callable[[Any], Any], shapes: Any) -> Any:
 
 
 def compile_evaluation(
-    protocol: Protocol, network: nn.Module, execution: Execution
+    train_one: TrainOne, network: nn.Module, execution: Execution
 ) -> Callable[..., jax.Array]:
-    """Returns the training and test of networks, see `make_evaluate`, jitted."""
+    """Returns what trains and tests networks, see `make_evaluate`, jitted."""
     return jax.jit(
-        make_evaluate(protocol, network, execution),
-        compiler_options=compiler_options(execution.layout),
-    )
-
-
-def compile_own_evaluation(
-    network: nn.Module, execution: Execution
-) -> Callable[..., jax.Array]:
-    """Returns the same by a set's own learning rates, see `make_evaluate_own`."""
-    return jax.jit(
-        make_evaluate_own(network, execution),
+        make_evaluate(train_one, network, execution),
         compiler_options=compiler_options(execution.layout),
     )
 
@@ -174,5 +168,32 @@ def iteration_key(key: jax.Array, iteration: jax.Array) -> jax.Array:
 
 def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
     """Returns an experiment's keys for its beginning, its steps, its evaluation."""
-    key = jax.random.fold_in(jax.random.key(config.seed), experiment)
-    return jax.random.split(key, 3)
+    return jax.random.split(_experiment_key(config.seed, experiment), 3)
+
+
+def evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
+    """Returns the keys of the networks that the common protocol trains.
+
+    Args:
+      seed: of the run.
+      experiment: whose set they are trained on.
+      num: N, the number of networks.
+
+    Returns:
+      Shape `[N]`.
+    """
+    _, _, key = jax.random.split(_experiment_key(seed, experiment), 3)
+    return jax.random.split(key, num)
+
+
+def own_evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
+    """Returns the keys of the networks that a set's own learning rates train.
+
+    They are like those of `evaluation_keys`, and different from them.
+    """
+    key = jax.random.fold_in(_experiment_key(seed, experiment), _OWN)
+    return jax.random.split(key, num)
+
+
+def _experiment_key(seed: int, experiment: int | jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), experiment)

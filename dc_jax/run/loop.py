@@ -22,11 +22,13 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import Evaluator, evaluate_sets, make_sets
+from dc_jax.evaluation.evaluator import Evaluator, accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
+from dc_jax.run.evaluation import count_sets
 from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.sets.make import make_sets
 
 
 @dataclasses.dataclass
@@ -60,7 +62,7 @@ class Loop:
         )
 
         def first_set() -> SyntheticSet:
-            return make_sets(self.config, state, self.dataset)[0]
+            return self._make_sets(state)[0]
 
         iterations = range(first, self.config.iterations)
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
@@ -147,8 +149,12 @@ class Loop:
     def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
         """Returns the accuracies `[E, N]` of a state that is saved."""
         with signals_kill():
-            sets = make_sets(self.config, state, self.dataset)
-            return evaluate_sets(self.config, evaluator, sets)
+            sets = self._make_sets(state)
+            return accuracies(count_sets(self.config, evaluator, sets))
+
+    def _make_sets(self, state: CondenseState) -> list[SyntheticSet]:
+        class_ipc = self.config.class_ipc(self.dataset.num_classes)
+        return make_sets(state, self.dataset, class_ipc)
 
     def _not_finite(self, iteration: int) -> str:
         return (

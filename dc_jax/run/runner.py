@@ -18,18 +18,18 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
-from dc_jax.evaluation.evaluator import (
-    Evaluator,
-    count_sets,
-    evaluate_own,
-    make_evaluator,
-    make_sets,
-)
-from dc_jax.evaluation.protocol import Protocol, accuracies
+from dc_jax.evaluation.evaluator import Evaluator, accuracies
+from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.run import workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.evaluation import (
+    count_sets,
+    count_sets_own,
+    log_recipe,
+    make_evaluator,
+)
 from dc_jax.run.loop import Loop
 from dc_jax.run.setup import (
     check_fit,
@@ -42,6 +42,7 @@ from dc_jax.run.setup import (
 )
 from dc_jax.run.signals import signals_kill
 from dc_jax.sets import formats, set_file
+from dc_jax.sets.make import make_sets
 
 
 def condense(
@@ -72,10 +73,12 @@ def condense(
         evaluator = make_evaluator(config, dataset, layout)
         if config.method == "whole":
             check_baseline(config, dataset, layout)
-            run = functools.partial(_run_whole, config, folder, layout, evaluator)
+            run = functools.partial(
+                _run_whole, config, folder, dataset, layout, evaluator
+            )
         else:
-            make = _maker(config, folder, layout, evaluator)
-            run = functools.partial(_run, config, folder, evaluator, make)
+            make = _maker(config, folder, dataset, layout, evaluator)
+            run = functools.partial(_run, config, folder, dataset, evaluator, make)
         with workdir.entered(config, folder):
             result = run()
     else:
@@ -106,17 +109,20 @@ def make_first_set(
     dataset = _prepare(config, dataset)
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
-    make = _maker(config, folder, layout, evaluator)
+    make = _maker(config, folder, dataset, layout, evaluator)
     with workdir.entered(config, folder):
         sets, _ = make()
     return sets[0], evaluator.protocol
 
 
 def _maker(
-    config: Config, folder: Path, layout: Layout, evaluator: Evaluator
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+    evaluator: Evaluator,
 ) -> Callable[[], tuple[list[SyntheticSet], float]]:
     """Checks a run; returns what makes its sets, and tells the seconds it took."""
-    dataset = evaluator.dataset
     if config.method in BASELINES:
         check_baseline(config, dataset, layout)
         return functools.partial(choose_sets, config, folder, dataset, layout)
@@ -124,7 +130,7 @@ def _maker(
     method = make_method(config, network, execution)
     log_choices(config, dataset, execution)
     return functools.partial(
-        _condense_sets, config, folder, method, execution, evaluator
+        _condense_sets, config, folder, dataset, method, execution, evaluator
     )
 
 
@@ -143,47 +149,54 @@ def _prepare(config: Config, dataset: Dataset | None = None) -> Dataset:
 def _condense_sets(
     config: Config,
     folder: Path,
+    dataset: Dataset,
     method: Method,
     execution: Execution,
     evaluator: Evaluator,
 ) -> tuple[list[SyntheticSet], float]:
     """Returns the sets of all experiments, and the seconds it took."""
-    dataset = evaluator.dataset
     checkpointer = Checkpointer(folder / "checkpoints")
     try:
         loop = Loop(config, folder, checkpointer, dataset)
         state, seconds = loop.run(method, execution, evaluator)
     finally:
         checkpointer.close()
-    return make_sets(config, state, dataset), seconds
+    class_ipc = config.class_ipc(dataset.num_classes)
+    return make_sets(state, dataset, class_ipc), seconds
 
 
 def _run(
     config: Config,
     folder: Path,
+    dataset: Dataset,
     evaluator: Evaluator,
     make: Callable[[], tuple[list[SyntheticSet], float]],
 ) -> dict[str, Any]:
     """Makes sets, evaluates and saves them; returns the result."""
     sets, seconds = make()
     facts = {} if config.method in BASELINES else {"iterations": config.iterations}
-    return _finish(config, folder, evaluator, sets, seconds, **facts)
+    return _finish(config, folder, dataset, evaluator, sets, seconds, **facts)
 
 
 def _run_whole(
-    config: Config, folder: Path, layout: Layout, evaluator: Evaluator
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    layout: Layout,
+    evaluator: Evaluator,
 ) -> dict[str, Any]:
     """Trains on everything and saves the result, which it returns."""
     of_whole, facts = whole_accuracies(
-        config, folder, evaluator.dataset, layout, evaluator.protocol
+        config, folder, dataset, layout, evaluator.protocol
     )
     result = workdir.summarise(of_whole)
-    return _save(config, folder, evaluator, [], result, **facts)
+    return _save(config, folder, dataset, evaluator, [], result, **facts)
 
 
 def _finish(
     config: Config,
     folder: Path,
+    dataset: Dataset,
     evaluator: Evaluator,
     sets: list[SyntheticSet],
     seconds: float,
@@ -194,7 +207,7 @@ def _finish(
     with signals_kill():
         result, counts = _evaluate(config, evaluator, sets)
     return _save(
-        *(config, folder, evaluator, sets, result, counts),
+        *(config, folder, dataset, evaluator, sets, result, counts),
         **facts,
         training_images=int(np.sum(sets[0].labels >= 0)),
         seconds=round(seconds + time.monotonic() - began, 3),
@@ -211,15 +224,16 @@ def _evaluate(
     """
     counts = count_sets(config, evaluator, sets)
     result = workdir.summarise(accuracies(counts))
-    own = evaluate_own(config, evaluator, sets)
+    own = count_sets_own(config, evaluator, sets)
     if own is not None:
-        result["own_protocol"] = workdir.summarise(own)
+        result["own_protocol"] = workdir.summarise(accuracies(own))
     return result, counts
 
 
 def _save(
     config: Config,
     folder: Path,
+    dataset: Dataset,
     evaluator: Evaluator,
     sets: list[SyntheticSet],
     result: dict[str, Any],
@@ -234,12 +248,12 @@ def _save(
     }
     processes.on_first(
         workdir.save_run,
-        *(config, folder, evaluator.dataset),
+        *(config, folder, dataset),
         protocol=evaluator.protocol,
         sets=sets,
         result=result,
     )
-    processes.on_first(report.finish, folder, evaluator.dataset, sets, counts)
+    processes.on_first(report.finish, folder, dataset, sets, counts)
     return result
 
 
@@ -269,7 +283,7 @@ def evaluate(
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
     for one, path in sets:
-        evaluator.log_recipe(one, path)
+        log_recipe(evaluator.protocol, one, path)
     began = time.monotonic()
     result, _ = _evaluate(config, evaluator, [one for one, _ in sets])
     result |= {

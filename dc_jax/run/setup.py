@@ -18,7 +18,12 @@ from dc_jax.devices.backend import Execution, make_execution
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError, check_fits
 from dc_jax.methods import check_method
-from dc_jax.networks import default_depth, has_batch_norm, make_network
+from dc_jax.networks import (
+    default_depth,
+    has_batch_norm,
+    make_network,
+    without_batch_norm,
+)
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
 from dc_jax.run import tensorboard
 from dc_jax.training import augment_siamese
@@ -186,6 +191,32 @@ def make_parts(
     return network, make_execution(
         config.execution, network, dataset.image_shape, layout
     )
+
+
+def choose_evaluation_network(config: Config) -> str:
+    """Returns the name of the network that sets are evaluated with.
+
+    Where `config.evaluation.network` is None, it is `config.network.name`, without
+    batch norm if it has any: the images of a set are too few for it. The whole training
+    set has enough.
+
+    Raises:
+      UserError: the network is unknown.
+    """
+    condensed = config.network.name
+    if config.evaluation.network:
+        return config.evaluation.network
+    if config.method == "whole":
+        return condensed
+    name = without_batch_norm(condensed)
+    if name != condensed:
+        logging.info(
+            "Evaluating with %s in place of %s, whose batch norm needs more images. "
+            "config.evaluation.network names another.",
+            name,
+            condensed,
+        )
+    return name
 
 
 def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:

@@ -23,7 +23,7 @@ from dc_jax.data.store import make_store, normalise
 from dc_jax.data.stream import HostStore
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from dc_jax.evaluation.evaluator import Evaluator, make_set
+from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.methods import distribution_matching, gradient_matching, make_method
 from dc_jax.methods.images import init_images, slot_weights
 from dc_jax.networks import make_network
@@ -33,6 +33,7 @@ from dc_jax.run import command_line, runner
 from dc_jax.run.compiled import compile_draws, compile_method
 from dc_jax.run.setup import check_memory
 from dc_jax.sets import formats, image_grid, pictures, set_file
+from dc_jax.sets.make import make_set
 from dc_jax.training.augment_siamese import make_siamese
 from dc_jax.training.train import train
 
@@ -290,9 +291,10 @@ def test_evaluation_trains_on_the_images_alone():
         return np.ones((len(args[-1]), CLASSES, CLASSES))
 
     images = _draw_images()
-    evaluator = Evaluator(DATASET, None, program)
-    evaluator(make_set(images, DATASET, LABELS), jax.random.split(jax.random.key(0), 2))
-    ((trained, labels, *_),) = seen
+    evaluator = Evaluator(DATASET.test_images, DATASET.test_labels, None, program)
+    keys = jax.random.split(jax.random.key(0), 2)
+    evaluator.count(make_set(images, DATASET, LABELS), keys)
+    (((trained, labels), *_),) = seen
     np.testing.assert_array_equal(trained, images[IS_IMAGE])
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 1, 2])
 

@@ -11,10 +11,10 @@ import pytest
 import toy
 
 from dc_jax.devices import processes
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.report import kept
 from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.sets.make import make_set
 
 
 class _NeverReady:

@@ -10,10 +10,10 @@ import toy
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.report import kept
 from dc_jax.run import runner
 from dc_jax.run.metrics import Metrics
+from dc_jax.sets.make import make_set
 
 DATASET = toy.random_dataset((2, 2), (8, 8, 1))
 IMAGES = np.random.default_rng(0).normal(size=(2, 2, 3, 8, 8, 1))

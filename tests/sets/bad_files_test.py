@@ -20,13 +20,13 @@ from hypothesis import strategies as st
 from dc_jax import report
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import load_dataset
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.report import kept
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets import authors_pt, formats, set_file
+from dc_jax.sets.make import make_set
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
