@@ -1,56 +1,43 @@
 """The evaluation of a run: its programs and its keys, and what is logged of it."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data.dataset import Dataset
-from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.evaluator import (
     Evaluator,
+    accuracies,
     train_by_learning_rates,
     train_by_protocol,
 )
-from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.evaluation.protocol import Protocol
 from dc_jax.run.compiled import (
     compile_evaluation,
     evaluation_keys,
     own_evaluation_keys,
 )
-from dc_jax.run.setup import choose_evaluation_network, make_parts
+from dc_jax.run.setup import Setup
+from dc_jax.run.workdir import summarise
 from dc_jax.sets.card import training_of
 
 
-def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
-    """Returns the evaluation of a run, see `choose_evaluation_network`.
-
-    Raises:
-      UserError: the network or the augmentation is unknown.
-    """
-    name = choose_evaluation_network(config)
-    if name != config.network.name:
-        evaluation = dataclasses.replace(config.evaluation, network=name)
-        config = dataclasses.replace(config, evaluation=evaluation)
-    field = "evaluation" if config.evaluation.network else "network"
-    protocol = make_protocol(
-        config.evaluation, dataset_name=dataset.name, network_name=config.network.name
-    )
-    network, execution = make_parts(config, dataset, field, layout)
+def make_evaluator(setup: Setup) -> Evaluator:
+    """Returns the evaluation of a run."""
+    network, execution = setup.evaluation_network, setup.evaluation_execution
+    train_one = train_by_protocol(setup.protocol, network, execution)
     return Evaluator(
-        dataset.test_images,
-        dataset.test_labels,
-        protocol,
-        compile_evaluation(
-            train_by_protocol(protocol, network, execution), network, execution
-        ),
+        setup.dataset.test_images,
+        setup.dataset.test_labels,
+        setup.protocol,
+        compile_evaluation(train_one, network, execution),
         compile_evaluation(train_by_learning_rates(network), network, execution),
-        # One after another on each device. Of a call with several devices XLA on CPU
-        # lets go of little before its end: 0.4 MB an epoch were seen, so it is kept
-        # short.
-        layout.everything.size if execution.network_loop == "map" else None,
+        # One network per device in a call: XLA frees little before the end of a call
+        # with several CPU devices (0.4 MB per epoch were seen).
+        setup.layout.everything.size if execution.network_loop == "map" else None,
     )
 
 
@@ -69,20 +56,24 @@ def count_sets(
     return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
 
 
-def count_sets_own(
+def evaluate_sets(
     config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
-) -> np.ndarray | None:
-    """Returns what `count_sets` does, by training with the sets' own learning rates.
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns the accuracies of sets, and confusion matrices `[E, N, C, C]`.
 
-    None where a set has none.
+    The accuracies are as in `summarise`; where the sets have learning rates of their
+    own, those by the training with these are in `own_protocol`.
     """
-    if not sets or any(one.learning_rates is None for one in sets):
-        return None
-    num = config.num_evaluations
-    keys = [own_evaluation_keys(config.seed, place, num) for place in range(len(sets))]
-    return np.stack(
-        [evaluator.count_own(s, k) for s, k in zip(sets, keys, strict=True)]
-    )
+    counts = count_sets(config, evaluator, sets)
+    result = summarise(accuracies(counts))
+    if sets and all(one.learning_rates is not None for one in sets):
+        num = config.num_evaluations
+        own = [
+            evaluator.count_own(one, own_evaluation_keys(config.seed, place, num))
+            for place, one in enumerate(sets)
+        ]
+        result["own_protocol"] = summarise(accuracies(np.stack(own)))
+    return result, counts
 
 
 def log_recipe(protocol: Protocol, synthetic: SyntheticSet, path: str) -> None:

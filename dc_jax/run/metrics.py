@@ -1,4 +1,4 @@
-"""What a run tells while it runs, and how it is told to stop."""
+"""What a run tells while it runs: a progress bar, and the metrics of each iteration."""
 
 import json
 import os

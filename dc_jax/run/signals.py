@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a run is told to stop."""
 
 import contextlib
 import contextvars
@@ -58,8 +58,8 @@ class StopSignals:
         """Waits for arrays; returns False, without waiting on, once told to stop.
 
         A blocked wait would not notice a signal before an iteration ends, which can
-        take minutes. Of several processes all must stop together: they wait, and are
-        told to stop where one is.
+        take minutes. Several processes must stop together: they wait to the end, and
+        all are told to stop where one is.
         """
         began = time.monotonic()
         while self.number is None or processes.are_several():
