@@ -8,7 +8,8 @@ from dc_jax.base import SyntheticSet
 from dc_jax.report import kept
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure, image, section, text
-from dc_jax.sets import set_file
+from dc_jax.sets.image_grid import tile, to_png
+from dc_jax.sets.set_file import to_pixels
 
 _COLUMNS = 5  # Images in a line: as many as a phone has room for.
 _IMAGE = 64  # Pixels of the page that an image is enlarged to, by a whole factor.
@@ -39,7 +40,9 @@ def _of_set(synthetic: SyntheticSet) -> str:
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
     ipc = synthetic.labels.shape[1]
     figures = [
-        figure(_tile(of_class[keep][None], ipc, f"Images of class {name}"), text(name))
+        figure(
+            _picture(of_class[keep][None], ipc, f"Images of class {name}"), text(name)
+        )
         for of_class, keep, name in zip(
             pixels, is_shown, synthetic.class_names, strict=False
         )
@@ -51,17 +54,17 @@ def _of_set(synthetic: SyntheticSet) -> str:
 
 def _shown_pixels(synthetic: SyntheticSet) -> np.ndarray:
     """Returns the images of a set that are shown, `[c, i, H, W, D]` uint8."""
-    return set_file.to_pixels(
+    return to_pixels(
         kept.shown(np.asarray(synthetic.images)), synthetic.mean, synthetic.std
     )
 
 
-def _tile(pixels: np.ndarray, ipc: int, alt: str) -> str:
+def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:
     """Returns images `[c, i, H, W, D]`, of a set with so many a class, as a picture."""
     scale = _scale(max(pixels.shape[2:4]), _SINGLE if ipc == 1 else _IMAGE)
-    picture = kept.mosaic(pixels, _COLUMNS)
+    picture = tile(pixels, _COLUMNS)
     height, width = picture.shape[:2]
-    return image(kept.to_png(picture), alt, (width * scale, height * scale))
+    return image(to_png(picture), alt, (width * scale, height * scale))
 
 
 def _scale(size: int, aim: int) -> int:
@@ -77,8 +80,7 @@ def evolution(run: Files) -> str:
     frames = dict(run.snapshots)
     if run.sets and "iterations" in run.accuracy:
         first = run.sets[0]
-        picture = kept.snapshot(first)
-        frames[run.accuracy["iterations"]] = kept.to_png(picture)
+        frames[run.accuracy["iterations"]] = kept.snapshot(first)
     if len(frames) < 2:
         return ""
     last, rows, note = max(frames), "", ""
@@ -130,7 +132,7 @@ def neighbours(run: Files) -> str:
         some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
         alt = f"Above images of class {name}, below the nearest training images"
-        tile = _tile(both, synthetic.labels.shape[1], alt)
+        tile = _picture(both, synthetic.labels.shape[1], alt)
         classes = _count([names[c] for c in found.labels[label, some]])
         distance = found.distances[label, some].mean()
         measure = "distance" if len(both[0]) == 1 else "mean distance"

@@ -19,6 +19,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files import read_npz, write_atomically
+from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import to_pixels
 
 # Bytes of pixels in a snapshot, at most, unless a single image has more.
@@ -58,17 +59,17 @@ def is_snapshot(iteration: int) -> bool:
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
-def snapshot(synthetic: SyntheticSet) -> np.ndarray:
-    """Returns the images of a set, or some of them, as one picture: a row a class.
+def snapshot(synthetic: SyntheticSet) -> bytes:
+    """Returns the images of a set, or some of them, as a PNG: one row per class.
 
-    One image a class is `ROW` in a row. Blank slots are black. See `mosaic`.
+    A set with one image per class has `ROW` images in a row. Blank slots are black.
     """
     images = shown(np.asarray(synthetic.images), SNAPSHOT)
     pixels = to_pixels(images, synthetic.mean, synthetic.std)
     pixels[synthetic.labels[: len(pixels), : pixels.shape[1]] < 0] = 0
     if pixels.shape[1] == 1:
         pixels = pixels.swapaxes(0, 1)
-    return mosaic(pixels, ROW if len(pixels) == 1 else None)
+    return to_png(tile(pixels, ROW if len(pixels) == 1 else None))
 
 
 def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
@@ -202,30 +203,6 @@ def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
     return images[:num_classes, : max(num // num_classes, 1)]
 
 
-def mosaic(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images beside each other, a pixel apart, a row a class.
-
-    Args:
-      pixels: `[C, I, H, W, D]` uint8.
-      columns: images in a row, at most; a class then has several rows.
-
-    Returns:
-      `[height, width, 2 or 4]` uint8: grey or colours, and 255 where there is an image,
-      else 0.
-    """
-    num_classes, num, height, width, depth = pixels.shape
-    columns = min(columns or num, num)
-    rows = -(-num // columns)
-    alpha = np.full((*pixels.shape[:-1], 1), 255, np.uint8)
-    cells = np.concatenate([pixels[..., : 3 if depth >= 3 else 1], alpha], axis=-1)
-    cells = np.pad(cells, [(0, 0), (0, rows * columns - num), (0, 1), (0, 1), (0, 0)])
-    cells = cells.reshape(num_classes * rows, columns, height + 1, width + 1, -1)
-    picture = cells.swapaxes(1, 2).reshape(
-        num_classes * rows * (height + 1), columns * (width + 1), -1
-    )
-    return picture[:-1, :-1]
-
-
 def is_picture(png: bytes) -> bool:
     """Whether the bytes are those of a whole picture."""
     from PIL import Image
@@ -244,14 +221,3 @@ def size_of(png: bytes) -> tuple[int, int]:
 
     with Image.open(io.BytesIO(png)) as picture:
         return picture.size
-
-
-def to_png(picture: np.ndarray) -> bytes:
-    """Returns a picture `[height, width, 1 to 4]` uint8 as a PNG; see `mosaic`."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    if picture.shape[-1] == 1:
-        picture = picture[..., 0]
-    Image.fromarray(picture).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()

@@ -8,11 +8,12 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from dc_jax.config import describe_ipc
-from dc_jax.report import kept, markup
+from dc_jax.report import markup
 from dc_jax.report.charts import line_chart
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure, section, text
 from dc_jax.report.published import TABLE1, WHOLE
+from dc_jax.sets.image_grid import to_png
 
 _METHODS = {
     "dc": "Gradient matching (dc)",
@@ -189,7 +190,7 @@ def confusion(run: Files) -> str:
         scale = max(_MATRIX // len(counts), 1)
         grey = np.rint(255 * shares).astype(np.uint8)[..., None]
         matrix = markup.image(
-            kept.to_png(grey),
+            to_png(grey),
             "Confusion matrix: the brighter, the more images of the row's class are "
             "taken for the column's",
             (len(counts) * scale, len(counts) * scale),
