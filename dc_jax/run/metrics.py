@@ -107,7 +107,7 @@ class Metrics:
         """Keeps a snapshot of the set after some iterations, which alone is made."""
         if not (self._is_first and kept.is_snapshot(iteration)):
             return
-        png = kept.to_png(kept.snapshot(make_set()))
+        png = kept.snapshot(make_set())
         kept.save_snapshot(self._folder, iteration, png)
         if self._events:
             self._events.picture(iteration, png)

@@ -245,7 +245,7 @@ def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) 
             # A real batch may well be larger than a class; the set should not be.
             log = logging.warning if field == "ipc" else logging.info
             log(
-                "%d of %d classes have fewer training images than config.%s = %s, which "
+                "%d of %d classes have fewer training images than config.%s = %s; they "
                 "are drawn with replacement: %s.",
                 len(small),
                 dataset.num_classes,

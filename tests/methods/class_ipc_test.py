@@ -1,6 +1,7 @@
 """Classes with different numbers of synthetic images: each as if it were alone."""
 
 import functools
+import io
 import json
 
 import chex
@@ -358,7 +359,8 @@ def test_a_blank_slot_is_an_empty_cell(tmp_path):
     assert (drawn == 0).all(axis=-1).sum() == 6 * 64 * 64
     assert (drawn == 255).all(axis=-1).sum() == drawn[..., 0].size - 6 * 64 * 64
     # A gap of a pixel is between two.
-    snapshot = kept.snapshot(synthetic.replace(images=synthetic.images + 9.0))
+    png = kept.snapshot(synthetic.replace(images=synthetic.images + 9.0))
+    snapshot = np.asarray(Image.open(io.BytesIO(png)))
     cells = np.pad(snapshot[..., 0], ((0, 1), (0, 1))).reshape(3, 9, 3, 9)
     np.testing.assert_array_equal(cells.any(axis=(1, 3)), IS_IMAGE)
 
@@ -513,7 +515,7 @@ def test_the_command_on_digits(tmp_path):
     assert json.loads(str(arrays["recipe"]))["ipc"] == list(_TEN)
     result = json.loads((folder / "result.json").read_text())
     assert result["training_images"] == 19
-    assert "1 to 3 images a class" in (folder / "report.html").read_text()
+    assert "1 to 3 images per class" in (folder / "report.html").read_text()
     # The same command again finds the run, and evaluation the same accuracies.
     code, output = run_helpers.run(*command)
     assert code == 0, output

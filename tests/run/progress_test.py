@@ -64,7 +64,7 @@ def test_snapshots_of_the_first_experiment_are_kept_until_they_are_redone(tmp_pa
             metrics.images(iteration, lambda: synthetic)
     pngs = kept.read_snapshots(tmp_path)
     assert list(pngs) == [0, 1, 2, 5]
-    assert pngs[5] == kept.to_png(kept.snapshot(synthetic))
+    assert pngs[5] == kept.snapshot(synthetic)
     _write(tmp_path, 3, first=2)
     assert list(kept.read_snapshots(tmp_path)) == [0, 1, 2]
 

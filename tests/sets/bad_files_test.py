@@ -210,7 +210,7 @@ def finished(tmp_path_factory):
         sets=[synthetic],
         result=RESULT | {"protocol": dataclasses.asdict(protocol), "seconds": 3.0},
     )
-    png = kept.to_png(kept.snapshot(synthetic))
+    png = kept.snapshot(synthetic)
     for iteration in (0, 1):
         kept.save_snapshot(folder, iteration, png)
     kept.save_confusion(folder, np.eye(10, dtype=int))
