@@ -76,7 +76,7 @@ def condense(
         else:
             make = _maker(config, folder, layout, evaluator)
             run = functools.partial(_run, config, folder, evaluator, make)
-        with workdir.entered(config, folder):
+        with workdir.claimed(config, folder):
             result = run()
     else:
         logging.info("%s holds the finished run already.", folder)
@@ -107,7 +107,7 @@ def make_first_set(
     layout = make_layout(config, dataset.num_classes)
     evaluator = make_evaluator(config, dataset, layout)
     make = _maker(config, folder, layout, evaluator)
-    with workdir.entered(config, folder):
+    with workdir.claimed(config, folder):
         sets, _ = make()
     return sets[0], evaluator.protocol
 
@@ -150,11 +150,8 @@ def _condense_sets(
     """Returns the sets of all experiments, and the seconds it took."""
     dataset = evaluator.dataset
     checkpointer = Checkpointer(folder / "checkpoints")
-    try:
-        loop = Loop(config, folder, checkpointer, dataset)
-        state, seconds = loop.run(method, execution, evaluator)
-    finally:
-        checkpointer.close()
+    loop = Loop(config, folder, checkpointer, dataset)
+    state, seconds = loop.run(method, execution, evaluator)
     return make_sets(config, state, dataset), seconds
 
 
