@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dc_jax.errors import UserError, check_fits
+from dc_jax.errors import UserError, check_fits, one_line
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -170,7 +170,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise UserError(f"it has more than 8 bits ({picture.mode}).")
                 yield picture
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise UserError(f"{path} is no picture that can be read: {reason}") from error
 
 

@@ -62,13 +62,13 @@ def condense(
     elif config.method == "whole":
         setup = make_setup(config, dataset)
         check_baseline(config, setup.dataset, setup.layout)
-        with workdir.entered(config, folder):
+        with workdir.claimed(config, folder):
             result = _run_whole(setup, folder)
     else:
         setup = make_setup(config, dataset)
         evaluator = make_evaluator(setup)
         make = _maker(setup, evaluator, folder)
-        with workdir.entered(config, folder):
+        with workdir.claimed(config, folder):
             result = _run(setup, evaluator, folder, make)
     workdir.log_result(result)
     return result
@@ -95,7 +95,7 @@ def make_first_set(
     workdir.check_name(folder)
     setup = make_setup(config, dataset)
     make = _maker(setup, make_evaluator(setup), folder)
-    with workdir.entered(config, folder):
+    with workdir.claimed(config, folder):
         sets, _ = make()
     return sets[0], setup.protocol
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import published_facts
-from dc_jax.errors import UserError, load_package
+from dc_jax.errors import UserError, load_package, one_line
 from dc_jax.sets import set_file
 
 
@@ -79,8 +79,7 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     # A damaged pickle can raise anything: it is a program, if a harmless one.
     except Exception as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(f"{path} cannot be read: {reason[0][:200]}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:

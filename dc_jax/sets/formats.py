@@ -9,14 +9,13 @@ folder. Reading a file never runs code that is in it.
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from dc_jax.base import SyntheticSet
-from dc_jax.errors import UserError, check_fits, load_package
-from dc_jax.files import write_atomically
+from dc_jax.errors import UserError, check_fits, load_package, one_line
+from dc_jax.files import draft, write_atomically
 from dc_jax.sets import authors_pt, pictures, set_file
 
 _REQUIRED = ("images", "labels", "mean", "std")
@@ -85,16 +84,8 @@ def export(
     path = os.path.abspath(path)
     if os.path.lexists(path):
         raise FileExistsError(f"{path} is there already: choose another, or delete it.")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
+    with draft(path) as temporary:
         FORMATS[file_format](synthetic_set, temporary)
-        os.rename(temporary, path)
-    finally:
-        if os.path.isdir(temporary):
-            shutil.rmtree(temporary)
-        elif os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _write_npz(synthetic_set: SyntheticSet, path: str) -> None:
@@ -130,8 +121,7 @@ def _read_safetensors(path: Path) -> SyntheticSet:
         *(library.SafetensorError, OSError, AttributeError, LookupError),
         *(TypeError, ValueError, RecursionError),
     ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} cannot be read: it has no list class_names.")
     for name in _REQUIRED:

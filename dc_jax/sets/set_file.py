@@ -7,7 +7,6 @@ Every file is written beside its place and then moved there, so that a reader, o
 killed half way, never leaves half a file.
 """
 
-import io
 import itertools
 import json
 import os
@@ -17,7 +16,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.errors import UserError
-from dc_jax.files import is_text, read_npz, write_atomically
+from dc_jax.files import is_text, read_npz, write_npz
 
 SET_NAME = "synthetic_set.npz"
 
@@ -57,10 +56,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
     arrays = to_arrays(synthetic_set)
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = set_pixels(synthetic_set)
-    buffer = io.BytesIO()
-    names = [name for name in NAMES if name in arrays]
-    np.savez(buffer, **{name: arrays[name] for name in names})
-    write_atomically(path, buffer.getvalue())
+    write_npz(path, {name: arrays[name] for name in NAMES if name in arrays})
 
 
 def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:

@@ -17,7 +17,6 @@ from dc_jax.report import kept
 from dc_jax.report.published import TABLE1
 from dc_jax.run import workdir
 from dc_jax.sets import set_file
-from dc_jax.sets.make import make_set
 
 
 def test_every_section_is_there(tmp_path, caplog):

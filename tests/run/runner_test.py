@@ -365,7 +365,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
         with pytest.raises(Stopped, match=r"SIGINT; iteration 3") as stopped:
             _condense(tmp_path / "parts", **changes)
     assert stopped.value.exit_code == 130
-    assert (tmp_path / "parts" / "checkpoints" / "3").is_dir()
+    assert (tmp_path / "parts" / "checkpoints" / "00000003.ckpt").exists()
     assert not (tmp_path / "parts" / "result.json").exists()
     _condense(tmp_path / "parts", **changes)
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
@@ -516,7 +516,7 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
     seen = []
 
     def note_and_count(*args):
-        steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+        steps = {int(path.stem) for path in (tmp_path / "checkpoints").iterdir()}
         handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
         seen.append((steps, handlers))
         return count_sets(*args)
@@ -526,7 +526,7 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
     killed = [signal.SIG_DFL, signal.SIG_DFL]
-    assert seen == [({"2"}, killed), ({"2", "3"}, killed)]
+    assert seen == [({2}, killed), ({2, 3}, killed)]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -569,9 +569,7 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
         state, _ = jax.vmap(lambda state, key: method.step(state, None, key))(
             state, keys
         )
-    checkpointer = Checkpointer(tmp_path / "checkpoints")
-    restored = checkpointer.restore(state)
-    checkpointer.close()
+    restored = Checkpointer(tmp_path / "checkpoints").restore(state)
     assert restored.step == 2
     assert jnp.isfinite(restored.state.images).all()
     np.testing.assert_allclose(restored.state.images, state.images, rtol=1e-5)
@@ -579,9 +577,8 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
 
 def test_every_checkpoint_damaged_is_an_error_of_one_line(toy, tmp_path):
     _condense(tmp_path, iterations=2)
-    for path in (tmp_path / "checkpoints").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint in .* is intact") as error:
         _condense(tmp_path, iterations=4)
     assert "\n" not in str(error.value)
@@ -591,9 +588,7 @@ def test_every_checkpoint_damaged_is_an_error_of_one_line(toy, tmp_path):
 def test_the_newest_checkpoint_damaged_goes_back_one(toy, tmp_path):
     _condense(tmp_path / "whole", iterations=4)
     _condense(tmp_path / "parts", iterations=3)
-    for path in (tmp_path / "parts" / "checkpoints" / "3").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    (tmp_path / "parts" / "checkpoints" / "00000003.ckpt").write_bytes(b"")
     _condense(tmp_path / "parts", iterations=4)
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
     metrics = run_helpers.read_metrics(tmp_path / "parts")

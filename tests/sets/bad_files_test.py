@@ -299,7 +299,6 @@ def checkpoints(tmp_path_factory):
     checkpointer = Checkpointer(folder)
     for step in (1, 2):
         checkpointer.save(step, {"images": np.full((2, 3), step, np.float32)}, {})
-    checkpointer.close()
     return folder
 
 
@@ -316,5 +315,4 @@ def test_damaged_checkpoints(checkpoints, data):
         template = {"images": np.zeros((2, 3), np.float32)}
         checkpointer = Checkpointer(folder)
         restored = bad_input.ends_well(lambda: checkpointer.restore(template), folder)
-        checkpointer.close()
         assert (restored.state["images"] == restored.step).all()
