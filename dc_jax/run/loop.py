@@ -16,6 +16,7 @@ from absl import logging
 from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.data.store import ClassStore, make_store
 from dc_jax.data.stream import HostStore, prefetch
+from dc_jax.devices import processes
 from dc_jax.devices.layout import ONE_DEVICE
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import Evaluator, accuracies
@@ -178,7 +179,8 @@ class Loop:
 
     def _save(self, iteration: int, state: CondenseState, clock: "_Clock") -> None:
         meta = {"seconds": clock.seconds(), "dataset": self.setup.dataset.checksum()}
-        self.checkpointer.save(iteration, state, meta)
+        # The other processes wait until the first has written it.
+        processes.on_first(self.checkpointer.save, iteration, state, meta)
         clock.saved()
 
     def _first_set(self, state: CondenseState) -> SyntheticSet:
