@@ -30,7 +30,7 @@ from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.errors import UserError
-from dc_jax.methods.images import init_images
+from dc_jax.methods.images import check_equal_ipc, init_images
 from dc_jax.training.train import cross_entropy, fold_slices
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
@@ -66,7 +66,12 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       UserError: the config has an augmentation, or classes with different numbers of
         images.
     """
-    num_steps = _check(config)
+    if config.augmentation != "none":
+        raise UserError(
+            'config.augmentation must be "none" for dd, which has none, got '
+            f"{config.augmentation!r}."
+        )
+    num_steps = check_equal_ipc(config)
     logging.info("Not used by dd: config.%s.", ", ".join(_UNUSED))
     optimiser, layout = make_optimiser(config), execution.layout
 
@@ -100,22 +105,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         return CondenseState(images, opt_state, raw_lrs), {"loss": loss}, offsets
 
     return Method(init, step)
-
-
-def _check(config: Config) -> int:
-    """Checks what dd does not have; returns I, the steps of an epoch."""
-    if config.augmentation != "none":
-        raise UserError(
-            'config.augmentation must be "none" for dd, which has none, got '
-            f"{config.augmentation!r}."
-        )
-    num_steps, *others = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
-    if others:
-        raise UserError(
-            "config.ipc must be one number for dd, which needs as many images of each "
-            f"class, got {list(config.ipc)}."
-        )
-    return num_steps
 
 
 def make_loss(

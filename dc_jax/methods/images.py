@@ -12,6 +12,7 @@ from dc_jax.base import CondenseState, Offsets
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_classes
 from dc_jax.devices.layout import Layout
+from dc_jax.errors import UserError
 
 Init = Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
 
@@ -19,6 +20,21 @@ Init = Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
 def make_optimiser(config: Config) -> optax.GradientTransformation:
     """Returns the SGD on the images."""
     return optax.sgd(config.lr_img, config.momentum_img or None)
+
+
+def check_equal_ipc(config: Config) -> int:
+    """Returns I, for a method that needs as many images of each class.
+
+    Raises:
+      UserError: the classes have different numbers of images.
+    """
+    numbers = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
+    if len(numbers) > 1:
+        raise UserError(
+            f"config.ipc must be one number for {config.method}, which needs as many "
+            f"images of each class, got {list(config.ipc)}."
+        )
+    return numbers.pop()
 
 
 def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:

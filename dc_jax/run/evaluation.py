@@ -3,11 +3,13 @@
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
+from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.evaluator import (
     Evaluator,
     accuracies,
@@ -27,17 +29,33 @@ from dc_jax.sets.card import training_of
 
 def make_evaluator(setup: Setup) -> Evaluator:
     """Returns the evaluation of a run."""
-    network, execution = setup.evaluation_network, setup.evaluation_execution
-    train_one = train_by_protocol(setup.protocol, network, execution)
-    return Evaluator(
+    return build_evaluator(
+        setup.protocol,
+        setup.evaluation_network,
+        setup.evaluation_execution,
         setup.dataset.test_images,
         setup.dataset.test_labels,
-        setup.protocol,
+    )
+
+
+def build_evaluator(
+    protocol: Protocol,
+    network: nn.Module,
+    execution: Execution,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+) -> Evaluator:
+    """Returns the evaluation by a protocol on test images, see `Evaluator`."""
+    train_one = train_by_protocol(protocol, network, execution)
+    return Evaluator(
+        test_images,
+        test_labels,
+        protocol,
         compile_evaluation(train_one, network, execution),
         compile_evaluation(train_by_learning_rates(network), network, execution),
         # One network per device in a call: XLA frees little before the end of a call
         # with several CPU devices (0.4 MB per epoch were seen).
-        setup.layout.everything.size if execution.network_loop == "map" else None,
+        execution.layout.everything.size if execution.network_loop == "map" else None,
     )
 
 

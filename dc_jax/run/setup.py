@@ -78,10 +78,8 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
     processes.check_same("the dataset", dataset.checksum())
     layout = make_layout(config, dataset.num_classes)
     network, execution = make_parts(config, dataset, "network", layout)
-    name = choose_evaluation_network(config)
-    evaluated = dataclasses.replace(config.evaluation, network=name)
-    tested, evaluation_execution = make_parts(
-        dataclasses.replace(config, evaluation=evaluated), dataset, "evaluation", layout
+    protocol, evaluation_network, evaluation_execution = make_evaluation(
+        config, dataset.name, dataset.num_classes, dataset.image_shape, layout
     )
     return Setup(
         config=config,
@@ -89,10 +87,8 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
         layout=layout,
         network=network,
         execution=execution,
-        protocol=make_protocol(
-            evaluated, dataset_name=dataset.name, network_name=config.network.name
-        ),
-        evaluation_network=tested,
+        protocol=protocol,
+        evaluation_network=evaluation_network,
         evaluation_execution=evaluation_execution,
     )
 
@@ -262,17 +258,46 @@ def make_parts(
     name, path = config.network.name, "config.network.name"
     if field == "evaluation":
         name, path = config.evaluation.network, "config.evaluation.network"
-    with _naming(path):
+    return _build(config, path, name, dataset.num_classes, dataset.image_shape, layout)
+
+
+def make_evaluation(
+    config: Config,
+    dataset_name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    layout: Layout,
+) -> tuple[Protocol, nn.Module, Execution]:
+    """Returns the protocol of a run, its network, and how to run that here."""
+    name = choose_evaluation_network(config)
+    is_named = config.evaluation.network is not None
+    path = "config.evaluation.network" if is_named else "config.network.name"
+    protocol = make_protocol(
+        dataclasses.replace(config.evaluation, network=name),
+        dataset_name=dataset_name,
+        network_name=config.network.name,
+    )
+    return protocol, *_build(config, path, name, num_classes, image_shape, layout)
+
+
+def _build(
+    config: Config,
+    field: str,
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    layout: Layout,
+) -> tuple[nn.Module, Execution]:
+    """Returns a network that a field of the config names, and how to run it here."""
+    with _naming(field):
         network = make_network(
             name,
-            dataset.num_classes,
-            dataset.image_shape,
+            num_classes,
+            image_shape,
             make_conv_fn(config.execution.convolution, layout.platform),
             dtype=config.execution.dtype,
         )
-    return network, make_execution(
-        config.execution, network, dataset.image_shape, layout
-    )
+    return network, make_execution(config.execution, network, image_shape, layout)
 
 
 def choose_evaluation_network(config: Config) -> str:
