@@ -215,7 +215,7 @@ def names_of(path: str | os.PathLike) -> set[str]:
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """Opens an `.npz`, and names its file in whatever is wrong with it."""
+    """Opens an `.npz`; an error in reading it becomes a `UserError` with its path."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

@@ -27,7 +27,7 @@ _GREY = ("1", "L", "LA")
 # Of EXIF, and its values where rows and columns are exchanged.
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-# What Pillow raises on files that are damaged, or made to harm.
+# What Pillow raises on files that are damaged or malicious.
 _DAMAGE = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -161,7 +161,7 @@ def _look(path: Path, label: int) -> _Picture:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture, and names its file in whatever is wrong with it."""
+    """Opens a picture; an error in reading it becomes a `UserError` with its path."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

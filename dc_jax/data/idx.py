@@ -89,9 +89,9 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
             header = file.read(_header_size(num_dims))
             size = math.prod(_parse_header(header, path, num_dims))
             check_fits(size, f"the bytes of {path}")
-            # One more than there should be: no memory is taken for what follows.
+            # One byte too many shows that the file is too long; the rest is not read.
             return _parse(header + file.read(size + 1), path, num_dims)
-    # What a wrong header, a truncated and a flipped stream raise.
+    # Raised for a wrong header, a truncated and a damaged stream.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a sound gzip file: {error}.") from error
 
