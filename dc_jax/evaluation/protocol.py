@@ -21,6 +21,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import EvaluationConfig
+from dc_jax.data.facts import find_facts
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.networks import set_member, split_names
 from dc_jax.training.augment import parse_strategy
@@ -77,8 +78,7 @@ def make_protocol(
     network = config.network or network_name
     augmentation = config.augmentation
     if augmentation is None:
-        is_mnist = dataset_name in ("mnist", "mnist_5k")
-        augmentation = "crop_scale_rotate" if is_mnist else "none"
+        augmentation = find_facts(dataset_name).augmentation
         if network == "ConvNetBN":
             augmentation = "crop_noise"
     is_augmented = bool(parse_strategy(augmentation))
