@@ -7,48 +7,14 @@ import numpy as np
 from dc_jax.data import idx, tfds_source
 from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.embedded import EMBEDDED, read_embedded
+from dc_jax.data.facts import DATASETS, Facts, find_facts, number_names
 from dc_jax.data.folder import read_folder
 from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.splits import split_off_tests
 from dc_jax.errors import UserError
 
-_ALIASES = {"svhn": "svhn_cropped"}
-
 # The user's own data.
 _OWN = ("folder", "npz")
-
-# Where Debian's package dataset-fashion-mnist puts its files.
-_DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-# The statistics of the authors' code (utils.py, get_dataset), which the published
-# numbers depend on. They are not all what the data give: over the pixels of CIFAR-10
-# the standard deviations are 0.2470, 0.2435, 0.2616.
-# https://github.com/VICO-UoE/DatasetCondensation
-_PUBLISHED_STATISTICS = {
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion_mnist": ((0.2861,), (0.3530,)),
-    "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
-_DIGITS = tuple("0123456789")
-# IDX files have no class names.
-_IDX_CLASS_NAMES = {
-    "mnist": _DIGITS,
-    "fashion_mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-}
 
 
 def load_dataset(
@@ -93,7 +59,8 @@ def load_dataset(
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
     """
-    name = _ALIASES.get(name, name)
+    facts = find_facts(name)
+    name = facts.name
     if name in _OWN:
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
@@ -104,14 +71,12 @@ def load_dataset(
     if path is not None:
         return _load_from_path(name, path, stream)
     if name in EMBEDDED:
-        return _make_dataset(name, *read_embedded(name), _DIGITS)
+        source, arrays = read_embedded(name)
+        return _make_dataset(name, source, arrays, number_names(facts.num_classes))
     builder = tfds_source.open_builder(name, data_dir=None)
-    if (
-        name == "fashion_mnist"
-        and not builder.is_prepared()
-        and idx.has_idx_files(_DEBIAN_FASHION_MNIST)
-    ):
-        return _load_idx(name, _DEBIAN_FASHION_MNIST)
+    folder = facts.idx_folder
+    if folder and not builder.is_prepared() and idx.has_idx_files(folder):
+        return _load_idx(name, folder)
     return _load_tfds(name, builder, stream)
 
 
@@ -126,14 +91,16 @@ def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
     Raises:
       UserError: it is another.
     """
-    name = _ALIASES.get(name, name)
-    if name not in _PUBLISHED_STATISTICS:
-        raise UserError(
-            f"dataset must be one of {', '.join(_PUBLISHED_STATISTICS)}, got '{name}'."
-        )
-    mean, std = (np.array(values, np.float32) for values in _PUBLISHED_STATISTICS[name])
-    numbers = tuple(str(label) for label in range(100 if name == "cifar100" else 10))
-    return mean, std, _IDX_CLASS_NAMES.get(name, numbers)
+    facts = find_facts(name)
+    if not facts.mean:
+        known = ", ".join(facts.name for facts in DATASETS if facts.mean)
+        raise UserError(f"dataset must be one of {known}, got '{facts.name}'.")
+    class_names = facts.class_names or number_names(facts.num_classes)
+    return (
+        np.array(facts.mean, np.float32),
+        np.array(facts.std, np.float32),
+        class_names,
+    )
 
 
 def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
@@ -189,8 +156,7 @@ def _load_idx(name: str, folder: Path) -> Dataset:
     arrays = idx.read_idx_folder(folder)
     # An empty file is left to the checks of Dataset.
     num_classes = int(arrays["train_labels"].max(initial=0)) + 1
-    numbers = tuple(str(label) for label in range(num_classes))
-    class_names = _IDX_CLASS_NAMES.get(name, numbers)
+    class_names = find_facts(name).class_names or number_names(num_classes)
     return _make_dataset(name, f"IDX files in {folder}", arrays, class_names)
 
 
@@ -211,12 +177,16 @@ def _make_dataset(
 
 
 def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation, `[D]`: published if there are any, for D."""
-    mean, std = _PUBLISHED_STATISTICS.get(name, ((), ()))
-    if len(mean) == images.shape[-1]:
-        return np.array(mean, np.float32), np.array(std, np.float32)
+    """Returns mean and standard deviation, `[D]`: the published ones where they fit."""
+    facts = find_facts(name)
+    if len(facts.mean) == images.shape[-1]:
+        return _published_statistics(facts)
     # What is empty or infinite is left to the checks of Dataset.
     if 0 in images.shape:
         return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
     with np.errstate(all="ignore"):
         return channel_statistics(images)
+
+
+def _published_statistics(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(facts.mean, np.float32), np.array(facts.std, np.float32)

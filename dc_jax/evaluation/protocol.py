@@ -12,6 +12,7 @@ import flax.linen as nn
 import optax
 
 from dc_jax.config import EvaluationConfig
+from dc_jax.data.facts import find_facts
 from dc_jax.devices.backend import Execution
 from dc_jax.training.augment import parse_strategy
 from dc_jax.training.train import Recipe
@@ -66,8 +67,7 @@ def make_protocol(
     network = config.network or network_name
     augmentation = config.augmentation
     if augmentation is None:
-        is_mnist = dataset_name in ("mnist", "mnist_5k")
-        augmentation = "crop_scale_rotate" if is_mnist else "none"
+        augmentation = find_facts(dataset_name).augmentation
         if network == "ConvNetBN":
             augmentation = "crop_noise"
     is_augmented = bool(parse_strategy(augmentation))

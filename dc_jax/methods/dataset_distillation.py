@@ -27,6 +27,7 @@ from absl import logging
 
 from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
+from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, class_keys, sample_class
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.errors import UserError
@@ -194,7 +195,7 @@ def initial_rate(config: Config) -> float:
     """Returns what every learning rate begins with, by default the authors' value."""
     if config.distillation.lr is not None:
         return config.distillation.lr
-    return 0.001 if config.dataset.name == "cifar10" else 0.02
+    return find_facts(config.dataset.name).distillation_rate
 
 
 def inverse_softplus(value: float) -> jax.Array:

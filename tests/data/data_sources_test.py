@@ -42,7 +42,7 @@ def test_digits_are_always_the_same():
 def test_digits_load_neither_tensorflow_nor_tfds():
     run_python(
         "import sys\n"
-        "from dc_jax.data import load_dataset\n"
+        "from dc_jax.data.sources import load_dataset\n"
         "load_dataset('digits')\n"
         "assert 'tensorflow' not in sys.modules\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"

@@ -236,7 +236,7 @@ def test_reading_tfds_needs_no_tensorflow(prepared):
     run_python(
         "import os, sys\n"
         f"os.environ['TFDS_DATA_DIR'] = {str(prepared[0])!r}\n"
-        "from dc_jax.data import load_dataset\n"
+        "from dc_jax.data.sources import load_dataset\n"
         "for name in ('mnist', 'svhn', 'cifar10'):\n"
         f"    assert len(load_dataset(name).train_images) == {NUM_TRAIN}\n"
         "assert 'tensorflow' not in sys.modules\n"
@@ -248,9 +248,12 @@ def test_debian_files_stand_in_where_tfds_has_no_fashion_mnist(tmp_path):
     run_python(
         "import os, pathlib, sys\n"
         f"os.environ['TFDS_DATA_DIR'] = {str(tmp_path / 'tfds')!r}\n"
-        "from dc_jax.data import load_dataset, sources\n"
-        f"sources._DEBIAN_FASHION_MNIST = pathlib.Path({str(tmp_path)!r})\n"
-        "assert load_dataset('fashion_mnist').source.startswith('IDX files in')\n"
+        "from dc_jax.data import facts, sources\n"
+        f"folder = pathlib.Path({str(tmp_path)!r})\n"
+        "found = facts.Facts('fashion_mnist', idx_folder=folder)\n"
+        "sources.find_facts = lambda name: found\n"
+        "source = sources.load_dataset('fashion_mnist').source\n"
+        "assert source == f'IDX files in {folder}'\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
 
