@@ -1,6 +1,6 @@
 """The baselines: coresets, and training on the whole training set.
 
-The networks that these need are trained, or found trained, by `whole_trainer`.
+`full_data_trainer` trains the networks that these need, or finds them trained.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from absl import logging
 from scipy.special import softmax
@@ -16,13 +17,16 @@ from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
+from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.methods import coresets
 from dc_jax.run.full_data_trainer import Trained, WholeTrainer
+from dc_jax.run.setup import make_parts
 from dc_jax.run.signals import signals_kill
 from dc_jax.sets.make import make_set
+from dc_jax.training.full_data import WholeTraining, make_whole_training
 
 # Fields of the config that are for other methods.
 _UNUSED = (
@@ -170,27 +174,47 @@ def whole_accuracies(
       Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
     """
     field = "evaluation" if config.evaluation.network else "network"
+    network, execution = make_parts(config, dataset, field, layout)
     trainer = WholeTrainer(
         config,
         folder,
         dataset,
         layout,
         protocol,
-        field,
+        train_by_phases(protocol, network, execution, dataset),
         eval_every=config.eval_every,
     )
+    return train_and_test(trainer, config.num_evaluations)
+
+
+def train_by_phases(
+    protocol: Protocol, network: nn.Module, execution: Execution, dataset: Dataset
+) -> WholeTraining:
+    """Returns the training of a network on the whole training set by a protocol."""
+    devices = execution.layout.everything
+    recipes = [
+        (dataclasses.replace(recipe, devices=devices), epochs)
+        for recipe, epochs in phases(protocol, network, execution)
+    ]
+    return make_whole_training(recipes, dataset.image_shape, len(dataset.train_labels))
+
+
+def train_and_test(
+    trainer: WholeTrainer, num: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns what `whole_accuracies` does, of `num` networks of a trainer."""
     accuracies, on_the_way, seconds = [], [], 0.0
-    for number in range(config.num_evaluations):
-        trained = trainer.train(number, config.num_evaluations)
+    for number in range(num):
+        trained = trainer.train(number, num)
         began = time.monotonic()
         accuracies.append(trainer.test(trained.state))
         on_the_way.append(trained.accuracies)
         seconds += trained.seconds + time.monotonic() - began
     facts = {
-        "training_images": len(dataset.train_labels),
+        "training_images": len(trainer.dataset.train_labels),
         "seconds": round(seconds, 3),
     }
-    if config.eval_every:
+    if trainer.eval_every:
         facts["accuracies_on_the_way"] = on_the_way
     return np.array([accuracies]), facts
 
@@ -210,4 +234,6 @@ def _feature_trainer(
     # A protocol counts one less than are run.
     protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
     logging.info("Features: %s.", protocol)
-    return WholeTrainer(config, folder, dataset, layout, protocol, "network")
+    network, execution = make_parts(config, dataset, "network", layout)
+    training = train_by_phases(protocol, network, execution, dataset)
+    return WholeTrainer(config, folder, dataset, layout, protocol, training)
