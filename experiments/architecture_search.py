@@ -20,11 +20,11 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from dc_jax.networks import shape_name
 from experiments import sweep, tables
 from experiments.cells import Cell, flatten
 from experiments.paper import TABLE4, Search
 from experiments.results import Row
+from experiments.side_by_side import shape_name
 
 WHOLE, EARLY = "whole", "early stopping"
 # What a row of the sweep has trained its networks on, besides the two above.

@@ -61,7 +61,7 @@ def condense(
         processes.on_first(report.write_if_missing, folder)
     elif config.method == "whole":
         setup = make_setup(config, dataset)
-        check_baseline(config, setup.dataset, setup.layout)
+        check_baseline(setup)
         with workdir.claimed(config, folder):
             result = _run_whole(setup, folder)
     else:
@@ -143,10 +143,8 @@ def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:
     """Checks a run; returns what makes its sets."""
     config = setup.config
     if config.method in BASELINES:
-        check_baseline(config, setup.dataset, setup.layout)
-        return functools.partial(
-            choose_sets, config, folder, setup.dataset, setup.layout
-        )
+        check_baseline(setup)
+        return functools.partial(choose_sets, setup, folder)
     method = make_method(config, setup.network, setup.execution)
     log_choices(setup)
     loop = Loop(setup, evaluator, folder, Checkpointer(folder / "checkpoints"))
@@ -173,9 +171,7 @@ def _run(
 
 def _run_whole(setup: Setup, folder: Path) -> dict[str, Any]:
     """Trains on the whole training set and saves the result, which it returns."""
-    of_whole, facts = whole_accuracies(
-        setup.config, folder, setup.dataset, setup.layout, setup.protocol
-    )
+    of_whole, facts = whole_accuracies(setup, folder)
     return _save(setup, folder, [], workdir.summarise(of_whole) | facts)
 
 
