@@ -15,7 +15,7 @@ from typing import Any
 
 from dc_jax.errors import UserError
 from dc_jax.files import is_address
-from experiments.cells import RECORD
+from experiments.sweep.cells import RECORD
 
 # Of a cell, what only the machine that runs it needs.
 _PRIVATE = {"checkpoints", "networks", ".lock"}

@@ -21,10 +21,10 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from dc_jax.networks import shape_name
-from experiments import sweep, tables
-from experiments.cells import Cell, flatten
-from experiments.paper import TABLE4, Search
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.paper import TABLE4, Search
+from experiments.sweep.results import Row
 
 WHOLE, EARLY = "whole", "early stopping"
 # What a row of the sweep has trained its networks on, besides the two above.
@@ -67,7 +67,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
                 Cell(
                     {"shape": shape, "trained on": trained_on},
                     *(file, changes, tuple(evaluated)),
-                    module="experiments.search_run",
+                    module="experiments.architecture_search.run",
                 )
             )
     return cells
@@ -233,7 +233,7 @@ def _plot(scores: dict[str, dict[str, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sweep.main(
+    experiment.main(
         make_cells,
         report,
         default="configs/experiments/architecture_search.py",

@@ -1,7 +1,7 @@
 """Learns a sequence of tasks with a memory of condensed or chosen images.
 
-  python -m experiments.continual_run --config=configs/experiments/continual_run.py \
-      --workdir=runs/continual --config.condense.method=herding
+  python -m experiments.continual_learning.run --workdir=runs/continual \
+      --config=configs/experiments/continual_run.py --config.condense.method=herding
 
 The same command again continues a run that was stopped, after the last task that it has
 learned. In the workdir: networks (after each task), memory_1 and so on (each the folder
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dc_jax.errors import UserError
-from experiments import command
+from experiments.sweep import command
 
 
 def check(values: dict[str, Any], folder: Path) -> None:
@@ -22,7 +22,7 @@ def check(values: dict[str, Any], folder: Path) -> None:
       UserError: one is bad, or it is.
     """
     from dc_jax.run import workdir
-    from experiments.continual_config import ContinualConfig
+    from experiments.continual_learning.config import ContinualConfig
 
     workdir.check_is_ours(ContinualConfig.create(values), folder)
 
@@ -36,7 +36,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     if len(sets) > 1:
         raise UserError(f"--set must be one folder, got {', '.join(sets)}.")
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from experiments import continual
+    from experiments.continual_learning import continual
 
     return continual.run(values, folder, sets=sets[0] if sets else None)
 

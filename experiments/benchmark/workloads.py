@@ -28,8 +28,8 @@ from dc_jax.methods.gradient_matching import inner_recipe
 from dc_jax.run.compiled import compile_method, experiment_keys
 from dc_jax.run.setup import make_parts
 from dc_jax.training.train import Recipe, TrainState, accuracy, init_state, train
-from experiments import cost
-from experiments.benchmark_cases import Case
+from experiments.benchmark.cases import Case
+from experiments.plan import cost
 
 Program = tuple[Callable[..., Any], tuple[Any, ...]]
 

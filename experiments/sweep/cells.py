@@ -8,22 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
 
 from dc_jax.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # In the folder of a cell: what was run, and that it is done.
 RECORD = "cell.json"
 MAIN = "dc_jax.main"
-# Fields of runs that take seconds.
-SMOKE = {
-    "num_experiments": 1,
-    "num_evaluations": 2,
-    "iterations": 2,
-    "batch_real": 8,
-    "evaluation": {"epochs": 2},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,19 +142,6 @@ def _is_result(value: Any) -> bool:
     """Whether it has what `results.py` tells of every cell."""
     has = isinstance(value, dict) and "seconds" in value
     return has and ("accuracies" in value or "networks" in value)
-
-
-def run_fields(values: dict[str, Any]) -> ConfigDict:
-    """Returns fields of all runs of an experiment: these, and what is often changed.
-
-    What is None is left to the config of the dataset.
-    """
-    numbers = ("seed", "iterations", "num_experiments", "num_evaluations", "batch_real")
-    config = ConfigDict({name: placeholder(int) for name in numbers})
-    config.dataset = {"path": placeholder(str)}
-    config.network = {"name": placeholder(str)}
-    config.update(values)
-    return config
 
 
 def flatten(values: dict[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from absl import logging
 
-from experiments.benchmark_cases import Case
+from experiments.benchmark.cases import Case
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 # All systems on the CPU; and programs are compiled, not found.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 # For the threads of one system to fall asleep before the other's turn.
@@ -95,7 +95,7 @@ class Worker:
         self._name = f"{system} {case.workload}"
         arguments = [system, json.dumps(dataclasses.asdict(case))]
         self._process = subprocess.Popen(
-            [python, "-m", "experiments.benchmark_worker", *arguments],
+            [python, "-m", "experiments.benchmark.worker", *arguments],
             cwd=ROOT,
             env=os.environ | _ENVIRONMENT,
             stdin=subprocess.PIPE,

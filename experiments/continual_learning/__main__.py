@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import sweep, tables
-from experiments.cells import Cell, flatten
-from experiments.paper import FIGURE4, Value
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.paper import FIGURE4, Value
+from experiments.sweep.results import Row
 
 _NOTE = (
     "Mean test accuracy in percent over the tasks seen, mean ± standard deviation over "
@@ -48,7 +48,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
                         "configs/experiments/continual_run.py",
                         changes,
                         evaluates=first,
-                        module="experiments.continual_run",
+                        module="experiments.continual_learning.run",
                     )
                 )
                 first = first or (cells[-1],)
@@ -125,4 +125,6 @@ def _plot(title: str, lines: dict[tuple[str, float], np.ndarray], path: Path) ->
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/experiments/continual_learning.py")
+    experiment.main(
+        make_cells, report, default="configs/experiments/continual_learning.py"
+    )

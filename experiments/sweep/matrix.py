@@ -12,15 +12,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import tables
-from experiments.cells import Cell, flatten
-from experiments.paper import Value
-from experiments.results import Row
+from experiments.sweep import tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.paper import Value
+from experiments.sweep.results import Row
 
 Published = Callable[[str, str, str], Value | None]
-# Fields of runs that two CPU cores can do. They are tested on held-out training images,
-# of which there may be fewer.
-CPU = {"num_experiments": 1, "batch_real": 64, "dataset": {"validation": 2000}}
 # Of table 2, and of the ablations.
 _PUBLISHED_DATASET = "mnist"
 
@@ -139,16 +136,3 @@ def find_entries(
         for row, column, name, network in config.tables[title]
         if (name, network) in results
     ]
-
-
-def square(names: dict[str, str]) -> tuple[tuple[str, str, str, str], ...]:
-    """Returns the entries of a table of every set tested with every network.
-
-    Args:
-      names: networks, which sets are named after, by what the table calls them.
-    """
-    return tuple(
-        (row, column, name, network)
-        for row, name in names.items()
-        for column, network in names.items()
-    )

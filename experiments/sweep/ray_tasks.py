@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from dc_jax.errors import UserError
-from experiments.cells import MAIN, ROOT, Cell
-from experiments.mirror import Mirror
+from experiments.sweep.cells import MAIN, ROOT, Cell
+from experiments.sweep.mirror import Mirror
 
 
 def run_on_ray(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dc_jax.errors import UserError
-from experiments.cells import Cell
+from experiments.sweep.cells import Cell
 
 # The labels of a cell, and `result`: what its run has written.
 Row = dict[str, Any]

@@ -16,9 +16,9 @@ from dc_jax.config import Config
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import make_store
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from experiments import compiling, smaller, tpu_plan
-from experiments.chips import CHIPS, GIB, Chip, parse_topology
-from experiments.cost import Cost, count
+from experiments.plan import compiling, planning
+from experiments.plan.chips import CHIPS, GIB, Chip, parse_topology
+from experiments.plan.cost import Cost, count
 
 HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
 
@@ -34,7 +34,7 @@ def _config(**overrides) -> Config:
 def _step_flops(config: Config, num_devices: int = 1) -> float:
     program = compiling.make_program(config, jax.devices()[:num_devices])
     jaxpr = program.step.trace(*program.args).jaxpr
-    return count(jaxpr, while_trips=tpu_plan.mean_epochs(config)).flops
+    return count(jaxpr, while_trips=planning.mean_epochs(config)).flops
 
 
 def test_flops_of_the_step_of_an_mlp():
@@ -88,8 +88,8 @@ def test_chips_are_as_published(name, teraflops, gigabytes, gigabytes_a_second):
 
 def test_the_roofline_is_the_slower_of_both():
     chip = Chip(flops=100.0, bandwidth=10.0, hbm_bytes=1)
-    assert tpu_plan.roofline(Cost(200.0, 10.0), chip) == 2.0
-    assert tpu_plan.roofline(Cost(200.0, 30.0), chip) == 3.0
+    assert planning.roofline(Cost(200.0, 10.0), chip) == 2.0
+    assert planning.roofline(Cost(200.0, 30.0), chip) == 3.0
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,7 @@ class _Step:
 
 def _memory(step) -> compiling.Memory:
     chip = Chip(flops=1.0, bandwidth=1.0, hbm_bytes=1034)
-    return compiling.measure_memory(
-        compiling.Program(step, (), ONE_DEVICE, 10, 1), chip
-    )
+    return compiling.measure_memory(compiling.Program(step, (), ONE_DEVICE), chip)
 
 
 def test_memory_is_what_the_compiler_places():
@@ -145,61 +143,6 @@ def test_memory_that_does_not_suffice():
     )
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         _memory(_Step("INTERNAL: a bug"))
-
-
-def _tried(config: Config, slice_size: int, num_devices: int) -> dict[str, Config]:
-    devices = jax.devices()[:num_devices]
-    layout = make_layout(config, 10, devices)
-    program = compiling.Program(None, (), layout, 10, slice_size)
-    return dict(smaller.smaller_configs(config, program, devices))
-
-
-def test_what_is_tried_where_memory_does_not_suffice():
-    tried = _tried(_config(num_networks=4), 256, 1)
-    assert list(tried) == [
-        "--config.execution.slice_size=64",
-        "--config.execution.slice_size=16",
-        "--config.execution.network_loop=map",
-        "--config.execution.network_loop=map --config.execution.slice_size=16",
-        "--config.num_networks=2",
-        "--config.num_networks=1",
-        "--config.num_experiments=1",
-    ]
-    assert tried["--config.execution.slice_size=16"].execution.slice_size == 16
-    both = tried["--config.execution.network_loop=map --config.execution.slice_size=16"]
-    assert (both.execution.network_loop, both.execution.slice_size) == ("map", 16)
-    assert tried["--config.num_networks=2"].num_networks == 2
-    assert tried["--config.num_experiments=1"].num_experiments == 1
-
-
-def test_meshes_with_fewer_networks_a_device_are_tried():
-    # All four share the classes: then a device trains all five networks.
-    config = _config(num_networks=1)
-    assert make_layout(config, 10, jax.devices()).classes.size == 4
-    meshes = [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
-    assert meshes == [f"--config.mesh.net={nets}" for nets in (2, 3)]
-    assert _tried(config, 256, 4)["--config.mesh.net=3"].mesh.net == 3
-    # Two of the classes leave two of the experiments, which is what was chosen.
-    config = _config(num_networks=1, mesh__classes=2)
-    assert not [advice for advice in _tried(config, 256, 4) if "mesh" in advice]
-
-
-def test_the_first_smaller_run_that_fits_is_advised(monkeypatch):
-    monkeypatch.setattr(
-        compiling, "make_program", lambda config, devices: config.execution
-    )
-    monkeypatch.setattr(
-        compiling,
-        "measure_memory",
-        lambda execution, chip: compiling.Memory(1, execution.slice_size == 16),
-    )
-
-    def find(slice_size):
-        program = compiling.Program(None, (), ONE_DEVICE, 10, slice_size)
-        return smaller.find(_config(), program, jax.devices()[:1], CHIPS["v4"])
-
-    assert find(256) == "--config.execution.slice_size=16"
-    assert find(32) is None
 
 
 def test_the_shapes_of_digits_are_those_of_the_dataset():
@@ -247,12 +190,11 @@ def test_an_unknown_dataset_is_named():
         compiling.make_program(_config(dataset__name="imagenet"), jax.devices())
 
 
-PLAN = tpu_plan.Plan(
+PLAN = planning.Plan(
     topology="v5e:2x4",
     num_devices=8,
     memory_bytes=4 * GIB,
     fits=True,
-    advice=None,
     flops=197e12,
     bytes=819e8,
     seconds=1.0,
@@ -261,14 +203,14 @@ PLAN = tpu_plan.Plan(
 
 
 def test_a_plan_in_words():
-    text = tpu_plan.describe(_config(), PLAN)
-    assert "4 GiB of 15.8 GiB a device: fits" in text
+    text = planning.describe(_config(), PLAN)
+    assert "4 GiB of 15.8 GiB per device: fits" in text
     assert "computing 1 s at 197 TFLOP/s" in text
     assert "moving    100 ms at 819 GB/s" in text
-    assert "estimate  1 s an iteration of 5 experiment(s), 0.28 hours" in text
-    plan = dataclasses.replace(PLAN, fits=False, memory_bytes=None, advice="--x=1")
-    text = tpu_plan.describe(_config(), plan)
-    assert "unknown of 15.8 GiB a device: does not fit\ninstead   --x=1" in text
+    assert "estimate  1 s per iteration of 5 experiment(s), 0.28 hours" in text
+    plan = dataclasses.replace(PLAN, fits=False, memory_bytes=None)
+    text = planning.describe(_config(), plan)
+    assert "unknown of 15.8 GiB per device: does not fit\ntry       a smaller" in text
 
 
 def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
@@ -280,12 +222,12 @@ def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
             raise KeyboardInterrupt
         return dataclasses.replace(PLAN, topology=topology)
 
-    monkeypatch.setattr(tpu_plan, "make_plan", make_plan)
-    monkeypatch.setattr(tpu_plan.importlib.metadata, "version", lambda name: "1")
+    monkeypatch.setattr(planning, "make_plan", make_plan)
+    monkeypatch.setattr(planning.importlib.metadata, "version", lambda name: "1")
     path = tmp_path / "new" / "rows.jsonl"
 
     def run():
-        return list(tpu_plan.run_table(["mnist"], ["v5e:2x4", "v4:2x2x2"], path))
+        return list(planning.run_table(["mnist"], ["v5e:2x4", "v4:2x2x2"], path))
 
     with pytest.raises(KeyboardInterrupt):
         run()
@@ -293,7 +235,7 @@ def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
     table = run()
     # Six cells, and the one that was stopped.
     assert len(made) == 7
-    assert table[0] == tpu_plan.TABLE_HEAD
+    assert table[0] == planning.TABLE_HEAD
     assert table[1] == "| mnist | 50 | v5e:2x4 | 8 | 4 GiB | yes | 197 | 1 | 0.28 |"
     assert all(line.count("|") == 10 for line in table[1:])
     assert run() == table
@@ -304,7 +246,7 @@ def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
 
 def _run(*args) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "experiments.tpu_plan", *args],
+        [sys.executable, "-m", "experiments.plan", *args],
         capture_output=True,
         text=True,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
@@ -347,7 +289,7 @@ def test_digits_compile_and_fit(topology):
     devices = compiling.get_devices(topology, parse_topology(topology))
     assert len(devices) == 8
     values = {"network__name": "ConvNetW64D1", "batch_real": 128}
-    plan = tpu_plan.make_plan(_config(**values, num_experiments=1), topology)
+    plan = planning.make_plan(_config(**values, num_experiments=1), topology)
     assert plan.num_devices == 8
     assert plan.fits
     assert 2**20 < plan.memory_bytes < 2**30

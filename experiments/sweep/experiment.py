@@ -20,10 +20,10 @@ from ml_collections import ConfigDict, config_flags
 
 from dc_jax.errors import UserError, one_line
 from dc_jax.run.command_line import parse_flags
-from experiments.cells import MAIN, ROOT, Cell
-from experiments.mirror import Mirror
-from experiments.ray_tasks import run_on_ray
-from experiments.results import Row, check_is_ours, claim, read_rows, write_rows
+from experiments.sweep.cells import MAIN, ROOT, Cell
+from experiments.sweep.mirror import Mirror
+from experiments.sweep.ray_tasks import run_on_ray
+from experiments.sweep.results import Row, check_is_ours, claim, read_rows, write_rows
 
 
 def main(

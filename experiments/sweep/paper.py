@@ -1,11 +1,12 @@
 """Published results: test accuracy in percent, mean and standard deviation.
 
 Tables and figures are those of Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient
-Matching", ICLR 2021. Its table 1 is in `dc_jax.published`.
+Matching", ICLR 2021. Its table 1 is in `dc_jax.report.published`.
 """
 
 from typing import NamedTuple
 
+from dc_jax.configs.experiments.common import NETWORKS
 from dc_jax.report.published import Value
 
 
@@ -33,7 +34,6 @@ FIGURE4 = {
     ("herding", False): (Value(94.3, is_verified=False), Value(90.8), Value(90.7)),
     ("dc", False): (Value(94.3, is_verified=False), Value(92.4), Value(93.0)),
 }
-NETWORKS = ("MLP", "ConvNet", "LeNet", "AlexNet", "VGG11", "ResNet18")
 
 
 def _square(

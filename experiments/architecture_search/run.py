@@ -1,6 +1,6 @@
 """Trains networks of one shape, all in one program, and tests them.
 
-  python -m experiments.search_run --config=configs/fashion_mnist.py \
+  python -m experiments.architecture_search.run --config=configs/fashion_mnist.py \
       --config.evaluation.network=ConvNetD1AS,ConvNetD1AR --workdir=runs/shape \
       --set=runs/herding,runs/dc
 
@@ -13,7 +13,7 @@ continues; one that is done is not run again.
 from pathlib import Path
 from typing import Any
 
-from experiments import command
+from experiments.sweep import command
 
 
 def check(values: dict[str, Any], folder: Path) -> None:
@@ -23,7 +23,7 @@ def check(values: dict[str, Any], folder: Path) -> None:
       UserError: one is bad, or it is.
     """
     from dc_jax.config import Config
-    from experiments import shapes
+    from experiments.architecture_search import shapes
 
     config = Config.create(values)
     shapes.check_names(config)
@@ -33,7 +33,7 @@ def check(values: dict[str, Any], folder: Path) -> None:
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     """Trains and tests the networks, see `shapes.run`."""
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from experiments import shapes
+    from experiments.architecture_search import shapes
 
     return shapes.run(values, folder, *sets)
 

@@ -21,14 +21,8 @@ tables that are printed), growth.png.
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
-import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,15 +30,16 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments import benchmark_report
-from experiments.benchmark_cases import (
+from experiments.benchmark import report
+from experiments.benchmark.cases import (
     GROWTH,
     SMOKE,
     SMOKE_GROWTH,
     WORKLOADS,
     Case,
 )
-from experiments.benchmark_measure import ROOT, measure, measure_startup
+from experiments.benchmark.machine import machine
+from experiments.benchmark.measure import measure, measure_startup
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
 _IPC = flags.DEFINE_list("ipc", "1,10,50", "Numbers of synthetic images a class.")
@@ -64,8 +59,6 @@ _PYTORCH = flags.DEFINE_bool(
 _TORCH_PYTHON = flags.DEFINE_string(
     "torch_python", None, "Python that has PyTorch. None: this one, if it has."
 )
-
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -95,7 +88,7 @@ def main(argv: Sequence[str]) -> None:
         for record in _measure_all():
             records.append(record)
             file.write(json.dumps(record) + "\n")
-    print(benchmark_report.write(records, folder))
+    print(report.write(records, folder))
 
 
 def _measure_all() -> Iterator[dict[str, Any]]:
@@ -146,38 +139,6 @@ def find_pythons() -> dict[str, str]:
             "pip install -e '.[bench]', or --torch_python."
         )
     return pythons
-
-
-def machine() -> dict[str, Any]:
-    """Returns what the figures depend on."""
-    cpu = platform.processor() or platform.machine()
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        model = re.search(r"model name\s*: (.*)", path.read_text("utf-8"))
-        cpu = model[1] if model else cpu
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "memory_gib": round(memory / 2**30, 1),
-        "load_average": round(os.getloadavg()[0], 2),
-        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
-        "versions": {
-            "commit": _commit(),
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        },
-    }
-
-
-def _commit() -> str:
-    """The commit that is measured, `-dirty` where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

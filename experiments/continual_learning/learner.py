@@ -18,14 +18,14 @@ from dc_jax.run.metrics import progress_bar
 from dc_jax.run.setup import make_parts
 from dc_jax.run.signals import Stopped, StopSignals
 from dc_jax.training.train import Recipe, accuracy, init_state
-from experiments.continual_config import ContinualConfig
-from experiments.incremental import (
+from experiments.continual_learning.config import ContinualConfig
+from experiments.continual_learning.incremental import (
     draw_batches,
     draw_per_class,
     train_distilled,
     train_plain,
 )
-from experiments.tasks import Task
+from experiments.continual_learning.tasks import Task
 
 # Batches that are computed at most before a signal is noticed.
 _BATCHES_AHEAD = 8

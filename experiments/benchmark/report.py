@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from experiments.tables import markdown
+from experiments.sweep.tables import markdown
 
 Record = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """A process that holds one workload of one system ready, and runs it when asked.
 
-  python -m experiments.benchmark_worker dc_jax '{"workload": "outer_step", "ipc": 1}'
+  python -m experiments.benchmark.worker dc_jax '{"workload": "outer_step", "ipc": 1}'
 
 Lines of JSON on its standard output: `{}` once it is ready and warm, then an answer to
 every line of its standard input, where it waits without using the CPU: to `run` the
@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.benchmark_cases import Case
+from experiments.benchmark.cases import Case
 
 # Modules with `prepare(case) -> (run, facts)`: what to time, and what else to report,
 # which is asked for at the end.
 SYSTEMS = {
-    "dc_jax": "experiments.benchmark_workloads",
-    "pytorch": "experiments.torch_baseline",
+    "dc_jax": "experiments.benchmark.workloads",
+    "pytorch": "experiments.benchmark.torch_baseline",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.benchmark_cases import Case
+from experiments.benchmark.cases import Case
 
 
 class ConvNet(nn.Module):

@@ -16,9 +16,15 @@ from dc_jax.run import runner, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.setup import check_fit
 from dc_jax.sets import set_file
-from experiments.continual_config import ContinualConfig
-from experiments.learner import Learner
-from experiments.tasks import Task, class_tasks, dataset_tasks, limit_test, load
+from experiments.continual_learning.config import ContinualConfig
+from experiments.continual_learning.learner import Learner
+from experiments.continual_learning.tasks import (
+    Task,
+    class_tasks,
+    dataset_tasks,
+    limit_test,
+    load,
+)
 
 
 def run(

@@ -22,7 +22,7 @@ from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.run.compiled import compile_method, experiment_keys
-from experiments.chips import Chip
+from experiments.plan.chips import Chip
 
 
 class DataShape(NamedTuple):
@@ -64,15 +64,11 @@ class Program(NamedTuple):
       step: jitted.
       args: shapes of its arguments, on the devices.
       layout: the devices that it uses.
-      num_classes: C.
-      slice_size: images whose activations are held at once.
     """
 
     step: Callable[..., Any]
     args: tuple[Any, ...]
     layout: Layout
-    num_classes: int
-    slice_size: int
 
 
 class Memory(NamedTuple):
@@ -155,8 +151,7 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
     state, keys, iteration = jax.tree.map(
         lambda leaf: _place(leaf, layout, P()), (state, keys, iteration)
     )
-    args = (state, store, keys, iteration)
-    return Program(step, args, layout, store.num_classes, execution.slice_size)
+    return Program(step, (state, store, keys, iteration), layout)
 
 
 def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:

@@ -12,7 +12,7 @@ from typing import Any
 from dc_jax.config import Config, check_values
 from dc_jax.errors import UserError
 from dc_jax.run.setup import check_names
-from experiments.tasks import check_name
+from experiments.continual_learning.tasks import check_name
 
 
 def _field(is_allowed: Callable[[Any], bool], allowed: str) -> Any:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from experiments.paper import Value
+from experiments.sweep.paper import Value
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
