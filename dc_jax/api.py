@@ -32,8 +32,9 @@ from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
+from dc_jax.run.checks import check_names
 from dc_jax.run.evaluation import build_evaluator, count_sets
-from dc_jax.run.setup import check_names, make_evaluation
+from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.sets import set_file
 from dc_jax.sets.card import make_recipe, training_of

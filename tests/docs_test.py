@@ -32,7 +32,7 @@ PAGES = sorted(
     )
 )
 RUN = ("docs/python.md", "docs/tutorial.md", "docs/adding_a_method.md")
-_COMMAND = re.compile(r"python -m ((?:dc_jax|experiments)\.\w+)([^`\n]*)")
+_COMMAND = re.compile(r"python -m ((?:dc_jax|experiments)(?:\.\w+)+)([^`\n]*)")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _DEFINED = re.compile(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"')
 
@@ -107,9 +107,9 @@ def _source(module):
 @pytest.mark.parametrize(("page", "module", "arguments"), COMMANDS)
 def test_a_command_has_these_flags(page, module, arguments):
     source = _source(module)
-    for shared in ("sweep", "command"):
+    for shared in ("experiment", "command"):
         if f"{shared}.main(" in source:
-            source += _text(f"experiments/{shared}.py")
+            source += _text(f"experiments/sweep/{shared}.py")
     known = set(_DEFINED.findall(source))
     configs = []
     for argument in arguments:
@@ -138,7 +138,7 @@ def _check_config(module, arguments):
         sys_argv=command,
     )
     values(command)
-    if module in ("dc_jax.main", "experiments.tpu_plan"):
+    if module in ("dc_jax.main", "experiments.plan"):
         Config.create(config.value.to_dict())
 
 

@@ -16,9 +16,9 @@ from dc_jax.networks import make_network
 from dc_jax.run import runner
 from dc_jax.run.full_data_trainer import WholeTrainer
 from dc_jax.run.signals import Stopped
-from experiments import architecture_search as search
-from experiments import shapes
-from experiments.side_by_side import join, set_member, shape_name
+from experiments.architecture_search import __main__ as search
+from experiments.architecture_search import shapes
+from experiments.architecture_search.side_by_side import join, set_member, shape_name
 
 NAMES = ("ConvNetD1W8ASNN", "ConvNetD1W8ALNNMP", "ConvNetD1W8NNAP")
 
