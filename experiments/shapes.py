@@ -5,21 +5,25 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices.backend import use_compilation_cache
-from dc_jax.devices.layout import make_layout
+from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import Evaluator, evaluate_sets, make_evaluator
+from dc_jax.evaluation.evaluator import Evaluator, accuracies, train_in_phases
+from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.files import file_record, read_json, write_json
-from dc_jax.networks import split_names
+from dc_jax.networks import set_member, split_names
 from dc_jax.run import setup, workdir
 from dc_jax.run.baselines import whole_accuracies
-from dc_jax.run.setup import check_fit, load, log_dataset
+from dc_jax.run.compiled import compile_evaluation, evaluation_keys
+from dc_jax.run.setup import check_fit, load, log_dataset, make_parts
 from dc_jax.run.signals import signals_kill
 from dc_jax.sets import set_file
 
@@ -59,18 +63,19 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     dataset = load(config)
     log_dataset(dataset)
     layout = make_layout(config, dataset.num_classes)
-    evaluator = make_evaluator(config, dataset, layout)
+    protocol = make_protocol(
+        config.evaluation, dataset_name=dataset.name, network_name=config.network.name
+    )
     with workdir.locked(path):
         if sets:
             for one, of_set in zip(sets, loaded, strict=True):
                 check_fit(of_set, dataset, one)
-            accuracies, facts = _on_sets(config, evaluator, loaded)
+            evaluator = _make_evaluator(config, dataset, layout, protocol)
+            results, facts = _on_sets(config, evaluator, loaded)
         else:
-            accuracies, facts = whole_accuracies(
-                config, path, dataset, layout, evaluator.protocol
-            )
+            results, facts = whole_accuracies(config, path, dataset, layout, protocol)
         made_with = {"config": config.to_dict(), "sets": checksums}
-        result = {**_make_result(config, accuracies, facts), "made_with": made_with}
+        result = {**_make_result(config, results, facts), "made_with": made_with}
         write_json(path / _RESULT, result)
     for name, of_name in result["networks"].items():
         logging.info("%s: %.2f%%.", name, 100 * of_name["accuracy_mean"])
@@ -121,14 +126,53 @@ def _checksum(path: str) -> str:
     return file_record(file)["sha256"]
 
 
+def _make_evaluator(
+    config: Config, dataset: Dataset, layout: Layout, protocol: Protocol
+) -> Evaluator:
+    """Returns what evaluates sets with all networks: its keys are `(key, member)`."""
+    network, execution = make_parts(config, dataset, "evaluation", layout)
+    num = len(split_names(protocol.network))
+    parts = phases(protocol, network, execution)
+
+    def train_one(
+        data: tuple[jax.Array, jax.Array], key: tuple[jax.Array, jax.Array]
+    ) -> dict[str, Any]:
+        key, member = key
+        init_key, *train_keys = jax.random.split(key, 1 + len(parts))
+        variables = network.init(init_key, data[0][:1])
+        if num > 1:
+            variables = set_member(variables, member)
+        return train_in_phases(parts, variables, data, train_keys)
+
+    return Evaluator(
+        dataset.test_images,
+        dataset.test_labels,
+        protocol,
+        compile_evaluation(train_one, network, execution),
+        at_once=num * layout.everything.size
+        if execution.network_loop == "map"
+        else None,
+    )
+
+
 def _on_sets(
     config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the accuracies on each set, `[E, N, ...]`, and the seconds it took."""
     began = time.monotonic()
+    num, num_names = (
+        config.num_evaluations,
+        len(split_names(evaluator.protocol.network)),
+    )
+    places = np.arange(num * num_names)
     with signals_kill():
-        accuracies = evaluate_sets(config, evaluator, sets)
-    return accuracies, {"seconds": round(time.monotonic() - began, 3)}
+        counts = []
+        for experiment, one in enumerate(sets):
+            keys = evaluation_keys(config.seed, experiment, num)
+            networks = (keys[places // num_names], places % num_names)
+            counts.append(evaluator.count(one, networks))
+        results = accuracies(np.stack(counts)).reshape(len(sets), num, num_names)
+    return results, {"seconds": round(time.monotonic() - began, 3)}
 
 
 def _make_result(

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dc_jax.errors import UserError, check_fits
+from dc_jax.errors import UserError, check_fits, one_line
 
 _SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -27,7 +27,7 @@ _GREY = ("1", "L", "LA")
 # The tag of EXIF, and its values that exchange rows and columns.
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-# What Pillow raises on files that are damaged, or made to harm.
+# What Pillow raises on files that are damaged or malicious.
 _DAMAGE = (
     UnidentifiedImageError,
     Image.DecompressionBombError,
@@ -161,7 +161,7 @@ def _look(path: Path, label: int) -> _Picture:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture; errors name its file."""
+    """Opens a picture; an error in reading it becomes a `UserError` with its path."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -170,7 +170,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
                     raise UserError(f"it has more than 8 bits ({picture.mode}).")
                 yield picture
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error, 200)
         raise UserError(f"{path} is no picture that can be read: {reason}") from error
 
 

@@ -89,9 +89,9 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
             header = file.read(_header_size(num_dims))
             size = math.prod(_parse_header(header, path, num_dims))
             check_fits(size, f"the bytes of {path}")
-            # One more byte than there should be shows that there are too many.
+            # One byte too many shows that the file is too long; the rest is not read.
             return _parse(header + file.read(size + 1), path, num_dims)
-    # A wrong header, a truncated stream and a flipped bit raise these.
+    # Raised for a wrong header, a truncated and a damaged stream.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a sound gzip file: {error}.") from error
 

@@ -8,8 +8,8 @@ import numpy as np
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, names_of, read_npz
 
-# The names of training images, their labels, test images and their labels: those of
-# this project and MedMNIST, those of Keras, and those of a file without a test split.
+# The names that a file may have for training images and labels, test images and labels:
+# those of this project and MedMNIST, those of Keras, and names without a test split.
 _FAMILIES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -43,7 +43,9 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
         )
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
-        raise UserError(f"{path} has {names[2]} alone; images and labels go together.")
+        raise UserError(
+            f"{path} has {names[2]} alone; must have both images and labels."
+        )
     arrays = read_npz(path, names, ("class_names",), compressed=True)
     pairs = zip(names[::2], names[1::2], strict=True)
     checked = itertools.chain.from_iterable(
@@ -70,8 +72,7 @@ def check_split(
       names: of the two arrays, for errors.
 
     Raises:
-      UserError: an array is of another kind, or the numbers of images and labels
-        differ.
+      UserError: an array is of another kind, or their numbers differ.
     """
     result = _images(images, place, names[0]), _labels(labels, place, names[1])
     if len(images) != len(labels):
@@ -138,7 +139,7 @@ def check_class_names(
     if num_classes > max(len(labels), 1):
         raise UserError(
             f"{path}: the {len(labels)} training labels must be below {len(labels)}, "
-            f"for there to be an image of each class, got {num_classes - 1}."
+            f"so that every class can have an image, got {num_classes - 1}."
         )
     if names is None:
         return tuple(str(label) for label in range(num_classes))

@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 
 from dc_jax.data.embedded import EMBEDDED
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, one_line
+from dc_jax.files import draft
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -49,7 +50,7 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
         builder = tfds.builder(name, data_dir=data_dir, file_format=_FILE_FORMAT)
     except ImportError as error:
         raise UserError(
-            f"dataset '{name}' needs a package that is missing: {_one_line(error)}."
+            f"dataset '{name}' needs a package that is missing: {_short(error)}."
         ) from error
     except tfds.core.registered.DatasetNotFoundError as error:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
@@ -64,7 +65,7 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
     except Exception as error:
         raise UserError(
             f"TFDS cannot open '{name}' in {data_dir or 'its default folder'}: "
-            f"{_one_line(error)}; {_ADVICE}."
+            f"{_short(error)}; {_ADVICE}."
         ) from error
     _check_features(name, builder)
     return builder
@@ -89,20 +90,20 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
     except ImportError as error:
         raise UserError(
             f"preparing TFDS {name} needs a package that is missing: "
-            f"{_one_line(error)}; {_ADVICE}."
+            f"{_short(error)}; {_ADVICE}."
         ) from error
     _hide_accelerators(tf)
     try:
         builder.download_and_prepare(download_config=_download_config())
     except (requests.RequestException, tfds.download.DownloadError) as error:
         raise ConnectionError(
-            f"the download of TFDS {name} failed: {_ADVICE} ({_one_line(error)})."
+            f"the download of TFDS {name} failed: {_ADVICE} ({_short(error)})."
         ) from error
     # The code of a dataset can raise any type.
     except Exception as error:
         raise UserError(
             f"TFDS {name} could not be prepared in {folder}: {_ADVICE} "
-            f"({type(error).__name__}: {_one_line(error)})."
+            f"({type(error).__name__}: {_short(error)})."
         ) from error
 
 
@@ -173,7 +174,7 @@ def _map_split(
         except OSError as error:
             raise UserError(
                 f"config.dataset.stream keeps decoded images in {builder.data_path}, "
-                f"which cannot be written to: {_one_line(error)}."
+                f"which cannot be written to: {_short(error)}."
             ) from error
         arrays = [_map(paths[0], shape, np.uint8), _map(paths[1], (num,), np.int32)]
     return arrays[0], np.array(arrays[1])
@@ -185,11 +186,11 @@ def _write_split(
     paths: list[Path],
     shape: tuple[int, ...],
 ) -> None:
-    """Writes images and labels to two files that appear once they are complete."""
-    drafts = [path.with_suffix(f".{os.getpid()}.tmp") for path in paths]
-    try:
-        images = np.lib.format.open_memmap(drafts[0], "w+", np.uint8, shape)
-        labels = np.lib.format.open_memmap(drafts[1], "w+", np.int32, shape[:1])
+    """Writes images and labels to two files, which appear when they are complete."""
+    # The inner draft ends first: where the labels are, the images are complete.
+    with draft(paths[1]) as label_path, draft(paths[0]) as image_path:
+        images = np.lib.format.open_memmap(image_path, "w+", np.uint8, shape)
+        labels = np.lib.format.open_memmap(label_path, "w+", np.int32, shape[:1])
         start = 0
         for chunk, chunk_labels in _read_chunks(builder, split):
             images[start : start + len(chunk)] = chunk
@@ -197,11 +198,6 @@ def _write_split(
             start += len(chunk)
         images.flush()
         labels.flush()
-        for draft, path in zip(drafts, paths, strict=True):
-            os.replace(draft, path)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
@@ -232,7 +228,7 @@ def _read_chunks(
     except (ImportError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
-            f"be read: {_one_line(error)}."
+            f"be read: {_short(error)}."
         ) from error
 
 
@@ -263,7 +259,7 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
     )
     if not is_usable:
         raise UserError(
-            f"TFDS {name} has image = {_one_line(image)}, label = {_one_line(label)}, "
+            f"TFDS {name} has image = {_short(image)}, label = {_short(label)}, "
             "must be an Image of uint8 with one known size for all, and a ClassLabel."
         )
 
@@ -282,7 +278,6 @@ def _label(builder: "tfds.core.DatasetBuilder") -> str:
     return f"{name}:{version}"
 
 
-def _one_line(thing: object) -> str:
-    """Returns the text of an object of TFDS, which can have pages, cut to one line."""
-    text = " ".join(str(thing).split()).rstrip(".")
-    return text if len(text) <= 400 else f"{text[:397]}..."
+def _short(thing: object) -> str:
+    """Returns the text of something of TFDS, which can be pages long, as one line."""
+    return one_line(thing, 400).rstrip(".")

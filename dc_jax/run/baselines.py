@@ -18,11 +18,11 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import Protocol, make_protocol
 from dc_jax.methods import coresets
 from dc_jax.run.full_data_trainer import Trained, WholeTrainer
 from dc_jax.run.signals import signals_kill
+from dc_jax.sets.make import make_set
 
 # Fields of the config that are for other methods.
 _UNUSED = (

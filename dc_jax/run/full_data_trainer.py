@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import batched
 from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.protocol import Protocol, phases
-from dc_jax.files import read_npz, write_atomically
+from dc_jax.files import read_npz, write_npz
 from dc_jax.networks import split_names
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
@@ -182,9 +181,7 @@ class WholeTrainer:
             except ValueError as error:
                 logging.warning("%s It is made again.", error)
         outputs = self._read_images(trained.state, indices)
-        buffer = io.BytesIO()
-        np.savez(buffer, **dict(zip(_FEATURES, outputs, strict=True)))
-        write_atomically(path, buffer.getvalue())
+        write_npz(path, dict(zip(_FEATURES, outputs, strict=True)))
         return outputs
 
     def _read_images(
@@ -225,10 +222,9 @@ class WholeTrainer:
         folder = self._folder / str(number)
         with _in_use(folder):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
-            with contextlib.closing(checkpointer):
-                training = _Training(self._config, checkpointer, self._put(state))
-                title = f"Network {number + 1} of {total}"
-                self._run(training, train_key, title)
+            training = _Training(self._config, checkpointer, self._put(state))
+            title = f"Network {number + 1} of {total}"
+            self._run(training, train_key, title)
         self._check_finite(training.state)
         seconds = training.seconds()
         return Trained(number, training.state, seconds, training.accuracies)
@@ -349,7 +345,7 @@ class _Training:
             "made_with": made_with,
         }
         self._checkpointer.save(self.step, self.state, meta)
-        processes.on_first(self._checkpointer.wait)
+        processes.on_first(lambda: None)  # The others wait until it is written.
         self._saved = time.monotonic()
 
 
