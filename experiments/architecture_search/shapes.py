@@ -24,7 +24,7 @@ from dc_jax.evaluation.evaluator import Evaluator, accuracies
 from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.files import file_record, read_json, write_json
 from dc_jax.networks.convnet import parse_convnet_name
-from dc_jax.run import setup, workdir
+from dc_jax.run import checks, workdir
 from dc_jax.run.baselines import train_and_test, train_by_phases
 from dc_jax.run.checks import check_fit
 from dc_jax.run.compiled import compile_evaluation, evaluation_keys
@@ -88,7 +88,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
 
 
 def check_names(config: Config) -> None:
-    """Checks the names of the networks, and what `setup.check_names` does.
+    """Checks the names of the networks, and what `checks.check_names` does.
 
     Raises:
       UserError: there are none, one is unknown or there twice, they are not of one
@@ -103,7 +103,7 @@ def check_names(config: Config) -> None:
             f"{config.evaluation.network}."
         )
     for name in names:
-        setup.check_names(_with_network(config, name))
+        checks.check_names(_with_network(config, name))
     if len(set(map(_shape, names))) > 1:
         raise UserError(
             "config.evaluation.network must name networks that differ in activation, "
