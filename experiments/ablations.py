@@ -8,9 +8,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import matrix, sweep
-from experiments.paper import ABLATIONS
-from experiments.results import Row
+from experiments.sweep import experiment, matrix
+from experiments.sweep.paper import ABLATIONS
+from experiments.sweep.results import Row
 
 
 def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
@@ -47,4 +47,6 @@ def _plot(entries: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sweep.main(matrix.make_cells, report, default="configs/experiments/ablations.py")
+    experiment.main(
+        matrix.make_cells, report, default="configs/experiments/ablations.py"
+    )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import sweep, tables
-from experiments.cells import Cell, flatten
-from experiments.paper import TABLE3
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.paper import TABLE3
+from experiments.sweep.results import Row
 
 _COLUMNS = {"dd": "dd, common training", "dc": "dc", "whole": "whole"}
 _OWN = "dd, own training"
@@ -67,4 +67,4 @@ def _compared(dataset: str) -> str:
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/experiments/dd_comparison.py")
+    experiment.main(make_cells, report, default="configs/experiments/dd_comparison.py")

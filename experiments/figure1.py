@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from experiments import sweep, tables
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.results import Row
 from experiments.table1 import make_cells, published
 
 
@@ -77,4 +77,4 @@ def _plot(points: list[tuple[Row, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/experiments/table1.py")
+    experiment.main(make_cells, report, default="configs/experiments/table1.py")

@@ -10,9 +10,9 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from dc_jax.report.published import TABLE1, WHOLE, Value
-from experiments import sweep, tables
-from experiments.cells import Cell, flatten
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.results import Row
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
@@ -48,4 +48,4 @@ def published(row: Row) -> Value | None:
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/experiments/table1.py")
+    experiment.main(make_cells, report, default="configs/experiments/table1.py")

@@ -17,8 +17,8 @@ from ml_collections import config_flags
 from configs import digits
 from dc_jax.config import Config
 from dc_jax.networks import make_network
+from dc_jax.run.checks import check_names
 from dc_jax.run.command_line import parse_flags
-from dc_jax.run.setup import check_names
 
 VALUES = digits.get_config().to_dict()
 FIELDS = sorted(flatten_dict(VALUES, sep="."))

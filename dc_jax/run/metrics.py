@@ -1,4 +1,4 @@
-"""What a run tells while it runs, and how it is told to stop."""
+"""What a run tells while it runs: a progress bar, and the metrics of each iteration."""
 
 import json
 import os
@@ -106,7 +106,7 @@ class Metrics:
         """Keeps a snapshot of the set after some iterations, which alone is made."""
         if not (self._is_first and kept.is_snapshot(iteration)):
             return
-        png = kept.to_png(kept.snapshot(make_set()))
+        png = kept.snapshot(make_set())
         kept.save_snapshot(self._folder, iteration, png)
         if self._events:
             self._events.picture(iteration, png)

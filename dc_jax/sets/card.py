@@ -16,6 +16,7 @@ import numpy as np
 import dc_jax
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
+from dc_jax.devices.backend import KEYS
 from dc_jax.errors import UserError
 from dc_jax.files import file_record, to_plain
 
@@ -118,6 +119,8 @@ def make_card(
         "config": dict(config),
         "command": _command(),
         "versions": _versions(),
+        # Fixed for every run, see `fixed_numerics`.
+        "arithmetic": {"floats": "float32", "keys": KEYS},
         "files": {
             os.path.basename(os.fspath(file)): file_record(file) for file in files
         },

@@ -12,16 +12,11 @@ from configs.experiments import continual_run as run_config
 from dc_jax.devices import layout
 from dc_jax.run.signals import Stopped
 from dc_jax.sets import set_file
-from experiments import (
-    continual_learning,
-    continual_run,
-    learner,
-    ray_tasks,
-    results,
-    sweep,
-)
-from experiments.continual_config import ContinualConfig
-from experiments.mirror import Mirror
+from experiments.continual_learning import __main__ as figure4
+from experiments.continual_learning import learner, run
+from experiments.continual_learning.config import ContinualConfig
+from experiments.sweep import experiment, ray_tasks, results
+from experiments.sweep.mirror import Mirror
 
 _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
@@ -45,7 +40,7 @@ def _values(**changes):
 
 
 def _run(folder, sets=(), **changes):
-    return continual_run.run(_values(**changes), str(folder), *sets)
+    return run.run(_values(**changes), str(folder), *sets)
 
 
 @pytest.fixture(scope="module")
@@ -205,22 +200,22 @@ def test_a_task_is_condensed_by_its_name():
 
 def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     config = experiment_config.get_config()
-    cells = continual_learning.make_cells(config)
-    sweep.check_cells(cells, tmp_path)
+    cells = figure4.make_cells(config)
+    experiment.check_cells(cells, tmp_path)
     assert len(cells) == 5 * 2 * 2
     first, second = cells[:2]
     assert (first.evaluates, second.evaluates) == ((), (first,))
     assert first.labels["memory"] == second.labels["memory"] == "herding"
     command = second.command(tmp_path)
-    assert command[1:3] == ["-m", "experiments.continual_run"]
+    assert command[1:3] == ["-m", "experiments.continual_learning.run"]
     assert f"--set={tmp_path / first.name}" in command
     assert not any("--mode" in part for part in command)
     for size in experiment_config._SIZES:
-        for cell in continual_learning.make_cells(experiment_config.get_config(size)):
+        for cell in figure4.make_cells(experiment_config.get_config(size)):
             ContinualConfig.create(cell.values())
     config.run.usps = "somewhere"
-    assert continual_learning.make_cells(config)[0].values()["usps"] == "somewhere"
-    with pytest.raises(ValueError, match="has the sizes paper, .*got 'cifar100_x'"):
+    assert figure4.make_cells(config)[0].values()["usps"] == "somewhere"
+    with pytest.raises(ValueError, match="has the sizes paper, .*got .cifar100_x."):
         experiment_config.get_config("cifar100_x")
 
 
@@ -228,7 +223,7 @@ def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "use_cpu_cores", lambda most: None)
     config = experiment_config.get_config("smoke")
     config.run.condense.mesh = {"net": 1, "classes": 1}
-    cells = continual_learning.make_cells(config)
+    cells = figure4.make_cells(config)
     for cell in cells:
         ray_tasks.run_cell(cell, Mirror(tmp_path), 1, None)
     rows = results.write_rows(cells, tmp_path)
@@ -250,7 +245,7 @@ def test_the_report_has_the_papers_figure_beside_ours(tmp_path):
         row("dc", 0.0, 1, 0.93, 0.92, 0.91),
         row("random", 0.0, 0, 0.9, 0.8, 0.7),
     ]
-    text = continual_learning.report(config, rows, tmp_path)
+    text = figure4.report(config, rows, tmp_path)
     assert text.splitlines()[:4] == [
         "| memory | distillation | seeds | 1 seen | 2 seen | 3 seen |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -260,5 +255,5 @@ def test_the_report_has_the_papers_figure_beside_ours(tmp_path):
     assert (tmp_path / "figure4.md").read_text() == text
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
     config.is_published = False
-    assert "(" not in continual_learning.report(config, rows, tmp_path).split("\n")[2]
-    continual_learning.report(config, [], tmp_path)
+    assert "(" not in figure4.report(config, rows, tmp_path).split("\n")[2]
+    figure4.report(config, [], tmp_path)

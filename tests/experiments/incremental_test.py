@@ -12,7 +12,7 @@ from dc_jax.devices.layout import make_layout
 from dc_jax.networks import make_network
 from dc_jax.run.compiled import compile_everywhere
 from dc_jax.training.train import Recipe, cross_entropy, init_state
-from experiments.incremental import (
+from experiments.continual_learning.incremental import (
     distillation,
     draw_batches,
     draw_per_class,

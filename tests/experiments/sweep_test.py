@@ -23,21 +23,12 @@ from configs.experiments import table1 as table1_config
 from dc_jax.config import Config
 from dc_jax.report.published import TABLE1, Value
 from dc_jax.run import workdir
-from experiments import (
-    ablations,
-    architecture_search,
-    cross_architecture,
-    dd_comparison,
-    matrix,
-    ray_tasks,
-    results,
-    sweep,
-    table1,
-    tables,
-)
-from experiments.cells import Cell, flatten
-from experiments.mirror import Mirror
-from experiments.paper import TABLE2
+from experiments import dd_comparison, table1
+from experiments.architecture_search import __main__ as search
+from experiments.sweep import experiment, matrix, ray_tasks, results, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.mirror import Mirror
+from experiments.sweep.paper import TABLE2
 
 _ROOT = run_helpers.ROOT
 # Of all networks an MLP compiles fastest.
@@ -55,7 +46,8 @@ def _cell(ipc=1, evaluates=(), **changes):
 
 def _run_here(cells, folder):
     return [
-        (cell.name, failure) for cell, failure in sweep.run_here(cells, Mirror(folder))
+        (cell.name, failure)
+        for cell, failure in experiment.run_here(cells, Mirror(folder))
     ]
 
 
@@ -118,7 +110,7 @@ def test_a_folder_has_one_experiment_and_is_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     options = types.SimpleNamespace(output=str(tmp_path / "file" / "sub"), list=True)
     with pytest.raises(ValueError, match="file is no folder"):
-        sweep.open_output(options)
+        experiment.open_output(options)
 
 
 @pytest.mark.parametrize("name", ["results.csv", "table1.md"])
@@ -155,12 +147,12 @@ def test_folders_of_other_runs_are_refused_before_any_is_run(tmp_path):
     other = Config.create(_cell(seed=7).values())
     workdir.claim(other, folder)
     # It has nothing yet that could be lost.
-    sweep.check_cells([_cell()], tmp_path)
+    experiment.check_cells([_cell()], tmp_path)
     (folder / "metrics.jsonl").touch()
     with pytest.raises(ValueError, match=r"digits-1 holds a run with config\.seed = 7"):
-        sweep.check_cells([_cell()], tmp_path)
+        experiment.check_cells([_cell()], tmp_path)
     # Which may be continued.
-    sweep.check_cells([_cell(seed=7, iterations=9)], tmp_path)
+    experiment.check_cells([_cell(seed=7, iterations=9)], tmp_path)
 
 
 def test_cells_that_follow_are_run_and_kept(tmp_path, capsys):
@@ -176,7 +168,7 @@ def test_cells_that_follow_are_run_and_kept(tmp_path, capsys):
 
     def run(**options):
         flags = {"output": str(tmp_path), "list": False, "ray": None} | options
-        sweep.run_all(
+        experiment.run_all(
             None,
             lambda _: [first],
             report,
@@ -222,19 +214,19 @@ def test_a_cell_that_fails_does_not_keep_the_others_from_running(tmp_path):
 )
 def test_impossible_sweeps_are_refused(cells, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        sweep.check_cells(cells, tmp_path)
+        experiment.check_cells(cells, tmp_path)
     with pytest.raises(KeyError, match="iteration"):
-        sweep.check_cells([_cell(iteration=3)], tmp_path)
+        experiment.check_cells([_cell(iteration=3)], tmp_path)
     with pytest.raises(ValueError, match=r"config\.ipc"):
-        sweep.check_cells([_cell(ipc=0)], tmp_path)
+        experiment.check_cells([_cell(ipc=0)], tmp_path)
 
 
-def _start(experiment, folder, *flags):
+def _start(name, folder, *flags):
     return subprocess.Popen(
         [
-            *(sys.executable, "-m", f"experiments.{experiment}"),
+            *(sys.executable, "-m", f"experiments.{name}"),
             *(
-                f"--config=configs/experiments/{experiment}.py:smoke",
+                f"--config=configs/experiments/{name}.py:smoke",
                 f"--output={folder}",
                 *flags,
             ),
@@ -297,30 +289,28 @@ def test_the_smoke_experiments_run(experiment, lines, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "sizes"),
+    ("name", "make_cells", "sizes"),
     [
-        (table1, ("paper", "cpu", "smoke")),
-        (cross_architecture, ("paper", "cpu", "smoke")),
-        (ablations, ablations_config._SIZES),
-        (dd_comparison, ("paper", "cpu", "smoke")),
-        (architecture_search, ("paper", "cpu", "smoke")),
+        ("table1", table1.make_cells, ("paper", "cpu", "smoke")),
+        ("cross_architecture", matrix.make_cells, ("paper", "cpu", "smoke")),
+        ("ablations", matrix.make_cells, ablations_config._SIZES),
+        ("dd_comparison", dd_comparison.make_cells, ("paper", "cpu", "smoke")),
+        ("architecture_search", search.make_cells, ("paper", "cpu", "smoke")),
     ],
 )
-def test_every_config_makes_cells_that_can_be_run(experiment, sizes, tmp_path):
-    name = experiment.__name__.rsplit(".")[-1]
+def test_every_config_makes_cells_that_can_be_run(name, make_cells, sizes, tmp_path):
     module = importlib.import_module(f"configs.experiments.{name}")
-    make_cells = getattr(experiment, "make_cells", matrix.make_cells)
     for size in sizes:
         config = module.get_config(size)
         # What is often changed can be.
         config.run.dataset.path = "somewhere"
         cells = make_cells(config)
-        sweep.check_cells(cells, tmp_path)
+        experiment.check_cells(cells, tmp_path)
         for cell in cells:
             values = cell.values()
             assert values["dataset"]["path"] == "somewhere"
             Config.create(values)
-    with pytest.raises(ValueError, match="sizes paper, cpu.*, got 'nothere'"):
+    with pytest.raises(ValueError, match="has the sizes paper, .*, got 'nothere'"):
         module.get_config("nothere")
 
 
@@ -444,7 +434,7 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
 
     def run(machine, cells):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / machine))
-        sweep.run_all(None, lambda _: cells, report, options, name="x")
+        experiment.run_all(None, lambda _: cells, report, options, name="x")
 
     run("a", [cell, on_mlp])
     names = {path.rpartition("/")[2] for path in fsspec.filesystem("memory").find("/")}
@@ -459,8 +449,8 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
     def refuse(*_):
         raise AssertionError("run again")
 
-    call = sweep._call
-    monkeypatch.setattr(sweep, "_call", refuse)
+    call = experiment._call
+    monkeypatch.setattr(experiment, "_call", refuse)
     run("c", [cell, on_mlp])
     first, second = (row["result"]["accuracies"] for row in rows)
     assert first == second
@@ -470,7 +460,7 @@ def test_a_sweep_in_a_bucket(tmp_path, monkeypatch):
     system.rm(record)
     with pytest.raises(AssertionError, match="run again"):
         run("c", [cell, on_mlp])
-    monkeypatch.setattr(sweep, "_call", call)
+    monkeypatch.setattr(experiment, "_call", call)
     run("c", [cell, on_mlp])
     assert system.exists(record)
     refused = pytest.raises(OSError, match="cannot be read or written")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toy import random_dataset
 
-from experiments import tasks
+from experiments.continual_learning import tasks
 
 DATASET = random_dataset((8, 6, 4, 5, 7), (4, 4, 1))
 

@@ -24,19 +24,14 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE
-from dc_jax.evaluation import evaluator
-from dc_jax.evaluation.evaluator import (
-    Evaluator,
-    count_sets,
-    evaluate_sets,
-    make_evaluator,
-    make_set,
-)
+from dc_jax.evaluation.evaluator import Evaluator, accuracies
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.run import compiled, loop, metrics, runner
 from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.evaluation import count_sets, make_evaluator
 from dc_jax.run.signals import Stopped
 from dc_jax.sets import formats, set_file
+from dc_jax.sets.make import make_set
 
 _SHAPE = (10, 1, 8, 8, 1)
 _fields = dataclasses.fields
@@ -322,15 +317,18 @@ def toy(monkeypatch):
             config.evaluation, dataset_name=dataset.name, network_name="toy"
         )
 
-        def train_and_test(images, labels, test_images, test_labels, keys):
-            del labels, test_images, test_labels
+        def train_and_test(data, test_images, test_labels, keys):
+            images, _ = data
+            del test_images, test_labels
             evaluations.append(images)
             uniform = jax.vmap(jax.random.uniform)(keys)
             accuracy = 0.5 * uniform + 0.5 * jax.nn.sigmoid(images.mean())
             rows = jnp.stack([accuracy, 1 - accuracy], axis=-1)
             return jnp.stack([rows, rows[:, ::-1]], axis=-1)
 
-        return Evaluator(dataset, protocol, train_and_test)
+        return Evaluator(
+            dataset.test_images, dataset.test_labels, protocol, train_and_test
+        )
 
     monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)
     monkeypatch.setattr(runner, "make_method", lambda *_: _toy_method())
@@ -523,7 +521,7 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
         seen.append((steps, handlers))
         return count_sets(*args)
 
-    for module in (runner, evaluator):
+    for module in (runner, loop):
         monkeypatch.setattr(module, "count_sets", note_and_count)
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
@@ -532,30 +530,17 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_no_key_is_used_twice():
-    config = run_helpers.tiny_config()
-    keys = [
-        jax.random.key_data(key).tolist()
-        for seed in (0, 1)
-        for experiment in range(3)
-        for key in compiled.experiment_keys(
-            dataclasses.replace(config, seed=seed), experiment
-        )
-    ]
-    assert len({tuple(key) for key in keys}) == 2 * 3 * 3
-
-
 def test_every_evaluated_network_has_its_own_key(toy):
     config = run_helpers.tiny_config(num_evaluations=3)
     dataset = load_dataset("digits")
     synthetic = make_set(np.zeros(_SHAPE), dataset)
     evaluator = make_evaluator(config, dataset, ONE_DEVICE)
-    accuracies = evaluate_sets(config, evaluator, [synthetic, synthetic])
-    assert accuracies.shape == (2, 3)
-    assert len(np.unique(accuracies)) == 6
+    results = accuracies(count_sets(config, evaluator, [synthetic, synthetic]))
+    assert results.shape == (2, 3)
+    assert len(np.unique(results)) == 6
     # More sets or networks leave the first as they are.
-    again = evaluate_sets(config, evaluator, [synthetic])
-    np.testing.assert_array_equal(again, accuracies[:1])
+    again = accuracies(count_sets(config, evaluator, [synthetic]))
+    np.testing.assert_array_equal(again, results[:1])
 
 
 @pytest.mark.parametrize("goes_wrong", ["loss", "images"])

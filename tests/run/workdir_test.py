@@ -9,9 +9,9 @@ import pytest
 import run_helpers
 
 from dc_jax.data.sources import load_dataset
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.run import workdir
+from dc_jax.sets.make import make_set
 from dc_jax.sets.set_file import load_synthetic_sets
 
 _RESULT = {

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from dc_jax import report
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import load_dataset
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.report import kept
 from dc_jax.run import workdir
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets import authors_pt, formats, set_file
+from dc_jax.sets.make import make_set
 
 safetensors = pytest.importorskip("safetensors.numpy")
 
@@ -185,7 +185,7 @@ def finished(tmp_path_factory):
         sets=[synthetic],
         result=RESULT | {"protocol": dataclasses.asdict(protocol), "seconds": 3.0},
     )
-    png = kept.to_png(kept.snapshot(synthetic))
+    png = kept.snapshot(synthetic)
     for iteration in (0, 1):
         kept.save_snapshot(folder, iteration, png)
     kept.save_confusion(folder, np.eye(10, dtype=int))

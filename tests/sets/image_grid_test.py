@@ -1,4 +1,4 @@
-"""Tests of the picture of a set."""
+"""Tests of tiled images and of the labelled picture of a set."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,35 @@ from dc_jax.sets import image_grid
 
 def _draw(pixels, names, **kwargs):
     return np.asarray(image_grid.draw_grid(pixels, names, **kwargs))
+
+
+def _numbered(num_classes, num, depth=1):
+    """Images of one pixel, `[C, I, 1, 1, D]`, with the values 1, 2, 3, ..."""
+    values = 1 + np.arange(num_classes * num, dtype=np.uint8)
+    return np.repeat(values.reshape(num_classes, num, 1, 1, 1), depth, axis=-1)
+
+
+def test_tiles_by_hand():
+    pixels = _numbered(2, 3)
+    gap = [0, 0, 0]
+    rows = [[1, 0, 2], gap, [3, 0, 0], gap, [4, 0, 5], gap, [6, 0, 0]]
+    picture = image_grid.tile(pixels, 2)
+    np.testing.assert_array_equal(picture[..., 0], rows)
+    np.testing.assert_array_equal(picture[..., 1], 255 * (np.array(rows) > 0))
+    rows = [[1, 0, 2, 0, 3], 5 * [0], [4, 0, 5, 0, 6]]
+    np.testing.assert_array_equal(image_grid.tile(pixels)[..., 0], rows)
+    np.testing.assert_array_equal(image_grid.tile(pixels, 9)[..., 0], rows)
+
+
+def test_tiles_are_enlarged_and_gaps_are_not():
+    picture = image_grid.tile(_numbered(1, 2), gap=3, scale=2)
+    np.testing.assert_array_equal(picture[..., 0], 2 * [[1, 1, 0, 0, 0, 2, 2]])
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(1, 2), (2, 2), (3, 4), (5, 4)])
+def test_tiles_are_grey_or_in_colour_and_have_alpha(depth, channels):
+    picture = image_grid.tile(_numbered(1, 1, depth))
+    np.testing.assert_array_equal(picture, [[(channels - 1) * [1] + [255]]])
 
 
 def test_images_are_drawn_in_order():

@@ -1,0 +1,49 @@
+"""Learns a sequence of tasks with a memory of condensed or chosen images.
+
+  python -m experiments.continual_learning.run --workdir=runs/continual \
+      --config=configs/experiments/continual_run.py --config.condense.method=herding
+
+The same command again continues a run that was stopped, after the last task that it has
+learned. In the workdir: networks (after each task), memory_1 and so on (each the folder
+of a run of `dc_jax.main`) and result.json.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from dc_jax.errors import UserError
+from experiments.sweep import command
+
+
+def check(values: dict[str, Any], folder: Path) -> None:
+    """Checks the values of a config, and that the folder is not another run's.
+
+    Raises:
+      UserError: one is bad, or it is.
+    """
+    from dc_jax.run import workdir
+    from experiments.continual_learning.config import ContinualConfig
+
+    workdir.check_is_ours(ContinualConfig.create(values), folder)
+
+
+def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
+    """Learns all tasks, see `continual.run`.
+
+    Raises:
+      UserError: as there; or more than one run's memories are given.
+    """
+    if len(sets) > 1:
+        raise UserError(f"--set must be one folder, got {', '.join(sets)}.")
+    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    from experiments.continual_learning import continual
+
+    return continual.run(values, folder, sets=sets[0] if sets else None)
+
+
+if __name__ == "__main__":
+    command.main(
+        run,
+        "configs/experiments/continual_run.py",
+        sets="Workdir of another run, finished, whose memories are used.",
+    )
