@@ -1,5 +1,6 @@
 """Tests of whole runs of the baselines, on the smallest problem."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -104,7 +105,12 @@ def test_networks_are_trained_once(networks, tmp_path, no_training):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("evaluation.lr", 0.02), ("seed", 1), ("coreset.epochs", 3)],
+    [
+        ("evaluation.lr", 0.02),
+        ("seed", 1),
+        ("coreset.epochs", 3),
+        ("execution.dtype", "bfloat16"),
+    ],
 )
 def test_networks_of_another_config_are_not_used(
     networks, tmp_path, no_training, field, value
@@ -113,12 +119,16 @@ def test_networks_of_another_config_are_not_used(
         _condense(tmp_path, networks, method="herding", **{field: value})
 
 
-def test_networks_of_other_images_are_not_used(
-    networks, tmp_path, no_training, monkeypatch
+@pytest.mark.parametrize("field", ["mean", "std", "train_images"])
+def test_networks_of_another_dataset_are_not_used(
+    networks, tmp_path, no_training, field
 ):
-    monkeypatch.setattr("dc_jax.data.dataset.Dataset.checksum", lambda self: "other")
+    dataset = load_dataset("digits")
+    value = getattr(dataset, field)
+    other = dataclasses.replace(dataset, **{field: (value * 0.5).astype(value.dtype)})
+    config = _config(networks, method="herding")
     with pytest.raises(AssertionError, match="a network is trained"):
-        _condense(tmp_path, networks, method="herding")
+        runner.condense(config, str(tmp_path), dataset=other)
 
 
 def test_features_are_kept_and_damaged_ones_made_again(
@@ -151,9 +161,9 @@ def _stop_after(monkeypatch, step):
     """Sends a signal in a step of training."""
     update = WholeTrainer._update
 
-    def update_and_signal(self, training, *args):
-        update(self, training, *args)
-        if training.step == step:
+    def update_and_signal(self, progress, *args):
+        update(self, progress, *args)
+        if progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(WholeTrainer, "_update", update_and_signal)
