@@ -184,7 +184,14 @@ def uninterrupted(tmp_path_factory):
 
 
 # An epoch is of 6 batches. In the fourth the optimiser is made anew.
-@pytest.mark.parametrize("step", [3, 18, 24])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        18,
+        pytest.param(24, marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_and_continued_is_uninterrupted(
     step, uninterrupted, tmp_path, monkeypatch
 ):
@@ -271,7 +278,14 @@ def test_a_network_that_is_not_finite(tmp_path):
         _condense(tmp_path, method="herding", **{"evaluation.lr": 1e38})
 
 
-@pytest.mark.parametrize("step", [5, 6, 12])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(5, marks=pytest.mark.slow),
+        6,
+        pytest.param(12, marks=pytest.mark.slow),
+    ],
+)
 def test_the_whole_training_set_on_the_way(step, tmp_path, monkeypatch):
     changes = {"method": "whole", "evaluation.epochs": 3, "eval_every": 2}
     result = _condense(tmp_path / "whole", **changes)
