@@ -28,7 +28,7 @@ from dc_jax.run.signals import signals_kill
 from dc_jax.sets.make import make_set
 from dc_jax.training.full_data import WholeTraining, make_whole_training
 
-# Fields of the config that are for other methods.
+# Fields of the config that only other methods use.
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
@@ -54,7 +54,7 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
         unused += ("eval_every",)
         counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
         class_ipc = config.class_ipc(dataset.num_classes)
-        # The smallest of those that are too small.
+        # The error names the smallest class that is too small.
         for label in np.argsort(counts, kind="stable"):
             if counts[label] < class_ipc[label]:
                 raise UserError(
@@ -63,8 +63,10 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
                     f"{class_ipc[label]}."
                 )
         logging.info(
-            "Choosing %s image(s) a class by %s, %d experiment(s).",
-            *(describe_ipc(config.ipc), config.method, config.num_experiments),
+            "Choosing %s image(s) per class by %s, %d experiment(s).",
+            describe_ipc(config.ipc),
+            config.method,
+            config.num_experiments,
         )
     logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
 
@@ -114,7 +116,7 @@ def choose_sets(
 
 
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
-    """Returns the training images of indices `[C, I]`, -1 for none, as a set."""
+    """Returns the training images of indices `[C, I]` as a set; -1 is a blank slot."""
     is_image = indices >= 0
     images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
     images = np.where(is_image[..., None, None, None], images, 0)
@@ -129,12 +131,12 @@ def _learn(
     members: np.ndarray,
     label: int,
 ) -> dict[str, Any]:
-    """Returns what the method needs to know of the images of a class.
+    """Returns what the method needs to know about the images of a class, by name.
 
     Args:
       config: its method.
-      trainer: of `trained`; None where no network is needed.
-      trained: a network.
+      trainer: that trained the network; None if the method needs no network.
+      trained: the network; None as above.
       members: indices of the images. Shape `[n]`.
       label: the class.
     """
@@ -171,7 +173,7 @@ def whole_accuracies(
       protocol: how to train.
 
     Returns:
-      Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
+      Their accuracies, fractions, `[1, N]`, and other fields of the result.
     """
     field = "evaluation" if config.evaluation.network else "network"
     network, execution = make_parts(config, dataset, field, layout)
@@ -202,7 +204,7 @@ def train_by_phases(
 def train_and_test(
     trainer: WholeTrainer, num: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns what `whole_accuracies` does, of `num` networks of a trainer."""
+    """Trains `num` networks and tests them. Returns the same as `whole_accuracies`."""
     accuracies, on_the_way, seconds = [], [], 0.0
     for number in range(num):
         trained = trainer.train(number, num)
@@ -222,16 +224,16 @@ def train_and_test(
 def _feature_trainer(
     config: Config, folder: Path, dataset: Dataset, layout: Layout
 ) -> WholeTrainer:
-    """Returns what trains the networks of features and forgetting events.
+    """Returns the trainer of the networks that coresets need.
 
-    The protocol is that of evaluation, but with `config.coreset.epochs` in all.
+    Its protocol is that of evaluation, but with `config.coreset.epochs` epochs.
     """
     protocol = make_protocol(
         dataclasses.replace(config.evaluation, network=None),
         dataset_name=dataset.name,
         network_name=config.network.name,
     )
-    # A protocol counts one less than are run.
+    # A protocol runs one epoch more than it says.
     protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
     logging.info("Features: %s.", protocol)
     network, execution = make_parts(config, dataset, "network", layout)
