@@ -22,7 +22,7 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
 
 def _plot(entries: list[dict[str, Any]], path: Path) -> None:
     """Draws figure 3: accuracy against images a class."""
-    # Not before: it takes long to import.
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")

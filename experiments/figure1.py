@@ -44,7 +44,7 @@ def seconds_a_network(result: dict) -> float:
 
 
 def _plot(points: list[tuple[Row, float]], path: Path) -> None:
-    # Not before: it takes long to import.
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["dataset"] for row, _ in points))

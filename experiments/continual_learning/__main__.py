@@ -104,7 +104,7 @@ def _cells(line: np.ndarray, published: tuple[Value | None, ...]) -> list[str]:
 
 
 def _plot(title: str, lines: dict[tuple[str, float], np.ndarray], path: Path) -> None:
-    # Not before: it takes long to import.
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")

@@ -35,7 +35,7 @@ def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
     """
     if len(sets) > 1:
         raise UserError(f"--set must be one folder, got {', '.join(sets)}.")
-    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    # Imported here so that `--help` does not wait for JAX.
     from experiments.continual_learning import continual
 
     return continual.run(values, folder, sets=sets[0] if sets else None)
