@@ -1,4 +1,4 @@
-"""Configs of runs; installed as `dc_jax.configs`, of which this folder is the source.
+"""Configs of runs, installed as `dc_jax.configs`.
 
-`dc_jax/configs` is a link to here.
+In the repository `dc_jax/configs` is a link to this folder.
 """

@@ -4,11 +4,11 @@
 
 TFDS downloads and prepares the data on first use.
 
-Expect (published for the paper's method, test accuracy in percent): 12.8 at 1 image a
+Expect (published for the paper's method, test accuracy in percent): 12.8 at 1 image per
 class, 25.2 at 10.
 
-Override with --config.ipc=10. Five independent sets, as in the paper; one takes a fifth
-of the time: --config.num_experiments=1.
+Change the images per class with --config.ipc=10. The run makes five independent sets,
+as in the paper. --config.num_experiments=1 makes one, in a fifth of the time.
 """
 
 from ml_collections import ConfigDict

@@ -1,14 +1,15 @@
-"""The 8x8 digits that come with scikit-learn: no download, done in a minute.
+"""The 8x8 digits that come with scikit-learn: no download, a run takes a minute.
 
   python -m dc_jax.main --config=configs/digits.py --workdir=runs/digits
   python -m dc_jax.main --config=configs/digits.py --workdir=runs/digits_10 \
       --config.ipc=10
 
-1,437 training and 360 test images of 10 classes. Not an experiment of the paper: one
-set, from real images, with a ConvNet of one block of 64 channels.
+1,437 training and 360 test images of 10 classes. This is not an experiment of the
+paper: it makes one set, begins with real images, and uses a ConvNet of one block of 64
+channels.
 
-Expect (our runs on two CPU cores): 89.1 % in 18 seconds at 1 image a class, 95.2 % in
-70 seconds at 10, evaluation of 20 networks included.
+Expect (our runs on two CPU cores): 89.1 % in 18 seconds at 1 image per class, 95.2 % in
+70 seconds at 10. The times include the evaluation of 20 networks.
 """
 
 from ml_collections import ConfigDict

@@ -2,14 +2,15 @@
 
   python -m dc_jax.main --config=configs/fashion_mnist.py --workdir=runs/fashion_mnist
 
-The data come from TFDS's folder if they are prepared there, else from Debian's package
-dataset-fashion-mnist if that is installed, else TFDS downloads and prepares them.
+The run takes the data from TFDS's folder if they are prepared there, else from Debian's
+package dataset-fashion-mnist if it is installed. Otherwise TFDS downloads and prepares
+them.
 
-Expect (the paper's Table 1, test accuracy in percent): 70.5 at 1 image a class, 82.3
-at 10, 83.6 at 50. Our own run at 1 image a class, one set: 70.9.
+Expect (the paper's Table 1, test accuracy in percent): 70.5 at 1 image per class, 82.3
+at 10, 83.6 at 50. Our run at 1 image per class, one set: 70.9.
 
-Override with --config.ipc=10. Five independent sets, as in the paper; one takes a fifth
-of the time: --config.num_experiments=1.
+Change the images per class with --config.ipc=10. The run makes five independent sets,
+as in the paper. --config.num_experiments=1 makes one, in a fifth of the time.
 """
 
 from ml_collections import ConfigDict

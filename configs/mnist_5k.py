@@ -3,9 +3,9 @@
   pip install -e ".[experiments]"
   python -m dc_jax.main --config=configs/mnist_5k.py --workdir=runs/mnist_5k
 
-4,000 training and 1,000 test images of 28x28, 10 classes; both are of MNIST's training
-split. Not an experiment of the paper: one set. Evaluation networks train for 1,000
-epochs with augmentation, as for MNIST.
+4,000 training and 1,000 test images of 28x28 pixels, 10 classes. All are from MNIST's
+training split. This is not an experiment of the paper: it makes one set. Evaluation
+networks train for 1,000 epochs with augmentation, as for MNIST.
 """
 
 from ml_collections import ConfigDict

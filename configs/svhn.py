@@ -2,14 +2,14 @@
 
   python -m dc_jax.main --config=configs/svhn.py --workdir=runs/svhn
 
-TFDS downloads and prepares the data on first use (its "extra" split of 1.3 GB too,
-which is not used).
+TFDS downloads and prepares the data on first use. It also downloads the "extra" split
+of 1.3 GB, which is not used.
 
-Expect (the paper's Table 1, test accuracy in percent): 31.2 at 1 image a class, 76.1
+Expect (the paper's Table 1, test accuracy in percent): 31.2 at 1 image per class, 76.1
 at 10, 82.3 at 50.
 
-Override with --config.ipc=10. Five independent sets, as in the paper; one takes a fifth
-of the time: --config.num_experiments=1.
+Change the images per class with --config.ipc=10. The run makes five independent sets,
+as in the paper. --config.num_experiments=1 makes one, in a fifth of the time.
 """
 
 from ml_collections import ConfigDict

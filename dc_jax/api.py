@@ -23,16 +23,18 @@ from numpy.typing import ArrayLike
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data.dataset import Dataset, channel_statistics
+from dc_jax.data.dataset import Dataset, channel_statistics, find_problem
 from dc_jax.data.npz_source import check_class_names, check_split
+from dc_jax.devices.backend import fixed_numerics
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import count_sets, make_evaluator
-from dc_jax.evaluation.protocol import accuracies
+from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
-from dc_jax.run.setup import check_fit, check_names
+from dc_jax.run.checks import check_names
+from dc_jax.run.evaluation import build_evaluator, count_sets
+from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.sets import set_file
 from dc_jax.sets.card import make_recipe, training_of
@@ -144,6 +146,7 @@ def select(
     return _make_set(config, _dataset(images, labels, class_names), workdir)
 
 
+@fixed_numerics()
 def evaluate(
     synthetic_set: SyntheticSet,
     test_images: ArrayLike,
@@ -188,12 +191,14 @@ def evaluate(
     fields |= {name: value for name, value in given.items() if value is not None}
     fields |= {"num_evaluations": num_networks, "seed": seed}
     config = _make_config(fields, overrides)
-    dataset = _test_dataset(synthetic_set, test_images, test_labels)
     check_names(config)
-    check_fit(synthetic_set, dataset, "the set")
-    evaluator = make_evaluator(
-        config, dataset, make_layout(config, dataset.num_classes)
+    images, labels = _test_split(synthetic_set, test_images, test_labels)
+    num_classes = len(synthetic_set.class_names)
+    layout = make_layout(config, num_classes)
+    protocol, module, execution = make_evaluation(
+        config, _NAME, num_classes, images.shape[1:], layout
     )
+    evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
 
 
@@ -256,27 +261,27 @@ def _dataset(
     )
 
 
-def _test_dataset(
+def _test_split(
     synthetic_set: SyntheticSet, images: ArrayLike, labels: ArrayLike
-) -> Dataset:
-    """Returns test images as a dataset, whose training images are never looked at."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns test images and their labels, checked, as a `Dataset` has them."""
     _check_not_traced(images, labels)
     images, labels = check_split(
-        *(np.asarray(images), np.asarray(labels), _NAME),
+        np.asarray(images),
+        np.asarray(labels),
+        _NAME,
         names=("test_images", "test_labels"),
     )
-    num_classes = len(synthetic_set.class_names)
-    return Dataset(
-        name=_NAME,
-        source="the caller",
-        train_images=np.zeros((num_classes, *images.shape[1:]), images.dtype),
-        train_labels=np.arange(num_classes, dtype=np.int32),
-        test_images=images,
-        test_labels=labels,
-        class_names=tuple(synthetic_set.class_names),
-        mean=np.asarray(synthetic_set.mean),
-        std=np.asarray(synthetic_set.std),
-    )
+    problem = find_problem(images, labels, len(synthetic_set.class_names), "test")
+    if problem:
+        raise UserError(f"{_NAME}: {problem}.")
+    ours = synthetic_set.images.shape[2:]
+    if ours != images.shape[1:]:
+        raise UserError(
+            f"test_images must have the shape of the set's images, {ours}, got "
+            f"{images.shape[1:]}."
+        )
+    return images, labels
 
 
 def _check_not_traced(*arrays: Any) -> None:

@@ -4,8 +4,8 @@ Axis glossary, used in every docstring of this package:
 
   M    networks at once
   C    classes
-  I    synthetic images a class (images per class, "ipc"), where they differ the most
-  N    real images a class in a batch
+  I    synthetic images per class ("ipc"); the most of any class where they differ
+  N    real images per class in a batch
   H W  pixels, rows and columns
   D    colour channels
   O    output units of a layer
@@ -15,7 +15,7 @@ Axis glossary, used in every docstring of this package:
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -25,9 +25,7 @@ import optax
 from dc_jax.data.store import ClassStore
 
 Array = jax.Array | np.ndarray
-
-# Begins the names of metrics that are summands of the loss.
-LAYER = "layer/"
+Offsets = Any  # A tree of arrays [..., C, num].
 
 
 @flax.struct.dataclass
@@ -64,7 +62,7 @@ class SyntheticSet:
 
 
 def make_labels(class_ipc: Sequence[int]) -> np.ndarray:
-    """Returns the `SyntheticSet.labels` of so many images of each class.
+    """Returns the `SyntheticSet.labels` of these numbers of images per class.
 
     `[C]` -> `[C, I]`.
     """
@@ -102,26 +100,22 @@ class CondenseState:
 
 
 class Method(NamedTuple):
-    """A condensation method: pure functions for one experiment.
+    """A condensation method: two pure functions for one experiment.
 
-    What `init` and `step` draw from the store does not depend on the state, and can be
-    had beforehand: offsets within the classes, `[C, P]` int32 with a P that is always
-    the same, in any order. Of the store that needs the counts and shapes alone, and it
-    is that of one device.
+    Both return `offsets`, what `sample_class` and `sample_classes` say they have drawn:
+    a tree of arrays `[..., C, num]`. They must depend on the key and the store alone,
+    and not on the state: so the images of the next iteration can be loaded while this
+    one is computed.
 
     Attributes:
-      init: `(store, key) -> state`, the synthetic images to begin with.
-      step: `(state, store, key) -> (state, metrics)`, one iteration. The metrics are
-        scalars by name; `loss` is always there, and there may be its summands by layer
-        or parameter, whose names begin with `LAYER`.
-      init_draws: `(store, key) -> offsets`, all that `init` draws.
-      step_draws: `(store, key) -> offsets`, all that `step` draws.
+      init: `(store, key) -> (state, offsets)`, the synthetic images to begin with.
+      step: `(state, store, key) -> (state, metrics, offsets)`, one iteration. Of the
+        metrics `loss` is a scalar; `layers`, if it is there, has the summands of the
+        loss by layer or parameter.
     """
 
-    init: Callable[[ClassStore, jax.Array], CondenseState]
+    init: Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
     step: Callable[
         [CondenseState, ClassStore, jax.Array],
-        tuple[CondenseState, dict[str, jax.Array]],
+        tuple[CondenseState, dict[str, Any], Offsets],
     ]
-    init_draws: Callable[[ClassStore, jax.Array], jax.Array]
-    step_draws: Callable[[ClassStore, jax.Array], jax.Array]

@@ -1,31 +1,39 @@
 """The configuration inside the program: frozen, typed and checked.
 
-`configs/base.py` explains every field and holds the only defaults; here stand the
-types and what values are allowed. A `ConfigDict` is turned into a `Config` once, at the
-boundary, before anything is loaded or compiled.
+`configs/base.py` explains every field and holds its default. This module has the types,
+the allowed values, and the defaults that depend on the method. A `ConfigDict` is turned
+into a `Config` once, before anything is loaded or compiled.
 """
 
 import dataclasses
-import math
-import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from dc_jax.data.facts import find_facts
 from dc_jax.errors import UserError
-from dc_jax.files import is_unicode
+from dc_jax.fields import (
+    ADDRESS,
+    ANY,
+    FRACTION,
+    NOT_EMPTY,
+    POSITIVE,
+    SEED,
+    allow,
+    at_least,
+    check_values,
+    one_of,
+)
 
 INITS = ("noise", "real")
 DISTANCES = ("ours", "mse", "cos")
-# What images count as that a network never learned.
+# What coresets take for the images that a network never learned.
 NEVER_LEARNED = ("max", "zero")
-# Begins a strategy of Siamese augmentation where strategies of both kinds are allowed.
+# Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
 CONVOLUTIONS = ("native", "trilinear", "winograd")
 NETWORK_LOOPS = ("vmap", "map")
-# Sets whose images mean something else when they are flipped.
-_DIGITS = ("digits", "mnist", "mnist_5k", "usps", "svhn", "svhn_cropped")
 DTYPES = ("float32", "bfloat16")
 
 # Outer steps and inner epochs of the authors' code, by images per class.
@@ -38,119 +46,114 @@ _PUBLISHED_LOOPS = {
     50: (50, 10),
 }
 
+_SIAMESE = "color_crop_cutout_flip_scale_rotate"
 
-def _at_least(minimum: float) -> dict[str, Any]:
-    return {
-        "is_allowed": lambda value: minimum <= value < math.inf,
-        "allowed": f"at least {minimum}",
-        # Of JAX's integers.
-        "below": 2**31,
-    }
-
-
-def _one_of(*names: str) -> dict[str, Any]:
-    return {
-        "is_allowed": lambda value: value in names,
-        "allowed": f"one of {', '.join(names)}",
-    }
-
-
-_POSITIVE = {"is_allowed": lambda value: 0 < value < math.inf, "allowed": "positive"}
-_FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
-_SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
-_ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
-_NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}
-_ADDRESS = {
-    "is_allowed": lambda value: value.rpartition(":")[2].isdecimal(),
-    "allowed": "HOST:PORT",
+# The defaults of gradient matching, and of methods that have no others.
+_DEFAULTS = {
+    "iterations": 1000,
+    "init": "noise",
+    "batch_real": 256,
+    "lr_img": 0.1,
+    "augmentation": "none",
 }
-
-
-def _field(rule: dict[str, Any]) -> Any:
-    return dataclasses.field(metadata=rule)
+# Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
+# of their code, and its README). DD has what its authors' code has for ten classes:
+# batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
+# of CIFAR-10.
+_METHOD_DEFAULTS = {
+    "dsa": {"init": "real", "augmentation": _SIAMESE},
+    "dm": {
+        "iterations": 20000,
+        "init": "real",
+        "lr_img": 1.0,
+        "augmentation": _SIAMESE,
+    },
+    "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    name: str = _field(_NOT_EMPTY)
-    path: str | None = _field(_NOT_EMPTY)
-    image_size: int | None = _field(_at_least(1))
-    stream: bool = _field(_ANY)
-    validation: int | None = _field(_at_least(1))
+    name: str = allow(NOT_EMPTY)
+    path: str | None = allow(NOT_EMPTY)
+    image_size: int | None = allow(at_least(1))
+    stream: bool = allow(ANY)
+    validation: int | None = allow(at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    name: str = _field(_NOT_EMPTY)
+    name: str = allow(NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    network: str | None = _field(_NOT_EMPTY)
-    epochs: int | None = _field(_at_least(0))
-    augmentation: str | None = _field(_NOT_EMPTY)
-    lr: float = _field(_POSITIVE)
-    momentum: float = _field(_FRACTION)
-    weight_decay: float = _field(_at_least(0))
-    batch_size: int = _field(_at_least(1))
+    network: str | None = allow(NOT_EMPTY)
+    epochs: int | None = allow(at_least(0))
+    augmentation: str | None = allow(NOT_EMPTY)
+    lr: float = allow(POSITIVE)
+    momentum: float = allow(FRACTION)
+    weight_decay: float = allow(at_least(0))
+    batch_size: int = allow(at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
-    epochs: int = _field(_at_least(1))
-    lr: float | None = _field(_POSITIVE)
+    epochs: int = allow(at_least(1))
+    lr: float | None = allow(POSITIVE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoresetConfig:
-    epochs: int = _field(_at_least(1))
-    never_learned: str = _field(_one_of(*NEVER_LEARNED))
-    networks: str | None = _field(_NOT_EMPTY)
+    epochs: int = allow(at_least(1))
+    never_learned: str = allow(one_of(*NEVER_LEARNED))
+    networks: str | None = allow(NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    convolution: str | None = _field(_one_of(*CONVOLUTIONS))
-    network_loop: str | None = _field(_one_of(*NETWORK_LOOPS))
-    dtype: str = _field(_one_of(*DTYPES))
-    slice_size: int | None = _field(_at_least(1))
-    compilation_cache: str | None = _field(_NOT_EMPTY)
+    convolution: str | None = allow(one_of(*CONVOLUTIONS))
+    network_loop: str | None = allow(one_of(*NETWORK_LOOPS))
+    dtype: str = allow(one_of(*DTYPES))
+    slice_size: int | None = allow(at_least(1))
+    compilation_cache: str | None = allow(NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    net: int | None = _field(_at_least(1))
-    classes: int | None = _field(_at_least(1))
+    net: int | None = allow(at_least(1))
+    classes: int | None = allow(at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. The fields are explained in `configs/base.py`.
+    """One run. `configs/base.py` explains the fields.
 
-    `create` fills in those whose default depends on the method; they are never None.
+    `create` fills in the fields whose default depends on the method, so that they are
+    never None.
     """
 
-    seed: int = _field(_SEED)
-    method: str = _field(_NOT_EMPTY)
-    ipc: int | tuple[int, ...] = _field(_at_least(1))
-    iterations: int | None = _field(_at_least(1))
-    outer_loop: int | None = _field(_at_least(1))
-    inner_loop: int | None = _field(_at_least(1))
-    num_networks: int = _field(_at_least(1))
-    num_experiments: int = _field(_at_least(1))
-    num_evaluations: int = _field(_at_least(1))
-    init: str | None = _field(_one_of(*INITS))
-    augmentation: str | None = _field(_NOT_EMPTY)
-    distance: str = _field(_one_of(*DISTANCES))
-    batch_real: int | None = _field(_at_least(1))
-    batch_train: int = _field(_at_least(1))
-    lr_img: float | None = _field(_POSITIVE)
-    momentum_img: float = _field(_FRACTION)
-    lr_net: float = _field(_POSITIVE)
-    momentum_net: float = _field(_FRACTION)
-    eval_every: int = _field(_at_least(0))
-    checkpoint_minutes: float = _field(_at_least(0))
-    tensorboard: bool = _field(_ANY)
+    seed: int = allow(SEED)
+    method: str = allow(NOT_EMPTY)
+    ipc: int | tuple[int, ...] = allow(at_least(1))
+    iterations: int | None = allow(at_least(1))
+    outer_loop: int | None = allow(at_least(1))
+    inner_loop: int | None = allow(at_least(1))
+    num_networks: int = allow(at_least(1))
+    num_experiments: int = allow(at_least(1))
+    num_evaluations: int = allow(at_least(1))
+    init: str | None = allow(one_of(*INITS))
+    augmentation: str | None = allow(NOT_EMPTY)
+    distance: str = allow(one_of(*DISTANCES))
+    batch_real: int | None = allow(at_least(1))
+    batch_train: int = allow(at_least(1))
+    lr_img: float | None = allow(POSITIVE)
+    momentum_img: float = allow(FRACTION)
+    lr_net: float = allow(POSITIVE)
+    momentum_net: float = allow(FRACTION)
+    eval_every: int = allow(at_least(0))
+    checkpoint_minutes: float = allow(at_least(0))
+    tensorboard: bool = allow(ANY)
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
@@ -158,16 +161,16 @@ class Config:
     coreset: CoresetConfig
     execution: ExecutionConfig
     mesh: MeshConfig
-    distributed: bool = _field(_ANY)
-    coordinator_address: str | None = _field(_ADDRESS)
-    num_processes: int | None = _field(_at_least(1))
-    process_id: int | None = _field(_at_least(0))
+    distributed: bool = allow(ANY)
+    coordinator_address: str | None = allow(ADDRESS)
+    num_processes: int | None = allow(at_least(1))
+    process_id: int | None = allow(at_least(0))
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "Config":
-        """Checks plain values, as of `ConfigDict.to_dict()`, and freezes them.
+        """Checks plain values, as from `ConfigDict.to_dict()`, and freezes them.
 
-        What depends on the method is filled in where it is None.
+        A None is filled in where the default depends on the method.
 
         Raises:
           UserError: a field is unknown, missing, of a wrong type or not allowed.
@@ -175,7 +178,7 @@ class Config:
         return _fill(check_values(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain values, as JSON has them, that `create` makes this of."""
+        """Returns plain values of JSON's types, which `create` takes."""
         values = dataclasses.asdict(self)
         if isinstance(self.ipc, tuple):
             values["ipc"] = list(self.ipc)
@@ -188,7 +191,7 @@ class Config:
 
     @property
     def mean_ipc(self) -> int:
-        """The synthetic images a class, where they differ their mean, rounded."""
+        """The synthetic images per class; the rounded mean where classes differ."""
         return round(float(np.mean(self.ipc)))
 
     def class_ipc(self, num_classes: int) -> tuple[int, ...]:
@@ -208,46 +211,25 @@ class Config:
 
 
 def describe_ipc(ipc: int | Sequence[int]) -> str:
-    """Returns `10`, or where classes differ the least and the most, `1 to 10`."""
+    """Returns `10`; where classes differ, the least and the most, as in `1 to 10`."""
     least, most = int(np.min(ipc)), int(np.max(ipc))
     return str(most) if least == most else f"{least} to {most}"
 
 
 def method_defaults(config: Config) -> dict[str, Any]:
-    """Returns the fields whose default depends on the method, with their values.
-
-    Those of gradient matching are for any method that has no others. DSA and DM have
-    what the authors give: main.py and main_DM.py of their code, and its README. DD has
-    what its authors' code has for ten classes: batches of 1,024, and 400 epochs, which
-    are about 20,000 of them at the 50,000 images of CIFAR-10.
-    """
-    siamese = "color_crop_cutout_flip_scale_rotate"
-    if config.dataset.name in _DIGITS:
-        siamese = "color_crop_cutout_scale_rotate"
-    defaults = {
-        "iterations": 1000,
-        "init": "noise",
-        "batch_real": 256,
-        "lr_img": 0.1,
-        "augmentation": "none",
-    }
-    others = {
-        "dsa": {"init": "real", "augmentation": siamese},
-        "dm": {
-            "iterations": 20000,
-            "init": "real",
-            "lr_img": 10.0 if config.mean_ipc >= 100 else 1.0,
-            "augmentation": siamese,
-        },
-        "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
-    }
-    return defaults | others.get(config.method, {})
+    """Returns the fields whose default depends on the method, with their values."""
+    defaults = _DEFAULTS | _METHOD_DEFAULTS.get(config.method, {})
+    if config.method == "dm" and config.mean_ipc >= 100:
+        defaults["lr_img"] = 10.0
+    if not find_facts(config.dataset.name).is_flippable:
+        defaults["augmentation"] = defaults["augmentation"].replace("flip_", "")
+    return defaults
 
 
 def _fill(config: Config) -> Config:
-    """Returns a config in which nothing that depends on the method is None.
+    """Fills in the fields that are None and whose default depends on the method.
 
-    Networks are evaluated with the augmentation that the images were condensed for.
+    Networks are evaluated with the augmentation that images are condensed with.
     """
     missing = {
         name: value
@@ -264,82 +246,11 @@ def _fill(config: Config) -> Config:
 
 
 def default_loops(ipc: int) -> tuple[int, int]:
-    """Returns the outer steps T and inner epochs for any number of images a class.
+    """Returns the outer steps T and the inner epochs for `ipc` images per class.
 
-    The authors' code has a table for 1, 10, 20, 30, 40 and 50. Between its entries:
-    T = ipc and 500 / ipc epochs; above 50, what the authors advise: 50 and 10.
+    The authors' code has a table for 1, 10, 20, 30, 40 and 50. Other numbers up to 50
+    have T = ipc and 500 / ipc epochs. Above 50 the authors advise 50 and 10.
     """
     if ipc in _PUBLISHED_LOOPS:
         return _PUBLISHED_LOOPS[ipc]
     return (ipc, round(500 / ipc)) if ipc < 50 else (50, 10)
-
-
-def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Returns a dataclass of plain values, which its fields say how to check.
-
-    Args:
-      cls: the metadata of its fields have `is_allowed`, a function of the value, and
-        `allowed`, which says it in words, and perhaps `below`, which all values are;
-        groups of fields are dataclasses themselves.
-      values: of all fields.
-      prefix: of the fields' names in errors.
-
-    Raises:
-      UserError: a field is unknown, missing, of a wrong type or not allowed.
-    """
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in values:
-        if name not in fields:
-            raise UserError(
-                f"config.{prefix}{name} is not a field; there are "
-                f"{', '.join(prefix + known for known in fields)}."
-            )
-    hints = typing.get_type_hints(cls)
-    checked = {}
-    for name, field in fields.items():
-        if name not in values:
-            raise UserError(f"config.{prefix}{name} is missing.")
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(values[name], Mapping):
-                raise UserError(
-                    f"config.{prefix}{name} must be a group of fields, got "
-                    f"{values[name]!r}."
-                )
-            checked[name] = check_values(hint, values[name], f"{prefix}{name}.")
-        else:
-            checked[name] = _check(values[name], hint, field, prefix + name)
-    return cls(**checked)
-
-
-def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
-    kind, *others = typing.get_args(hint) or (hint,)
-    if value is None and type(None) in others:
-        return None
-    if isinstance(value, list | tuple) and value and tuple[int, ...] in others:
-        return tuple(
-            _check(one, kind, field, f"{name}[{i}]") for i, one in enumerate(value)
-        )
-    # Python refuses to print, or to convert to float, much longer ones.
-    if isinstance(value, int) and value.bit_length() > 64:
-        raise UserError(
-            f"config.{name} must be {kind.__name__}, got an integer of "
-            f"{value.bit_length()} bits."
-        )
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        words = {type(None): " or None", tuple[int, ...]: " or a list of int"}
-        allowed = kind.__name__ + "".join(words[other] for other in others)
-        raise UserError(f"config.{name} must be {allowed}, got {value!r}.")
-    if kind is str and not is_unicode(value):
-        raise UserError(f"config.{name} must be valid Unicode, got {value!r}.")
-    if not field.metadata["is_allowed"](value):
-        raise UserError(
-            f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
-        )
-    if "below" in field.metadata and value >= field.metadata["below"]:
-        raise UserError(
-            f"config.{name} must be below {field.metadata['below']}, got {value!r}."
-        )
-    return value

@@ -12,15 +12,48 @@ class UserError(ValueError):
     """
 
 
+# What the commands print as one line: mistakes of the user, files that cannot be read
+# or written, a loss that became infinite. Any other error is a bug of the program.
+ERRORS = (UserError, OSError, FloatingPointError)
+
+
+def one_line(error: object, limit: int | None = None) -> str:
+    """Returns what an error says, without line breaks.
+
+    Args:
+      error: an error, or anything else that has a text.
+      limit: the most characters to return; a longer text is cut.
+
+    Returns:
+      The text, or the name of the error's type where it says nothing.
+    """
+    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
+    while isinstance(error, BaseException) and error.args:
+        if not isinstance(error.args[0], BaseException):
+            break
+        error = error.args[0]
+    # A KeyError puts its text into quotes.
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    line = " ".join(str(text).split()) or type(error).__name__
+    return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
+    texts = ("RESOURCE_EXHAUSTED", "Out of memory")
+    is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
+    return is_of_jax or isinstance(error, MemoryError)
+
+
 def check_fits(num_bytes: int, what: str) -> None:
     """Checks that arrays do not take more than all memory, before they are made.
 
     Args:
-      num_bytes: that they take.
-      what: they are, a plural.
+      num_bytes: size of the arrays.
+      what: the arrays, in words; the subject of the error's sentence, in the plural.
 
     Raises:
-      UserError: there is less memory.
+      UserError: this machine has less memory.
     """
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > there:
@@ -35,7 +68,7 @@ def load_package(name: str, extra: str) -> types.ModuleType:
 
     Args:
       name: of the module.
-      extra: of this package, that installs it.
+      extra: the extra of dc_jax that installs it.
 
     Raises:
       UserError: it is not installed.
@@ -47,24 +80,3 @@ def load_package(name: str, extra: str) -> types.ModuleType:
             f"{name.partition('.')[0]} cannot be imported ({error}): pip install "
             f'-e ".[{extra}]".'
         ) from error
-
-
-# What the commands print as one line: mistakes of the user, files that cannot be read
-# or written, a loss that became infinite. Any other error is a bug of the program.
-ERRORS = (UserError, OSError, FloatingPointError)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
-    texts = ("RESOURCE_EXHAUSTED", "Out of memory")
-    is_of_jax = isinstance(error, RuntimeError) and any(t in str(error) for t in texts)
-    return is_of_jax or isinstance(error, MemoryError)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns the message of an error, without line breaks."""
-    # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
-    while error.args and isinstance(error.args[0], BaseException):
-        error = error.args[0]
-    text = error.args[0] if isinstance(error, KeyError) else error
-    return " ".join(str(text).split())

@@ -6,8 +6,9 @@
   python -m dc_jax.export --set=res_DC_MNIST_ConvNet_10ipc.pt --dataset=mnist \\
       --format=npz --output=mnist.npz
 
-npz and safetensors hold the set exactly. parquet (for Hugging Face datasets), png (a
-folder a class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits a channel.
+npz and safetensors hold the set exactly. parquet (for Hugging Face datasets), png (one
+folder per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per
+channel.
 """
 
 from absl import app, flags, logging
@@ -27,19 +28,19 @@ _FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.", required
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "The new file, or for png and tfds the new folder. Nothing is ever replaced.",
+    "The new file, or for png and tfds the new folder. Nothing is ever overwritten.",
     required=True,
 )
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
-    "Of a .pt: mnist, fashion_mnist, svhn, cifar10 or cifar100, whose published mean "
-    "and standard deviation are taken.",
+    "Only for a .pt: mnist, fashion_mnist, svhn, cifar10 or cifar100. Its published "
+    "mean and standard deviation are used.",
 )
 _EXPERIMENT = flags.DEFINE_integer(
     "experiment",
     0,
-    "Of a run or a .pt with several sets: which, from 0.",
+    "Which set of a run or a .pt with several sets, from 0.",
     lower_bound=0,
 )
 

@@ -1,27 +1,30 @@
-"""Reads `.npz` files that may come from anybody.
+"""Files: JSON, `.npz` that may come from anybody, and writing that is all or nothing.
 
-No pickle, and no memory is taken on the word of a header: arrays must have exactly the
-bytes they announce, and lie in the file uncompressed, as `numpy.savez` writes them,
-unless the caller allows what fits into memory.
+Reading an `.npz` never unpickles, and takes no memory on the word of a header: arrays
+must have exactly the bytes they announce, and lie in the file uncompressed, as
+`numpy.savez` writes them, unless the caller allows what fits into memory.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import re
+import shutil
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from absl import logging
 
-from dc_jax.errors import UserError, check_fits
+from dc_jax.errors import UserError, check_fits, one_line
 
 # What zipfile and NumPy raise on damaged files; ValueError includes our own.
 _DAMAGE = (
@@ -47,6 +50,131 @@ _HEADER_READERS = {
 }
 
 
+@contextlib.contextmanager
+def draft(path: str | os.PathLike) -> Iterator[str]:
+    """Lets a file or a folder be written so that nobody ever sees a part of it.
+
+    Yields a path beside `path`, whose folder is made where needed. What is written
+    there is moved to `path` at the end, and replaces a file that is there. Where an
+    error ends the writing, it is removed and `path` stays as it was.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path = os.path.abspath(path)
+    # Not `tempfile`, whose files nobody else may read.
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno and not error.filename:
+            error.filename = path  # A full disk does not name it.
+        raise
+    finally:
+        if os.path.isdir(temporary):
+            shutil.rmtree(temporary)
+        elif os.path.exists(temporary):
+            os.remove(temporary)
+
+
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file as `draft` does, and returns once it is on disk."""
+    with draft(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays, in this order, for `read_npz`; the same give the same bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_json(path: str | os.PathLike, value: Mapping) -> None:
+    """Writes a dict as indented JSON, in the order of the dict.
+
+    Raises:
+      UserError: a value is NaN or infinite, or of a type that JSON does not have.
+    """
+    plain = to_plain(value, os.path.basename(os.fspath(path)))
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    # What is not Unicode, as in the name of a folder, becomes an escape of JSON.
+    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+
+
+def to_plain(value: Any, where: str) -> Any:
+    """Returns `value` as JSON types; `where` names it in errors, as in "a.json/b".
+
+    Raises:
+      UserError: see `write_json`.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): to_plain(v, f"{where}/{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(v, f"{where}/{i}") for i, v in enumerate(value)]
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()  # A number of NumPy or JAX.
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} is {value}, expected a finite number.")
+    if value is not None and not isinstance(value, str | bool | int | float):
+        raise UserError(
+            f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
+        )
+    return value
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Returns the dict in a file, None where there is no file.
+
+    Raises:
+      UserError: it is damaged.
+      OSError: it cannot be read.
+    """
+    try:
+        return _parse(Path(path).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} is damaged ({one_line(error, 200)}): delete it, or choose another "
+            "folder."
+        ) from error
+
+
+def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Returns the dicts in the lines of a file; none where there is no file.
+
+    A line that a killed run left half written, or that is no dict, is left out. A
+    warning tells how many there are.
+
+    Raises:
+      OSError: the file cannot be read.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    values = []
+    for line in lines:
+        with contextlib.suppress(ValueError, RecursionError):
+            values.append(_parse(line))
+    if len(values) < len(lines):
+        num = len(lines) - len(values)
+        logging.warning("%s: %d line(s) that are no JSON are left out.", path, num)
+    return values
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    value = json.loads(data.decode("utf-8"))
+    if not isinstance(value, dict):
+        raise UserError("it is no dict")
+    return value
+
+
 def read_npz(
     path: str | os.PathLike,
     names: Iterable[str],
@@ -58,28 +186,44 @@ def read_npz(
 
     Args:
       path: the file.
-      names: that must be there.
-      optional: that may be.
+      names: of arrays that must be there.
+      optional: names of arrays that may be there.
       compressed: whether they may be compressed, and so take more than the file.
 
     Raises:
       UserError: an array is missing, compressed or of Python objects, or the file is
-        damaged or no `.npz` at all.
+        damaged, no `.npz`, or cannot be read.
     """
+    with _opened(path) as archive:
+        held = set(archive.namelist())
+        there = [name for name in optional if f"{name}.npy" in held]
+        return {
+            name: _read_array(archive, f"{name}.npy", compressed)
+            for name in (*names, *there)
+        }
+
+
+def names_of(path: str | os.PathLike) -> set[str]:
+    """Returns the names of the arrays in a file.
+
+    Raises:
+      UserError: it is no `.npz`, or cannot be read.
+    """
+    with _opened(path) as archive:
+        return {name.removesuffix(".npy") for name in archive.namelist()}
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """Opens an `.npz`; an error in reading it becomes a `UserError` with its path."""
     try:
         with zipfile.ZipFile(path) as archive:
-            held = set(archive.namelist())
-            there = [name for name in optional if f"{name}.npy" in held]
-            return {
-                name: _read_array(archive, f"{name}.npy", compressed)
-                for name in (*names, *there)
-            }
+            yield archive
     except zipfile.BadZipFile as error:
         reason = "it is no .npz, or damaged"
         raise UserError(f"{path} cannot be read: {reason}.") from error
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read: {reason}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 
 
 def _read_array(archive: zipfile.ZipFile, name: str, compressed: bool) -> np.ndarray:
@@ -117,22 +261,15 @@ def is_text(array: np.ndarray) -> bool:
     return not np.any((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF)))
 
 
-def names_of(path: str | os.PathLike) -> set[str]:
-    """Returns the names of the arrays in a file.
-
-    Raises:
-      UserError: it is no `.npz`.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return {name.removesuffix(".npy") for name in archive.namelist()}
-    except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read: {reason}") from error
+def file_record(path: str | os.PathLike) -> dict:
+    """Returns the size of a file in bytes and its SHA-256, as a card has them."""
+    with open(path, "rb") as file:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": os.path.getsize(path), "sha256": checksum}
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text is Unicode; what Python makes of a file name need not be."""
+    """Whether a text is Unicode; a file name, as Python reads it, need not be."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
@@ -152,79 +289,3 @@ def check_is_local(flag: str, path: str) -> None:
             f"{flag} must be a folder of this machine, got {path}; a bucket can be "
             "mounted as one."
         )
-
-
-def write_json(path: str | os.PathLike, value: Mapping) -> None:
-    """Writes a dict as indented JSON, in the order of the dict.
-
-    Raises:
-      UserError: a value is NaN or infinite, or is nothing that JSON has.
-    """
-    plain = to_plain(value, os.path.basename(os.fspath(path)))
-    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    # What is not Unicode, as in the name of a folder, becomes an escape of JSON.
-    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
-
-
-def write_atomically(path: str | os.PathLike, data: bytes) -> None:
-    """Writes a file so that nobody ever sees a part of it; makes its folder."""
-    path = os.path.abspath(path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    # Not `tempfile`, whose files nobody else may read.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and not error.filename:
-            error.filename = path  # A full disk does not name it.
-        raise
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-
-
-def to_plain(value: Any, where: str) -> Any:
-    """Returns `value` as JSON types; `where` names it in errors, as in "a.json/b"."""
-    if isinstance(value, Mapping):
-        return {str(k): to_plain(v, f"{where}/{k}") for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(v, f"{where}/{i}") for i, v in enumerate(value)]
-    if isinstance(value, np.generic | jax.Array) and value.ndim == 0:
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where} is {value}, expected a finite number.")
-    if value is not None and not isinstance(value, str | bool | int | float):
-        raise UserError(
-            f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
-        )
-    return value
-
-
-def file_record(path: str | os.PathLike) -> dict:
-    """Returns what a card says of a file: its size in bytes and its checksum."""
-    with open(path, "rb") as file:
-        checksum = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"bytes": os.path.getsize(path), "sha256": checksum}
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the dict in a file of a run, None where there is no file.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text("utf-8"))
-        if not isinstance(value, dict):
-            raise UserError("it is no dict")
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete it, or choose another folder."
-        ) from error
-    return value

@@ -1,23 +1,23 @@
-"""Condenses an image dataset to a few images a class, or evaluates such a set.
+"""Condenses an image dataset to a few images per class, or evaluates such a set.
 
 Condense. The 8x8 digits come with scikit-learn and take a minute:
   python -m dc_jax.main --config=configs/digits.py --workdir=runs/digits
 
 The same command again continues a run that was stopped. In the workdir:
   synthetic_set.npz, images.png  the condensed images, as arrays and as a picture
-  result.json, report.html       their accuracy; all of the run as a page
-  card.json, metrics.jsonl       what they are; the loss of every iteration
+  result.json, report.html       their accuracy; a page that shows the run
+  card.json, metrics.jsonl       how they were made; the loss of every iteration
 
-A config is a file of configs/ (installed as dc_jax/configs): base.py, which explains
-all fields, digits.py, mnist_5k.py, mnist.py, fashion_mnist.py, svhn.py, cifar10.py,
-cifar100.py; or your own. Fields are changed as --config.FIELD=VALUE. Often these are:
-  --config.ipc=10                images a class
+A config is a file of configs/ (installed as dc_jax/configs) or your own. base.py
+explains all fields. The others are digits.py, mnist_5k.py, mnist.py, fashion_mnist.py,
+svhn.py, cifar10.py and cifar100.py. Change a field with --config.FIELD=VALUE, often:
+  --config.ipc=10                images per class
   --config.method=dsa            dc, dsa, dm, dd; random, herding and other coresets
-  --config.iterations=100        more of them continue the same run
+  --config.iterations=100        a larger number continues a finished run
   --config.network.name=MLP      or ConvNet, LeNet, AlexNet, VGG11, ResNet18
-  --config.seed=1                all randomness
+  --config.seed=1                another seed gives another set
   --config.dataset.name=folder --config.dataset.path=photos
-                                 own pictures, a sub-folder a class
+                                 your own pictures, one sub-folder per class
 
 Evaluate: train networks on a saved set, and test them on the config's dataset.
   python -m dc_jax.main --config=configs/digits.py --mode=evaluate --set=runs/digits \\
@@ -33,10 +33,10 @@ from dc_jax.errors import ERRORS, is_out_of_memory, one_line
 from dc_jax.run.command_line import parse_flags
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The run: a file, see above. Needed.", lock_config=True
+    "config", None, "Required. The file that describes the run.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run. Needed but with --mode=evaluate."
+    "workdir", None, "The folder of the run. Required, except with --mode=evaluate."
 )
 _MODE = flags.DEFINE_enum(
     "mode", "condense", ["condense", "evaluate"], "Condense, or evaluate a saved set."
@@ -44,8 +44,8 @@ _MODE = flags.DEFINE_enum(
 _SET = flags.DEFINE_list(
     "set",
     [],
-    "With --mode=evaluate: a synthetic_set.npz or .safetensors, or a run's folder for "
-    "all of them; or several, joined by commas.",
+    "With --mode=evaluate: a synthetic_set.npz or .safetensors, or the folder of a run "
+    "for all its sets. Commas separate several.",
 )
 
 

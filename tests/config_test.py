@@ -2,30 +2,17 @@
 
 import dataclasses
 import importlib
+import typing
 from pathlib import Path
 
 import pytest
+from data_helpers import run_python
 
 from configs import base
-from dc_jax.config import (
-    Config,
-    DatasetConfig,
-    DistillationConfig,
-    EvaluationConfig,
-    ExecutionConfig,
-    NetworkConfig,
-    default_loops,
-)
+from dc_jax.config import Config, default_loops
 from dc_jax.methods import METHODS
 
 FILES = sorted(path.stem for path in Path(base.__file__).parent.glob("[a-z]*.py"))
-GROUPS = {
-    "dataset": DatasetConfig,
-    "network": NetworkConfig,
-    "evaluation": EvaluationConfig,
-    "distillation": DistillationConfig,
-    "execution": ExecutionConfig,
-}
 PUBLISHED = {
     1: (1, 1),
     10: (10, 50),
@@ -37,7 +24,7 @@ PUBLISHED = {
 
 
 def _values(**fields):
-    """The defaults as plain values; `group__field` stands for a field of a group."""
+    """The defaults as plain values, with changes; `group__field` is in a group."""
     values = base.get_config().to_dict()
     for name, value in fields.items():
         *groups, name = name.split("__")
@@ -62,15 +49,21 @@ def test_every_file_is_a_run(name):
         assert config.dataset.name == name
 
 
-def test_there_are_files():
-    assert {"base", "digits", "mnist", "svhn", "cifar10"} <= set(FILES)
+def test_config_imports_neither_jax_nor_a_method():
+    run_python(
+        "import sys\n"
+        "import dc_jax.config\n"
+        "assert not {'jax', 'flax', 'dc_jax.methods'} & set(sys.modules)\n"
+    )
 
 
 def test_every_field_is_in_the_base_config_and_the_other_way_round():
     values = base.get_config().to_dict()
     assert set(values) == {field.name for field in dataclasses.fields(Config)}
-    for group, cls in GROUPS.items():
-        assert set(values[group]) == {field.name for field in dataclasses.fields(cls)}
+    for group, cls in typing.get_type_hints(Config).items():
+        if dataclasses.is_dataclass(cls):
+            names = {field.name for field in dataclasses.fields(cls)}
+            assert set(values[group]) == names
 
 
 def test_values_are_taken_over():
@@ -87,26 +80,22 @@ def test_an_integer_is_taken_for_a_float():
     assert type(config.lr_img) is type(config.evaluation.weight_decay) is float
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("seed", 0),
-        ("seed", 2**32 - 1),
-        ("momentum_img", 0.0),
-        ("eval_every", 0),
-        ("checkpoint_minutes", 0.0),
-        ("tensorboard", True),
-        ("inner_loop", 1),
-        ("distance", "cos"),
-        ("init", "real"),
-        ("execution__network_loop", "vmap"),
-        ("execution__convolution", "native"),
-        ("execution__dtype", "bfloat16"),
-        ("evaluation__epochs", 0),
-    ],
-)
-def test_edges_are_allowed(field, value):
-    Config.create(_values(**{field: value}))
+def test_edges_are_allowed():
+    edges = {
+        "momentum_img": 0.0,
+        "eval_every": 0,
+        "checkpoint_minutes": 0.0,
+        "tensorboard": True,
+        "inner_loop": 1,
+        "distance": "cos",
+        "init": "real",
+        "execution__network_loop": "vmap",
+        "execution__convolution": "native",
+        "execution__dtype": "bfloat16",
+        "evaluation__epochs": 0,
+    }
+    for seed in (0, 2**32 - 1):
+        Config.create(_values(seed=seed, **edges))
 
 
 @pytest.mark.parametrize(
@@ -116,15 +105,11 @@ def test_edges_are_allowed(field, value):
         ("ipc", True, "config.ipc must be int or a list of int, got True."),
         ("ipc", "10", "config.ipc must be int or a list of int, got '10'."),
         ("ipc", 1.0, "config.ipc must be int or a list of int, got 1.0."),
-        ("ipc", None, "config.ipc must be int or a list of int, got None."),
         ("ipc", 2**31, "config.ipc must be below 2147483648, got 2147483648."),
         ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
-        ("lr_img", "0.1", "config.lr_img must be float or None, got '0.1'."),
         ("lr_img", False, "config.lr_img must be float or None, got False."),
-        ("iterations", 1.5, "config.iterations must be int or None, got 1.5."),
         ("augmentation", "", "config.augmentation must be a name, got ''."),
         ("lr_net", None, "config.lr_net must be float, got None."),
-        ("method", 1, "config.method must be str, got 1."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
         ("evaluation__lr", [1], "config.evaluation.lr must be float, got [1]."),
         ("ipc", [], "config.ipc must be int or a list of int, got []."),
@@ -132,40 +117,22 @@ def test_edges_are_allowed(field, value):
         # A group is not a value.
         ("network", "MLP", "config.network must be a group of fields, got 'MLP'."),
         ("dataset", None, "config.dataset must be a group of fields, got None."),
-        ("ipc", {}, "config.ipc must be int or a list of int, got {}."),
         # Not a number, infinite, out of range.
         ("lr_img", float("nan"), "config.lr_img must be positive, got nan."),
         ("lr_img", float("inf"), "config.lr_img must be positive, got inf."),
         ("lr_img", 0.0, "config.lr_img must be positive, got 0.0."),
         ("lr_net", -0.1, "config.lr_net must be positive, got -0.1."),
         ("momentum_img", 1.0, "config.momentum_img must be in [0, 1), got 1.0."),
-        ("momentum_net", -0.5, "config.momentum_net must be in [0, 1), got -0.5."),
-        (
-            "momentum_net",
-            float("nan"),
-            "config.momentum_net must be in [0, 1), got nan.",
-        ),
         (
             "evaluation__weight_decay",
             float("nan"),
             "config.evaluation.weight_decay must be at least 0, got nan.",
         ),
-        (
-            "checkpoint_minutes",
-            float("inf"),
-            "config.checkpoint_minutes must be at least 0, got inf.",
-        ),
         ("ipc", 0, "config.ipc must be at least 1, got 0."),
         ("ipc", (1, 0), "config.ipc[1] must be at least 1, got 0."),
-        ("inner_loop", 0, "config.inner_loop must be at least 1, got 0."),
         ("eval_every", -1, "config.eval_every must be at least 0, got -1."),
         ("seed", -1, "config.seed must be in [0, 2**32), got -1."),
         ("seed", 2**32, f"config.seed must be in [0, 2**32), got {2**32}."),
-        (
-            "execution__slice_size",
-            0,
-            "config.execution.slice_size must be at least 1, got 0.",
-        ),
         # Not one of the choices.
         ("init", "zeros", "config.init must be one of noise, real, got 'zeros'."),
         (
@@ -174,28 +141,10 @@ def test_edges_are_allowed(field, value):
             "config.distance must be one of ours, mse, cos, got 'Ours'.",
         ),
         (
-            "execution__convolution",
-            "fft",
-            "config.execution.convolution must be one of native, trilinear, winograd, "
-            "got 'fft'.",
-        ),
-        (
-            "execution__compilation_cache",
-            "",
-            "config.execution.compilation_cache must be a name, got ''.",
-        ),
-        (
-            "execution__network_loop",
-            "scan",
-            "config.execution.network_loop must be one of vmap, map, got 'scan'.",
-        ),
-        (
             "execution__dtype",
             "float16",
             "config.execution.dtype must be one of float32, bfloat16, got 'float16'.",
         ),
-        ("execution__dtype", None, "config.execution.dtype must be str, got None."),
-        ("dataset__name", "", "config.dataset.name must be a name, got ''."),
         (
             "evaluation__network",
             "",
@@ -222,11 +171,11 @@ def test_an_unknown_field_is_refused(field):
     ) in message
 
 
-@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Config)])
-def test_a_missing_field_is_refused(field):
-    values = _values()
-    del values[field]
-    assert _refusal(values) == f"config.{field} is missing."
+def test_a_missing_field_is_refused():
+    for name in _values():
+        values = _values()
+        del values[name]
+        assert _refusal(values) == f"config.{name} is missing."
 
 
 def test_a_missing_field_of_a_group_is_refused():
@@ -245,21 +194,17 @@ def test_it_is_frozen_and_hashable():
     assert config != Config.create(_values(network__name="MLP"))
 
 
-@pytest.mark.parametrize("ipc", PUBLISHED)
-def test_published_loops(ipc):
-    assert default_loops(ipc) == PUBLISHED[ipc]
+def test_published_loops():
+    assert {ipc: default_loops(ipc) for ipc in PUBLISHED} == PUBLISHED
 
 
-@pytest.mark.parametrize("ipc", sorted(set(range(1, 201)) - set(PUBLISHED)))
-def test_loops_of_every_other_number_of_images(ipc):
-    outer, inner = default_loops(ipc)
-    if ipc > 50:
-        assert (outer, inner) == (50, 10)
-    else:
+def test_loops_of_every_other_number_of_images():
+    for ipc in set(range(1, 51)) - set(PUBLISHED):
+        outer, inner = default_loops(ipc)
         assert outer == ipc
-        assert inner >= 1
-        # To the nearest integer.
-        assert abs(inner - 500 / ipc) <= 0.5
+        assert abs(inner - 500 / ipc) <= 0.5  # To the nearest integer.
+    for ipc in (51, 100, 1250):
+        assert default_loops(ipc) == (50, 10)
 
 
 @pytest.mark.parametrize(
@@ -323,11 +268,8 @@ def test_dm_takes_larger_steps_for_many_images(ipc, lr_img):
     assert Config.create(_values(method="dm", ipc=ipc)).lr_img == lr_img
 
 
-@pytest.mark.parametrize(
-    ("name", "is_flipped"),
-    [("digits", False), ("mnist", False), ("svhn", False), ("svhn_cropped", False)]
-    + [(name, True) for name in ("fashion_mnist", "cifar10", "cifar100")],
-)
-def test_digits_are_not_flipped(name, is_flipped):
-    config = Config.create(_values(method="dsa", dataset__name=name))
-    assert ("flip" in config.augmentation) == is_flipped
+@pytest.mark.parametrize("method", ["dsa", "dm"])
+def test_digits_are_not_flipped(method):
+    config = Config.create(_values(method=method, dataset__name="svhn"))
+    assert config.augmentation == "color_crop_cutout_scale_rotate"
+    assert config.evaluation.augmentation == f"dsa:{config.augmentation}"

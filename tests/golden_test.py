@@ -333,9 +333,6 @@ def test_siamese_augmentation(request, name, channels):
         expected = np.moveaxis(golden[f"{name}_{channels}ch_{i}_y"], 1, -1)
         result = run(images, draws if len(draws) == 2 else draws[0])
         np.testing.assert_allclose(result, expected, atol=2e-5)
-        # A grey image has no saturation.
-        is_grey = (name, channels) == ("saturation", 1)
-        assert is_grey == (np.abs(result - images).max() < 1e-2)
 
 
 def load_or_skip(request, name: str) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from dc_jax.errors import UserError
 from dc_jax.files import is_unicode
 
-# Images that are held as float64 at once while statistics are computed.
+# How many images are held as float64 at once while statistics are computed.
 _CHUNK = 1024
 
 
@@ -30,7 +30,7 @@ class Dataset:
       std: `[D]` float32, of pixels in [0, 1], above zero.
 
     Raises:
-      UserError: a field does not keep to the above, or a class has no training image.
+      UserError: a field is not as described, or a class has no training image.
     """
 
     name: str
@@ -46,8 +46,11 @@ class Dataset:
     def __post_init__(self):
         self._check_class_names()
         for split in ("train", "test"):
-            self._check_images(split)
-            self._check_labels(split)
+            images = getattr(self, f"{split}_images")
+            labels = getattr(self, f"{split}_labels")
+            problem = find_problem(images, labels, self.num_classes, split)
+            if problem:
+                self._refuse(problem)
         train, test = self.train_images, self.test_images
         if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
             self._refuse(
@@ -92,44 +95,9 @@ class Dataset:
 
     def _check_class_names(self) -> None:
         for name in self.class_names:
-            # As of a folder whose name is in another encoding.
+            # The name of a folder can be in another encoding.
             if not is_unicode(name):
                 self._refuse(f"class name {name!r} is not valid Unicode")
-
-    def _check_images(self, split: str) -> None:
-        images = getattr(self, f"{split}_images")
-        if images.ndim != 4 or 0 in images.shape:
-            self._refuse(
-                f"{split}_images must have shape [n, H, W, D] without a zero, got "
-                f"{list(images.shape)}"
-            )
-        if images.dtype not in (np.uint8, np.float32):
-            self._refuse(f"{split}_images must be uint8 or float32, got {images.dtype}")
-        if images.dtype == np.float32:
-            low, high = images.min(), images.max()
-            # Not `low < 0 or high > 1`: a NaN must fail too.
-            if not (low >= 0 and high <= 1):
-                got = "NaN" if np.isnan(low) else f"values from {low} to {high}"
-                self._refuse(
-                    f"{split}_images must be in [0, 1] where they are float, got {got}"
-                )
-
-    def _check_labels(self, split: str) -> None:
-        labels = getattr(self, f"{split}_labels")
-        expected = getattr(self, f"{split}_images").shape[:1]
-        if labels.shape != expected:
-            self._refuse(
-                f"{split}_labels must have shape {list(expected)}, one label an image, "
-                f"got {list(labels.shape)}"
-            )
-        if labels.dtype != np.int32:
-            self._refuse(f"{split}_labels must be int32, got {labels.dtype}")
-        low, high = labels.min(), labels.max()
-        if low < 0 or high >= self.num_classes:
-            self._refuse(
-                f"{split}_labels must be in [0, {self.num_classes}), one value a class "
-                f"name, got values from {low} to {high}"
-            )
 
     def _check_statistics(self) -> None:
         for field in ("mean", "std"):
@@ -147,6 +115,58 @@ class Dataset:
 
     def _refuse(self, problem: str) -> None:
         raise UserError(f"dataset '{self.name}' ({self.source}): {problem}.")
+
+
+def find_problem(
+    images: np.ndarray, labels: np.ndarray, num_classes: int, split: str
+) -> str | None:
+    """Returns what is wrong with the arrays of a split, None if nothing is.
+
+    Args:
+      images: should be `[n, H, W, D]` uint8, or float32 in [0, 1].
+      labels: should be `[n]` int32 in [0, C).
+      num_classes: C.
+      split: `train` or `test`.
+    """
+    return _find_problem_of_images(images, f"{split}_images") or (
+        _find_problem_of_labels(labels, len(images), num_classes, f"{split}_labels")
+    )
+
+
+def _find_problem_of_images(images: np.ndarray, name: str) -> str | None:
+    if images.ndim != 4 or 0 in images.shape:
+        return (
+            f"{name} must have shape [n, H, W, D] without a zero, got "
+            f"{list(images.shape)}"
+        )
+    if images.dtype not in (np.uint8, np.float32):
+        return f"{name} must be uint8 or float32, got {images.dtype}"
+    if images.dtype == np.float32:
+        low, high = images.min(), images.max()
+        # Not `low < 0 or high > 1`: a NaN must fail too.
+        if not (low >= 0 and high <= 1):
+            got = "NaN" if np.isnan(low) else f"values from {low} to {high}"
+            return f"{name} must be in [0, 1] where they are float, got {got}"
+    return None
+
+
+def _find_problem_of_labels(
+    labels: np.ndarray, num_images: int, num_classes: int, name: str
+) -> str | None:
+    if labels.shape != (num_images,):
+        return (
+            f"{name} must have shape {[num_images]}, one label per image, got "
+            f"{list(labels.shape)}"
+        )
+    if labels.dtype != np.int32:
+        return f"{name} must be int32, got {labels.dtype}"
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_classes:
+        return (
+            f"{name} must be in [0, {num_classes}), one value per class name, got "
+            f"values from {low} to {high}"
+        )
+    return None
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -173,7 +193,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         deviation = images[start : start + _CHUNK].astype(np.float64) - mean
         squares += np.square(deviation).sum(axis=(0, 1, 2))
     std = np.sqrt(squares / num_pixels)
-    # By value: rounding leaves the deviation of a constant channel just above zero.
+    # Rounding leaves the deviation of a constant channel just above zero.
     is_constant = images.min(axis=(0, 1, 2)) == images.max(axis=(0, 1, 2))
     std = np.where(is_constant, scale, std)
     return (mean / scale).astype(np.float32), (std / scale).astype(np.float32)

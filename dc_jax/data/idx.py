@@ -89,9 +89,9 @@ def read_idx(path: Path, num_dims: int) -> np.ndarray:
             header = file.read(_header_size(num_dims))
             size = math.prod(_parse_header(header, path, num_dims))
             check_fits(size, f"the bytes of {path}")
-            # One more than there should be: no memory is taken for what follows.
+            # One byte too many shows that the file is too long; the rest is not read.
             return _parse(header + file.read(size + 1), path, num_dims)
-    # What a wrong header, a truncated and a flipped stream raise.
+    # Raised for a wrong header, a truncated and a damaged stream.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a sound gzip file: {error}.") from error
 
@@ -134,7 +134,7 @@ def _find(folder: Path, stem: str) -> Path | None:
 
 
 def _map_bytes(path: Path) -> bytes | mmap.mmap:
-    """Returns the content of a file, which is read where it is used."""
+    """Maps a file, so that only the parts that are used are read."""
     with path.open("rb") as file:
         # An empty file cannot be mapped.
         size = path.stat().st_size

@@ -8,8 +8,8 @@ import numpy as np
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, names_of, read_npz
 
-# What a file may call training images, their labels, test images and theirs: as this
-# project does and MedMNIST, as Keras does, or without a test split.
+# The names that a file may have for training images and labels, test images and labels:
+# those of this project and MedMNIST, those of Keras, and names without a test split.
 _FAMILIES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
@@ -24,7 +24,7 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     Args:
       path: a file of `numpy.savez` or `savez_compressed`. Images are `[n, H, W]` or
         `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or `[n, 1]`, integers
-        from 0. `class_names`, `[C]`, may be there.
+        from 0. `class_names`, `[C]`, is optional.
 
     Returns:
       `train_images` of shape `[n, H, W, D]` uint8 or float32 and `train_labels` of
@@ -43,7 +43,9 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
         )
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
-        raise UserError(f"{path} has {names[2]} alone; images and labels go together.")
+        raise UserError(
+            f"{path} has {names[2]} alone; must have both images and labels."
+        )
     arrays = read_npz(path, names, ("class_names",), compressed=True)
     pairs = zip(names[::2], names[1::2], strict=True)
     checked = itertools.chain.from_iterable(
@@ -66,11 +68,11 @@ def check_split(
     Args:
       images: as in a file, see `read_npz_dataset`.
       labels: as in a file.
-      place: where they are from, for errors.
-      names: of the two, for errors.
+      place: the file or argument, for errors.
+      names: of the two arrays, for errors.
 
     Raises:
-      UserError: an array is of another kind, or they are not as many.
+      UserError: an array is of another kind, or their numbers differ.
     """
     result = _images(images, place, names[0]), _labels(labels, place, names[1])
     if len(images) != len(labels):
@@ -100,7 +102,7 @@ def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
         )
     if array.dtype == np.uint8:
         return array
-    with np.errstate(all="ignore"):  # Infinities are left to the checks of Dataset.
+    with np.errstate(all="ignore"):  # Dataset refuses infinities.
         return array.astype(np.float32)
 
 
@@ -122,22 +124,22 @@ def _labels(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
 def check_class_names(
     names: np.ndarray | None, labels: np.ndarray, path: Path | str
 ) -> tuple[str, ...]:
-    """Returns the names of the classes, by default the labels as text.
+    """Returns the names of the classes; by default the labels as text.
 
     Args:
       names: `[C]`, or None.
       labels: checked. Shape `[n]`.
-      path: where they are from, for errors.
+      path: the file, for errors.
 
     Raises:
-      UserError: they are no strings, or too few.
+      UserError: the names are not strings, or too few.
     """
-    # An empty array is left to the checks of Dataset.
+    # Dataset refuses an empty array with a better message.
     num_classes = int(labels.max(initial=0)) + 1
     if num_classes > max(len(labels), 1):
         raise UserError(
             f"{path}: the {len(labels)} training labels must be below {len(labels)}, "
-            f"for there to be an image of each class, got {num_classes - 1}."
+            f"so that every class can have an image, got {num_classes - 1}."
         )
     if names is None:
         return tuple(str(label) for label in range(num_classes))

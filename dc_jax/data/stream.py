@@ -19,7 +19,7 @@ class HostStore:
     """The training split of a dataset on the host, in memory or mapped from a file.
 
     Attributes:
-      index: as much of a store, of one device, as drawing needs; it has no images.
+      index: a store of one device that has all that drawing needs, and a blank image.
     """
 
     index: ClassStore
@@ -32,7 +32,7 @@ class HostStore:
         self._members = np.split(order, np.cumsum(counts)[:-1])
         self._share = -(-dataset.num_classes // layout.classes.size)
         self.index = ClassStore(
-            images=np.zeros((0, *dataset.image_shape), dataset.train_images.dtype),
+            images=np.zeros((1, *dataset.image_shape), dataset.train_images.dtype),
             starts=np.zeros_like(counts, np.int32),
             counts=counts.astype(np.int32),
             mean=dataset.mean,
@@ -66,6 +66,7 @@ class HostStore:
         counts = np.pad(self.index.counts, (0, num_pads), constant_values=1)
         put, by_class = self._layout.put, P(CLASS_AXIS)
         return self.index.replace(
+            devices=self._layout.classes,
             images=put(images.reshape(-1, *images.shape[2:]), by_class),
             starts=put(starts.astype(np.int32), by_class),
             counts=put(counts, by_class),

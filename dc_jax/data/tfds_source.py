@@ -1,8 +1,8 @@
-"""Reads datasets of TensorFlow Datasets (TFDS), without TensorFlow once prepared.
+"""Reads datasets of TensorFlow Datasets (TFDS).
 
-TFDS needs TensorFlow to turn the raw files into its own format, which is done once. The
-`array_record` format can then be read at random without it. Both are imported here on
-demand only.
+TFDS needs TensorFlow once, to write the raw files in its own format. Files in the
+format `array_record` can then be read in any order without TensorFlow. Both packages
+are imported only where they are needed.
 """
 
 import difflib
@@ -15,13 +15,14 @@ import numpy as np
 from absl import logging
 
 from dc_jax.data.embedded import EMBEDDED
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, one_line
+from dc_jax.files import draft
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 _FILE_FORMAT = "array_record"
-# Examples that are decoded at a time.
+# How many examples are decoded at a time.
 _CHUNK = 4096
 _ADVICE = (
     "give --config.dataset.path=DIR with IDX files, or a TFDS folder in which it is "
@@ -49,7 +50,7 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
         builder = tfds.builder(name, data_dir=data_dir, file_format=_FILE_FORMAT)
     except ImportError as error:
         raise UserError(
-            f"dataset '{name}' needs a package that is missing: {_one_line(error)}."
+            f"dataset '{name}' needs a package that is missing: {_short(error)}."
         ) from error
     except tfds.core.registered.DatasetNotFoundError as error:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
@@ -59,12 +60,12 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
             f"dataset name '{name}' is unknown{hint}: must be {', '.join(EMBEDDED)}, a "
             "TFDS name, or anything with a path to IDX files."
         ) from error
-    # The code of TFDS raises a type of its own for each of a malformed name, an unknown
-    # version, an unknown option, a folder in another format and a damaged folder.
+    # TFDS raises another type for each of a malformed name, an unknown version, an
+    # unknown option, a folder in another format and a damaged folder.
     except Exception as error:
         raise UserError(
             f"TFDS cannot open '{name}' in {data_dir or 'its default folder'}: "
-            f"{_one_line(error)}; {_ADVICE}."
+            f"{_short(error)}; {_ADVICE}."
         ) from error
     _check_features(name, builder)
     return builder
@@ -89,20 +90,20 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
     except ImportError as error:
         raise UserError(
             f"preparing TFDS {name} needs a package that is missing: "
-            f"{_one_line(error)}; {_ADVICE}."
+            f"{_short(error)}; {_ADVICE}."
         ) from error
     _hide_accelerators(tf)
     try:
         builder.download_and_prepare(download_config=_download_config())
     except (requests.RequestException, tfds.download.DownloadError) as error:
         raise ConnectionError(
-            f"the download of TFDS {name} failed: {_ADVICE} ({_one_line(error)})."
+            f"the download of TFDS {name} failed: {_ADVICE} ({_short(error)})."
         ) from error
-    # Any type can come out of the code of a dataset.
+    # The code of a dataset can raise any type.
     except Exception as error:
         raise UserError(
             f"TFDS {name} could not be prepared in {folder}: {_ADVICE} "
-            f"({type(error).__name__}: {_one_line(error)})."
+            f"({type(error).__name__}: {_short(error)})."
         ) from error
 
 
@@ -154,13 +155,13 @@ def _read_split(
 def _map_split(
     builder: "tfds.core.DatasetBuilder", split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `_read_split`, but the images are mapped from a file written once.
+    """Does the same as `_read_split`, but maps the images from a file written once.
 
-    A batch of them is read some hundred times as fast as from the records of TFDS.
+    Reading a batch is about a hundred times as fast as from the records of TFDS.
     """
     num = builder.info.splits[split].num_examples
     shape = (num, *builder.info.features["image"].shape)
-    # Labels come last: where they are, the images are whole.
+    # Labels are written last: where they exist, the images are complete.
     paths = [
         Path(builder.data_path) / f"dc_jax-{split}-{kind}.npy"
         for kind in ("images", "labels")
@@ -173,7 +174,7 @@ def _map_split(
         except OSError as error:
             raise UserError(
                 f"config.dataset.stream keeps decoded images in {builder.data_path}, "
-                f"which cannot be written to: {_one_line(error)}."
+                f"which cannot be written to: {_short(error)}."
             ) from error
         arrays = [_map(paths[0], shape, np.uint8), _map(paths[1], (num,), np.int32)]
     return arrays[0], np.array(arrays[1])
@@ -186,10 +187,10 @@ def _write_split(
     shape: tuple[int, ...],
 ) -> None:
     """Writes images and labels to two files, which appear when they are complete."""
-    drafts = [path.with_suffix(f".{os.getpid()}.tmp") for path in paths]
-    try:
-        images = np.lib.format.open_memmap(drafts[0], "w+", np.uint8, shape)
-        labels = np.lib.format.open_memmap(drafts[1], "w+", np.int32, shape[:1])
+    # The inner draft ends first: where the labels are, the images are complete.
+    with draft(paths[1]) as label_path, draft(paths[0]) as image_path:
+        images = np.lib.format.open_memmap(image_path, "w+", np.uint8, shape)
+        labels = np.lib.format.open_memmap(label_path, "w+", np.int32, shape[:1])
         start = 0
         for chunk, chunk_labels in _read_chunks(builder, split):
             images[start : start + len(chunk)] = chunk
@@ -197,18 +198,13 @@ def _write_split(
             start += len(chunk)
         images.flush()
         labels.flush()
-        for draft, path in zip(drafts, paths, strict=True):
-            os.replace(draft, path)
-    finally:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
-    """Returns the array in a file, or None where it is missing or not what it was."""
+    """Returns the array in a file, or None where it is missing or damaged."""
     try:
         array = np.load(path, mmap_mode="r")
-    # The latter two for an empty and for a shorter file.
+    # An empty file raises EOFError, a truncated one ValueError.
     except (FileNotFoundError, EOFError, ValueError):
         return None
     return array if array.shape == shape and array.dtype == dtype else None
@@ -232,20 +228,20 @@ def _read_chunks(
     except (ImportError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
-            f"be read: {_one_line(error)}."
+            f"be read: {_short(error)}."
         ) from error
 
 
 def _download_config() -> "tfds.download.DownloadConfig":
-    """How raw files are fetched; tests put files in a folder instead of the network."""
+    """Says how raw files are fetched; tests replace the network by a folder."""
     import tensorflow_datasets as tfds
 
-    # Google's bucket holds some datasets ready made, in a format not read here.
+    # Google's bucket has some prepared datasets, but in a format not read here.
     return tfds.download.DownloadConfig(try_download_gcs=False)
 
 
 def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
-    """Raises before anything is downloaded for a dataset that could not be used."""
+    """Raises UserError, before any download, for a dataset that cannot be used."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -263,13 +259,13 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
     )
     if not is_usable:
         raise UserError(
-            f"TFDS {name} has image = {_one_line(image)}, label = {_one_line(label)}, "
+            f"TFDS {name} has image = {_short(image)}, label = {_short(label)}, "
             "must be an Image of uint8 with one known size for all, and a ClassLabel."
         )
 
 
 def _hide_accelerators(tf) -> None:
-    """Keeps TensorFlow, which only copies files here, from taking all GPU memory."""
+    """Keeps TensorFlow, which only copies files, from taking all GPU memory."""
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:
@@ -282,7 +278,6 @@ def _label(builder: "tfds.core.DatasetBuilder") -> str:
     return f"{name}:{version}"
 
 
-def _one_line(thing: object) -> str:
-    """Returns the text of something of TFDS, which can have pages, cut to one line."""
-    text = " ".join(str(thing).split()).rstrip(".")
-    return text if len(text) <= 400 else f"{text[:397]}..."
+def _short(thing: object) -> str:
+    """Returns the text of something of TFDS, which can be pages long, as one line."""
+    return one_line(thing, 400).rstrip(".")

@@ -1,9 +1,10 @@
 """How the algorithm is run on a backend; nothing here changes what is computed."""
 
+import contextlib
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -14,6 +15,8 @@ from dc_jax.config import ExecutionConfig
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.errors import UserError
 
+# The kind of random keys of every run.
+KEYS = "threefry2x32"
 # Networks whose activations are held at once by `vmap`.
 _MAX_AT_ONCE = 8
 
@@ -23,8 +26,8 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
 
     Args:
       function: of one element of each argument.
-      loop: `vmap`, a few at once, or `map`, one after another, which is the faster on a
-        CPU: there vmapped networks make grouped convolutions.
+      loop: `vmap`, a few at once, or `map`, one after another. The latter is faster
+        where vmapped networks make grouped convolutions, as on a CPU.
     """
 
     def run(*args):
@@ -82,6 +85,20 @@ def make_execution(
         budget = _SLICE_BYTES.get(backend, _OTHER_SLICE_BYTES)
         slice_size = max(1, budget // largest_activation(network, image_shape))
     return Execution(loop, slice_size, layout)
+
+
+@contextlib.contextmanager
+def fixed_numerics() -> Iterator[None]:
+    """Fixes the float type and the kind of keys, whatever the environment says.
+
+    `JAX_ENABLE_X64` and `JAX_DEFAULT_PRNG_IMPL` would silently give other images.
+    """
+    with (
+        jax.enable_x64(False),
+        jax.default_prng_impl(KEYS),
+        jax.threefry_partitionable(True),
+    ):
+        yield
 
 
 def compiler_options(layout: Layout) -> dict[str, Any] | None:

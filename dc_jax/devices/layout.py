@@ -220,6 +220,13 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
     return min(candidates, key=lambda sizes: (work(sizes), np.prod(sizes), sizes[::-1]))
 
 
+def num_cores() -> int:
+    """Returns the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS and Windows.
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_cpu_cores(most: int | None = None) -> None:
     """Makes each CPU core a device, where the user has not said otherwise.
 
@@ -230,5 +237,5 @@ def use_cpu_cores(most: int | None = None) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     is_set = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags
     if not is_set:
-        num = len(os.sched_getaffinity(0))
+        num = num_cores()
         jax.config.update("jax_num_cpu_devices", min(num, most or num))

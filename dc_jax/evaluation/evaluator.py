@@ -1,223 +1,190 @@
-"""Evaluating sets: networks trained on them from scratch, and their test accuracy."""
+"""Evaluates sets: trains networks on them from scratch, and tests these networks.
+
+Evaluations differ only in how one network is trained: a function
+`train_one(data, key) -> variables`, where `data` is any tree of arrays. There are two:
+`train_by_protocol`, which every set is compared by, and `train_by_learning_rates`,
+which is dataset distillation's own.
+"""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
+from jax.sharding import PartitionSpec as P
 
-from dc_jax.base import CondenseState, SyntheticSet, flatten_set, make_labels
-from dc_jax.config import Config
-from dc_jax.data.dataset import Dataset
+from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data.store import normalise
-from dc_jax.devices.layout import Layout
-from dc_jax.evaluation.protocol import Protocol, accuracies, make_protocol
-from dc_jax.networks import without_batch_norm
-from dc_jax.run.compiled import (
-    compile_evaluation,
-    compile_own_evaluation,
-    experiment_keys,
-)
-from dc_jax.run.setup import make_parts
-from dc_jax.sets.card import training_of
+from dc_jax.devices.backend import Execution, batched
+from dc_jax.evaluation.protocol import Protocol, phases
+from dc_jax.training.train import Recipe, confusion, init_state, train
+from dc_jax.training.unrolled import init_xavier, train_unrolled
 
-# Makes another key of that of the common protocol.
-_OWN = 1
+TrainOne = Callable[[Any, Any], dict[str, Any]]
+
+
+def make_evaluate(
+    train_one: TrainOne, network: nn.Module, execution: Execution
+) -> Callable[..., jax.Array]:
+    """Returns a pure function that trains and tests N networks.
+
+    It is `evaluate(data, test_images, test_labels, keys) -> counts`. The test images
+    are `[n, H, W, D]`, normalised, and their labels `[n]`. The keys may be any tree of
+    arrays `[N, ...]`. The counts are a confusion matrix for each network, `[N, C, C]`,
+    see `train.confusion`.
+
+    Args:
+      train_one: trains one network: `train_one(data, key) -> variables`.
+      network: the module that these variables are for.
+      execution: how to run it.
+    """
+    devices = execution.layout.everything
+
+    def evaluate(
+        data: Any, test_images: jax.Array, test_labels: jax.Array, keys: Any
+    ) -> jax.Array:
+        def evaluate_one(key: Any) -> jax.Array:
+            return confusion(
+                network,
+                train_one(data, key),
+                test_images,
+                test_labels,
+                slice_size=execution.slice_size,
+            )
+
+        num = len(jax.tree.leaves(keys)[0])
+        mine, _ = devices.part(num)
+        my_keys = jax.tree.map(lambda leaf: leaf[mine], keys)
+        counts = batched(evaluate_one, execution.network_loop)(my_keys)
+        return devices.gather(counts, num)
+
+    return execution.layout.spread(evaluate, P())
+
+
+def train_by_protocol(
+    protocol: Protocol, network: nn.Module, execution: Execution
+) -> TrainOne:
+    """Returns the training of one network by the common protocol.
+
+    Its data are normalised images and their labels, `([n, H, W, D], [n])`.
+    """
+    parts = phases(protocol, network, execution)
+
+    def train_one(data: tuple[jax.Array, jax.Array], key: jax.Array) -> dict[str, Any]:
+        images, _ = data
+        init_key, *train_keys = jax.random.split(key, 1 + len(parts))
+        variables = network.init(init_key, images[:1])
+        return train_in_phases(parts, variables, data, train_keys)
+
+    return train_one
+
+
+def train_in_phases(
+    parts: Sequence[tuple[Recipe, int]],
+    variables: dict[str, Any],
+    data: tuple[jax.Array, jax.Array],
+    keys: Sequence[jax.Array],
+) -> dict[str, Any]:
+    """Trains a network by one recipe after another, each with a new optimiser.
+
+    Args:
+      parts: the recipes, and the epochs of each; see `protocol.phases`.
+      variables: of the network to begin with.
+      data: normalised images and their labels, `([n, H, W, D], [n])`.
+      keys: one for each recipe.
+
+    Returns:
+      The variables of the trained network.
+    """
+    for (recipe, epochs), key in zip(parts, keys, strict=True):
+        state = init_state(recipe, variables)
+        variables = train(recipe, state, *data, epochs=epochs, key=key).variables
+    return variables
+
+
+def train_by_learning_rates(network: nn.Module) -> TrainOne:
+    """Returns the training of one network by a set's own learning rates.
+
+    Its data are those of `train_unrolled`: normalised images, labels and learning
+    rates, `([C, I, H, W, D], [C, I], [R, I])`.
+    """
+
+    def train_one(data: tuple[jax.Array, ...], key: jax.Array) -> dict[str, Any]:
+        images, labels, learning_rates = data
+        variables = init_xavier(network, key, images[0, :1])
+        return train_unrolled(network, variables, images, labels, learning_rates)
+
+    return train_one
+
+
+def accuracies(counts: np.ndarray) -> np.ndarray:
+    """Returns the fraction that is on the diagonal. `[..., C, C]` -> `[...]`."""
+    counts = np.asarray(counts, np.float64)
+    return counts.trace(axis1=-2, axis2=-1) / counts.sum(axis=(-2, -1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Trains networks on a set and tests them, in one program that is compiled once.
+    """Trains networks on sets and tests them, by programs that are compiled once.
 
     Attributes:
-      dataset: whose test split is used.
-      protocol: how the networks are trained.
-      train_and_test: see `make_evaluate`; jitted.
-      train_and_test_own: see `make_evaluate_own`; jitted. For sets with learning rates.
-      at_once: keys in one call of these; None for all.
+      test_images: not normalised, as in a `Dataset`. Shape `[n, H, W, D]`.
+      test_labels: Shape `[n]`.
+      protocol: how `by_protocol` trains.
+      by_protocol: what `make_evaluate` returns for `train_by_protocol`; jitted.
+      by_learning_rates: the same for `train_by_learning_rates`.
+      at_once: how many networks one call of a program trains; None for all.
     """
 
-    dataset: Dataset
+    test_images: np.ndarray
+    test_labels: np.ndarray
     protocol: Protocol
-    train_and_test: Callable[..., jax.Array]
-    train_and_test_own: Callable[..., jax.Array] | None = None
+    by_protocol: Callable[..., jax.Array]
+    by_learning_rates: Callable[..., jax.Array] | None = None
     at_once: int | None = None
 
-    def __call__(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns the test accuracy for each key, a fraction. Keys `[N]` -> `[N]`."""
-        return accuracies(self.count(synthetic, keys))
+    def count(self, synthetic: SyntheticSet, keys: Any) -> np.ndarray:
+        """Returns a confusion matrix for each network that the protocol trains.
 
-    def count(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns the confusion matrix of each key. Keys `[N]` -> `[N, C, C]`.
+        Args:
+          synthetic: the set to train on.
+          keys: one for each network. Shape `[N]`.
 
-        Or of each network of each key, see `make_evaluate`: `[N, names, C, C]`.
+        Returns:
+          Shape `[N, C, C]`, float64.
         """
         images, labels = flatten_set(
             jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
         )
-        return self._in_groups(
-            self.train_and_test,
-            *(images, jnp.asarray(labels)),
-            *self._test_split(synthetic),
-            keys=keys,
-        )
+        data = (images, jnp.asarray(labels))
+        return self._count(self.by_protocol, data, synthetic, keys)
 
-    def log_recipe(self, synthetic: SyntheticSet, path: str) -> None:
-        """Logs where the recipe of a set, which is from `path`, has other training."""
-        ours = dataclasses.asdict(self.protocol)
-        differing = [
-            f"{name} {value}"
-            for name, value in training_of(synthetic).items()
-            if name in ours and value != ours[name]
-        ]
-        if differing:
-            logging.info("The recipe of %s has %s.", path, ", ".join(differing))
+    def count_own(self, synthetic: SyntheticSet, keys: Any) -> np.ndarray:
+        """Returns what `count` does, for training by the set's own learning rates."""
+        arrays = (synthetic.images, synthetic.labels, synthetic.learning_rates)
+        data = tuple(jnp.asarray(array) for array in arrays)
+        return self._count(self.by_learning_rates, data, synthetic, keys)
 
-    def own(self, synthetic: SyntheticSet, keys: jax.Array) -> np.ndarray:
-        """Returns the accuracy of networks trained with the set's learning rates."""
-        counts = self._in_groups(
-            self.train_and_test_own,
-            jnp.asarray(synthetic.images),
-            jnp.asarray(synthetic.labels),
-            jnp.asarray(synthetic.learning_rates),
-            *self._test_split(synthetic),
-            keys=keys,
-        )
-        return accuracies(counts)
-
-    def _in_groups(
-        self, program: Callable[..., jax.Array], *args: jax.Array, keys: jax.Array
+    def _count(
+        self,
+        program: Callable[..., jax.Array],
+        data: tuple[jax.Array, ...],
+        synthetic: SyntheticSet,
+        keys: Any,
     ) -> np.ndarray:
-        """Returns what the program does for all keys, some of them at once."""
-        num = len(keys)
+        """Returns what a program counts for all keys, `at_once` of them in a call."""
+        test_images = normalise(self.test_images, synthetic.mean, synthetic.std)
+        test_labels = jnp.asarray(self.test_labels)
+        num = len(jax.tree.leaves(keys)[0])
         size = self.at_once or num
         # The last group is filled up, so that one program does for all.
         places = np.minimum(np.arange(-(-num // size) * size), num - 1)
-        results = [
-            np.asarray(program(*args, keys[group]), np.float64)
-            for group in places.reshape(-1, size)
-        ]
-        return np.concatenate(results)[:num]
-
-    def _test_split(self, synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
-        """Returns the test images as the set is normalised, and their labels."""
-        images = normalise(self.dataset.test_images, synthetic.mean, synthetic.std)
-        return images, jnp.asarray(self.dataset.test_labels)
-
-
-def make_evaluator(config: Config, dataset: Dataset, layout: Layout) -> Evaluator:
-    """Returns the evaluation of a run.
-
-    The network is `config.evaluation.network`; where that is None, what
-    `without_batch_norm` makes of the one that condensed. The whole training set has
-    images enough for batch norm.
-
-    Raises:
-      UserError: the network or the augmentation is unknown.
-    """
-    name = config.evaluation.network or config.network.name
-    if not config.evaluation.network and config.method != "whole":
-        name = without_batch_norm(name)
-    if not config.evaluation.network and name != config.network.name:
-        logging.info(
-            "Evaluating with %s in place of %s, whose batch norm needs more images. "
-            "config.evaluation.network names another.",
-            *(name, config.network.name),
-        )
-        evaluation = dataclasses.replace(config.evaluation, network=name)
-        config = dataclasses.replace(config, evaluation=evaluation)
-    protocol = make_protocol(
-        config.evaluation, dataset_name=dataset.name, network_name=config.network.name
-    )
-    field = "evaluation" if config.evaluation.network else "network"
-    network, execution = make_parts(config, dataset, field, layout)
-    return Evaluator(
-        dataset,
-        protocol,
-        compile_evaluation(protocol, network, execution),
-        compile_own_evaluation(network, execution),
-        # One after another on each device. Of a call with several devices XLA on CPU
-        # lets go of little before its end: 0.4 MB an epoch were seen, so it is kept
-        # short.
-        layout.everything.size if execution.network_loop == "map" else None,
-    )
-
-
-def evaluate_sets(
-    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
-) -> np.ndarray:
-    """Returns the accuracies of fresh networks trained on each set, `[E, N]`.
-
-    Of networks of several names `[E, N, names]`.
-    """
-    return accuracies(count_sets(config, evaluator, sets))
-
-
-def count_sets(
-    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
-) -> np.ndarray:
-    """Returns what fresh networks trained on each set take for what, `[E, N, C, C]`."""
-    logging.info(
-        "Evaluating %d set(s) with %d networks each: %s.",
-        len(sets),
-        config.num_evaluations,
-        evaluator.protocol,
-    )
-    keys = [
-        jax.random.split(experiment_keys(config, experiment)[2], config.num_evaluations)
-        for experiment in range(len(sets))
-    ]
-    return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
-
-
-def evaluate_own(
-    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
-) -> np.ndarray | None:
-    """Returns what `evaluate_sets` does, but by the sets' own learning rates.
-
-    None where a set has none.
-    """
-    if not sets or any(one.learning_rates is None for one in sets):
-        return None
-    results = []
-    for experiment, synthetic in enumerate(sets):
-        key = jax.random.fold_in(experiment_keys(config, experiment)[2], _OWN)
-        keys = jax.random.split(key, config.num_evaluations)
-        results.append(evaluator.own(synthetic, keys))
-    return np.stack(results)
-
-
-def make_sets(
-    config: Config, state: CondenseState, dataset: Dataset
-) -> list[SyntheticSet]:
-    """Returns the set of each experiment of a state, whose leaves are `[E, ...]`."""
-    labels = make_labels(config.class_ipc(dataset.num_classes))
-    sets = [make_set(images, dataset, labels) for images in np.asarray(state.images)]
-    if state.raw_lrs is None:
-        return sets
-    rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
-    return [one.replace(learning_rates=r) for one, r in zip(sets, rates, strict=True)]
-
-
-def make_set(
-    images: np.ndarray, dataset: Dataset, labels: np.ndarray | None = None
-) -> SyntheticSet:
-    """Returns the images `[C, I, H, W, D]` with what is needed to use them.
-
-    Args:
-      images: normalised; 0 in blank slots.
-      dataset: that they are of.
-      labels: `[C, I]`; None where there are no blank slots.
-    """
-    if labels is None:
-        num_classes, ipc = images.shape[:2]
-        labels = make_labels((ipc,) * num_classes)
-    return SyntheticSet(
-        images=np.asarray(images, np.float32),
-        labels=labels,
-        mean=dataset.mean,
-        std=dataset.std,
-        class_names=dataset.class_names,
-    )
+        counts = []
+        for group in places.reshape(-1, size):
+            some = jax.tree.map(lambda leaf, group=group: leaf[group], keys)
+            of_some = program(data, test_images, test_labels, some)
+            counts.append(np.asarray(of_some, np.float64))
+        return np.concatenate(counts)[:num]

@@ -1,9 +1,9 @@
 """Coresets: which real images of a class to keep, the baselines of condensation.
 
-Every function chooses from the n images of one class, in NumPy, and returns distinct
-indices into them, in the order in which they were chosen. `rng` decides what is drawn,
-and ties. Features are what the classifier of a network reads that was trained on the
-whole training set, see `whole_set`.
+Every function chooses `num` of the n images of one class, in NumPy, and returns their
+indices, all distinct, in the order in which they were chosen. `rng` decides what is
+drawn, and which of equals is chosen. Features are the inputs of the classifier of a
+network that was trained on the whole training set, see `training.full_data`.
 
 `random`, `herding`, `k_center` and `forgetting` are the baselines of Zhao, Mopuri and
 Bilen (ICLR 2021), section 4.1, who published no code for them; herding and k-center
@@ -35,8 +35,6 @@ def herding(features: np.ndarray, num: int, rng: np.random.Generator) -> np.ndar
 
     Args:
       features: `[n, F]`.
-      num: how many to choose, at most n.
-      rng: decides between equals.
 
     Returns:
       Indices. Shape `[num]`.
@@ -62,8 +60,6 @@ def nearest_mean(
 
     Args:
       features: `[n, F]`.
-      num: how many to choose, at most n.
-      rng: decides between equals.
 
     Returns:
       Indices. Shape `[num]`.
@@ -81,8 +77,6 @@ def k_center(features: np.ndarray, num: int, rng: np.random.Generator) -> np.nda
 
     Args:
       features: `[n, F]`.
-      num: how many to choose, at most n.
-      rng: decides between equals.
 
     Returns:
       Indices. Shape `[num]`.
@@ -105,8 +99,6 @@ def forgetting(events: np.ndarray, num: int, rng: np.random.Generator) -> np.nda
 
     Args:
       events: see `forgetting_events`. Shape `[n]`.
-      num: how many to choose, at most n.
-      rng: decides between equals.
 
     Returns:
       Indices. Shape `[num]`.
@@ -141,8 +133,6 @@ def k_means(features: np.ndarray, num: int, rng: np.random.Generator) -> np.ndar
 
     Args:
       features: `[n, F]`.
-      num: how many to choose, at most n.
-      rng: the clustering begins with; decides between equals.
 
     Returns:
       Indices, of the largest cluster first. Shape `[num]`.
@@ -168,8 +158,6 @@ def sensitivity(features: np.ndarray, num: int, rng: np.random.Generator) -> np.
 
     Args:
       features: `[n, F]`.
-      num: how many to draw, at most n.
-      rng: of the draws.
 
     Returns:
       Indices. Shape `[num]`.
@@ -224,8 +212,6 @@ def gradient_diversity(
       features: `[n, F]`.
       residuals: softmax output minus label, `[n, C]`. The gradient of the classifier's
         kernel is the outer product with the features, that of its bias this.
-      num: how many to keep, at most n.
-      rng: of the order and of all that is drawn.
 
     Returns:
       Indices. Shape `[num]`.

@@ -4,7 +4,7 @@ Wang, Zhu, Torralba and Efros, "Dataset Distillation", 2018,
 https://arxiv.org/abs/1811.10959, algorithm 1 with random initial weights, and the
 authors' code (https://github.com/SsnL/dataset-distillation) where it says more:
 
-    for k in range(K):                                 # loop.py
+    for k in range(K):                                 # run/loop.py
         theta ~ P(theta_0), Xavier-normal              # `step` from here on
         for r in range(R), for i in range(I):          # `train_unrolled`
             theta <- theta - eta_ri * gradient of the loss on image i of every class
@@ -25,12 +25,13 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from dc_jax.base import CondenseState, Method
+from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, class_keys, draw_classes, sample_class
+from dc_jax.data.facts import find_facts
+from dc_jax.data.store import ClassStore, class_keys, sample_class
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.errors import UserError
-from dc_jax.methods.images import Draws, init_images, make_init_draws
+from dc_jax.methods.images import check_equal_ipc, init_images
 from dc_jax.training.train import cross_entropy, fold_slices
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
@@ -38,8 +39,13 @@ from dc_jax.training.unrolled import init_xavier, train_unrolled
 # epochs.
 _DECAYS = 10
 _UNUSED = (
-    *("outer_loop", "inner_loop", "distance", "batch_train", "momentum_img"),
-    *("lr_net", "momentum_net"),
+    "outer_loop",
+    "inner_loop",
+    "distance",
+    "batch_train",
+    "momentum_img",
+    "lr_net",
+    "momentum_net",
 )
 
 # Of images `[C, I, H, W, D]` and raw learning rates `[R, I]`.
@@ -49,8 +55,8 @@ Loss = Callable[[jax.Array, jax.Array], jax.Array]
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     """Returns dataset distillation as a method.
 
-    Of several devices that share the classes, each trains all networks, but has only
-    its own classes of the real batch.
+    Devices that share the classes all train every network, but each computes the loss
+    on the real images of its own classes alone.
 
     Args:
       config: the run.
@@ -66,48 +72,40 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             'config.augmentation must be "none" for dd, which has none, got '
             f"{config.augmentation!r}."
         )
-    num_steps, *others = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
-    if others:
-        raise UserError(
-            "config.ipc must be one number for dd, which needs as many images of each "
-            f"class, got {list(config.ipc)}."
-        )
+    num_steps = check_equal_ipc(config)
     logging.info("Not used by dd: config.%s.", ", ".join(_UNUSED))
     optimiser, layout = make_optimiser(config), execution.layout
 
-    def init(store: ClassStore, key: jax.Array) -> CondenseState:
-        images = init_images(
-            *(store, key),
-            class_ipc=config.class_ipc(store.num_classes),
-            kind=config.init,
-            devices=layout.classes,
-        )
+    def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
+        class_ipc = config.class_ipc(store.num_classes)
+        images, offsets = init_images(store, key, class_ipc=class_ipc, kind=config.init)
         raw = inverse_softplus(initial_rate(config))
         raw_lrs = jnp.full((config.distillation.epochs, num_steps), raw, images.dtype)
-        return CondenseState(images, optimiser.init((images, raw_lrs)), raw_lrs)
+        state = CondenseState(images, optimiser.init((images, raw_lrs)), raw_lrs)
+        return state, offsets
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
-    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+    ) -> tuple[CondenseState, dict[str, Any], Offsets]:
         learned = (state.images, state.raw_lrs)
 
-        def distil(key: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-            loss = make_loss(config, network, execution, store, key)
-            return jax.value_and_grad(loss, argnums=(0, 1))(*learned)
+        def distil(key: jax.Array):
+            loss, offsets = make_loss(config, network, execution, store, key)
+            return jax.value_and_grad(loss, argnums=(0, 1))(*learned), offsets
 
         mine, is_network = layout.networks.part(config.num_networks)
-        results = batched(distil, execution.network_loop)(
+        results, offsets = batched(distil, execution.network_loop)(
             jax.random.split(key, config.num_networks)[mine]
         )
         weights = is_network / config.num_networks
         mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
-        # Of every device's classes.
+        # Every device has computed its classes' part.
         loss, grads = layout.networks.sum(layout.classes.sum(mean))
         updates, opt_state = optimiser.update(grads, state.opt_state, learned)
         images, raw_lrs = optax.apply_updates(learned, updates)
-        return CondenseState(images, opt_state, raw_lrs), {"loss": loss}
+        return CondenseState(images, opt_state, raw_lrs), {"loss": loss}, offsets
 
-    return Method(init, step, make_init_draws(config), make_step_draws(config))
+    return Method(init, step)
 
 
 def make_loss(
@@ -116,11 +114,14 @@ def make_loss(
     execution: Execution,
     store: ClassStore,
     key: jax.Array,
-) -> Loss:
-    """Returns the outer loss of one fresh network, this device's part of it."""
-    init_key, real_key = network_keys(key)
+) -> tuple[Loss, Offsets]:
+    """Returns this device's part of one fresh network's outer loss.
+
+    Also returns the offsets of the real images, `[c, N]`.
+    """
+    init_key, real_key = jax.random.split(key)
     labels, is_class = execution.layout.classes.part(store.num_classes)
-    real = jax.vmap(
+    real, offsets = jax.vmap(
         lambda key, place: sample_class(store, key, place, config.batch_real)
     )(class_keys(store, real_key)[labels], jnp.arange(len(labels)))  # [c, N, H, W, D]
     num_real = store.num_classes * config.batch_real
@@ -145,7 +146,7 @@ def make_loss(
             slice_size=execution.slice_size,
         )
 
-    return loss
+    return loss, offsets
 
 
 def real_loss(
@@ -178,27 +179,6 @@ def real_loss(
     return fold_slices(add, jnp.zeros(()), (images, labels, weights), slice_size)
 
 
-def make_step_draws(config: Config) -> Draws:
-    """Returns `step_draws`, see `Method`."""
-
-    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        def of_network(key: jax.Array) -> jax.Array:
-            _, real_key = network_keys(key)
-            return draw_classes(store, real_key, config.batch_real)
-
-        keys = jax.random.split(key, config.num_networks)
-        offsets = jax.lax.map(of_network, keys)  # [M, C, N]
-        return jnp.moveaxis(offsets, 1, 0).reshape(store.num_classes, -1)
-
-    return step_draws
-
-
-def network_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of a network's first weights and of its real images."""
-    init_key, real_key = jax.random.split(key)
-    return init_key, real_key
-
-
 def make_optimiser(config: Config) -> optax.GradientTransformation:
     """Returns Adam on images and raw learning rates.
 
@@ -215,7 +195,7 @@ def initial_rate(config: Config) -> float:
     """Returns what every learning rate begins with, by default the authors' value."""
     if config.distillation.lr is not None:
         return config.distillation.lr
-    return 0.001 if config.dataset.name == "cifar10" else 0.02
+    return find_facts(config.dataset.name).distillation_rate
 
 
 def inverse_softplus(value: float) -> jax.Array:

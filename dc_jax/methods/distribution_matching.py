@@ -5,7 +5,7 @@ https://arxiv.org/abs/2110.04181, algorithm 1, and the authors' code where it di
 (main_DM.py of https://github.com/VICO-UoE/DatasetCondensation): the embedding is the
 input of the classifier of a network with fresh random weights, which are never trained.
 
-    for k in range(K):                                 # loop.py
+    for k in range(K):                                 # run/loop.py
         theta ~ P(theta_0)                             # `step` from here on
         for every class c:                             # `match_class`
             omega ~ Omega                              # `make_siamese`
@@ -15,7 +15,7 @@ input of the classifier of a network with fresh random weights, which are never 
 
 With batch norm, whose statistics are those of the batch, the real images of all classes
 are embedded at once, and so are the synthetic ones. With M > 1 networks the loss is the
-mean over them, which is this project's generalisation.
+mean over them, which is our generalisation.
 """
 
 from collections.abc import Callable
@@ -26,23 +26,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dc_jax.base import CondenseState, Method, flatten_set, make_labels
+from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import Config
-from dc_jax.data.store import (
-    ClassStore,
-    class_keys,
-    draw_classes,
-    sample_class,
-    sample_classes,
-)
+from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.devices.backend import Execution, batched
-from dc_jax.methods.images import (
-    Draws,
-    make_init,
-    make_optimiser,
-    slot_weights,
-    update_images,
-)
+from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.training import augment_siamese
 from dc_jax.training.train import fold_slices
 
@@ -59,12 +47,11 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
     """
     optimiser, layout = make_optimiser(config), execution.layout
-    init, init_draws = make_init(config, optimiser, layout.classes)
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
-    ) -> tuple[CondenseState, dict[str, jax.Array]]:
-        init_key, match_key = _step_keys(key)
+    ) -> tuple[CondenseState, dict[str, Any], Offsets]:
+        init_key, match_key = jax.random.split(key)
 
         def match_network(init_key: jax.Array, key: jax.Array):
             variables = network.init(init_key, state.images[0, :1])
@@ -74,9 +61,10 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             )
 
         mine, _ = layout.networks.part(config.num_networks)
-        keys = (jax.random.split(k, config.num_networks) for k in (init_key, match_key))
-        losses, grads = batched(match_network, execution.network_loop)(
-            *(k[mine] for k in keys)
+        init_keys = jax.random.split(init_key, config.num_networks)[mine]
+        match_keys = jax.random.split(match_key, config.num_networks)[mine]
+        losses, grads, offsets = batched(match_network, execution.network_loop)(
+            init_keys, match_keys
         )
         state, loss = update_images(
             state,
@@ -86,78 +74,55 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             layout=layout,
             num_networks=config.num_networks,
         )
-        # Reported as the authors' code does: a class.
-        return state, {"loss": loss / state.images.shape[0]}
+        # Reported as in the authors' code: per class.
+        return state, {"loss": loss / state.images.shape[0]}, offsets
 
-    return Method(init, step, init_draws, make_step_draws(config))
-
-
-def make_step_draws(config: Config) -> Draws:
-    """Returns `step_draws`, see `Method`."""
-
-    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        def of_network(key: jax.Array) -> jax.Array:
-            real_key, _ = _match_keys(key)
-            return draw_classes(store, real_key, config.batch_real)
-
-        _, match_key = _step_keys(key)
-        keys = jax.random.split(match_key, config.num_networks)
-        offsets = jax.lax.map(of_network, keys)  # [M, C, N]
-        return jnp.moveaxis(offsets, 1, 0).reshape(store.num_classes, -1)
-
-    return step_draws
-
-
-def _step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of a step's fresh networks and of matching them."""
-    init_key, match_key = jax.random.split(key)
-    return init_key, match_key
-
-
-def _match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of a network's real images and of their augmentation."""
-    real_key, augment_key = jax.random.split(key)
-    return real_key, augment_key
+    return Method(make_init(config, optimiser), step)
 
 
 def _match_by_class(config, network, execution, variables, images, store, key):
     """Matches one network, one class after another.
 
     Returns:
-      The loss, summed over this device's classes, and its gradient with respect to the
-      images of each of them, `[c, I, H, W, D]`.
+      The loss, summed over this device's classes; its gradient with respect to the
+      images of each of them, `[c, I, H, W, D]`; and the offsets of the real images.
     """
     num_classes = images.shape[0]
     labels, is_class = execution.layout.classes.part(num_classes)
-    real_key, augment_key = _match_keys(key)
+    real_key, augment_key = jax.random.split(key)
     weights = slot_weights(make_labels(config.class_ipc(num_classes)))
 
     def match_one(images, place, sample_key, siamese_key, weights):
-        real = sample_class(store, sample_key, place, config.batch_real)
+        real, offsets = sample_class(store, sample_key, place, config.batch_real)
         augment = augment_siamese.make_siamese(
             siamese_key, config.augmentation, images.shape[1:]
         )
-        return match_class(
-            *(network, variables, images, real, augment),
+        loss, grads = match_class(
+            network,
+            variables,
+            images,
+            real,
+            augment,
             slice_size=execution.slice_size,
             weights=weights,
         )
+        return loss, grads, offsets
 
-    losses, grads = batched(match_one, "map")(
+    losses, grads, offsets = batched(match_one, "map")(
         images[labels],
         jnp.arange(len(labels)),
         class_keys(store, real_key)[labels],
         class_keys(store, augment_key)[labels],
         None if weights is None else jnp.asarray(weights)[labels],
     )
-    return jnp.sum(jnp.where(is_class, losses, 0)), grads
+    return jnp.sum(jnp.where(is_class, losses, 0)), grads, offsets
 
 
 def _match_at_once(config, network, execution, variables, images, store, key):
     """Matches one network with batch norm: like `_match_by_class`, on every device."""
     labels, is_class = execution.layout.classes.part(images.shape[0])
-    real_key, augment_key = _match_keys(key)
-    real = sample_classes(store, real_key, config.batch_real, execution.layout.classes)
+    real_key, augment_key = jax.random.split(key)
+    real, offsets = sample_classes(store, real_key, config.batch_real)
 
     def augment(images: jax.Array) -> jax.Array:
         """Changes the images of each class in its own way. `[C, n, H, W, D]`."""
@@ -169,10 +134,15 @@ def _match_at_once(config, network, execution, variables, images, store, key):
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 
     losses, grads = match_classes(
-        *(network, variables, images, real, augment),
+        network,
+        variables,
+        images,
+        real,
+        augment,
         labels=make_labels(config.class_ipc(images.shape[0])),
     )
-    return jnp.sum(jnp.where(is_class, losses[labels], 0)), grads[labels]
+    loss = jnp.sum(jnp.where(is_class, losses[labels], 0))
+    return loss, grads[labels], offsets
 
 
 def match_class(

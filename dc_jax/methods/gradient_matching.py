@@ -5,25 +5,25 @@ https://openreview.net/forum?id=mSAKhLYLSsl. Follows the authors' code where it 
 one update of the images for each of the T outer steps, and no training of the networks
 after the last one.
 
-    for k in range(K):                                 # loop.py
+    for k in range(K):                                 # run/loop.py
         theta ~ P(theta_0)                             # `step` from here on
         for t in range(T):
             for every class c:                         # `match_class`
                 g_real = gradient of the loss on N real images of c
                 g_syn  = gradient of the loss on the synthetic images of c
                 S_c   <- S_c - sgd(gradient of D(g_syn, g_real))
-            theta <- sgd on all synthetic images, `inner_loop` epochs
+            theta <- sgd on all synthetic images       # inner loop: `train_networks`
 
-With `augmentation`, both gradients of a class are those of images that one draw of
-differentiable Siamese augmentation has changed alike, and the networks are trained on
-augmented images: Zhao and Bilen, "Dataset Condensation with Differentiable Siamese
-Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/2102.08259.
+With `augmentation`, one draw of differentiable Siamese augmentation changes the real
+and the synthetic images of a class alike before their gradients are computed, and the
+networks are trained on augmented images: Zhao and Bilen, "Dataset Condensation with
+Differentiable Siamese Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/2102.08259.
 
-Classes may have different numbers of synthetic images: the others' slots are blank and
-weigh nothing in the mean that the loss of a class is.
+Classes may have different numbers of synthetic images: the slots of a class that hold
+no image are blank and have no weight in its mean loss.
 
-With M > 1 networks the matching loss is the mean over them, which is this project's
-generalisation; M = 1 is the paper.
+With M > 1 networks the matching loss is the mean over them. That is our generalisation;
+M = 1 is the paper.
 """
 
 import dataclasses
@@ -37,79 +37,16 @@ import numpy as np
 import optax
 from absl import logging
 
-from dc_jax.base import LAYER, CondenseState, Method, flatten_set, make_labels
+from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import SIAMESE_PREFIX, Config
-from dc_jax.data.store import (
-    ClassStore,
-    class_keys,
-    draw_classes,
-    sample_class,
-    sample_classes,
-)
+from dc_jax.data.store import ClassStore, class_keys, sample_class
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import ONE_DEVICE, Layout
+from dc_jax.methods.batch_norm import freeze_batch_norm
 from dc_jax.methods.distances import match_distances
-from dc_jax.methods.images import (
-    Draws,
-    make_init,
-    make_optimiser,
-    slot_weights,
-    update_images,
-)
-from dc_jax.training import augment_siamese
+from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
+from dc_jax.training.augment_siamese import make_siamese
 from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient, train
-
-# Real images a class that set the statistics of batch norm, as in the authors' code.
-BATCH_NORM_IMAGES = 16
-
-
-def step_keys(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of a step's fresh networks and of its outer steps."""
-    init_key, loop_key = jax.random.split(key)
-    return init_key, loop_key
-
-
-def outer_keys(loop_key: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the keys of outer step `t`, of training the networks and of matching."""
-    train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
-    return train_key, match_key
-
-
-def match_keys(key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns the keys of a network's images.
-
-    With the first those are drawn that set its batch norm, with the second those it is
-    matched on; with the third these are augmented.
-    """
-    statistics_key, real_key, augment_key = jax.random.split(key, 3)
-    return statistics_key, real_key, augment_key
-
-
-def make_step_draws(config: Config, network: nn.Module) -> Draws:
-    """Returns `step_draws` of gradient matching, see `Method`."""
-
-    def step_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        image = jax.ShapeDtypeStruct((1, *store.images.shape[1:]), jnp.float32)
-        has_batch_norm = "batch_stats" in jax.eval_shape(network.init, key, image)
-        _, loop_key = step_keys(key)
-
-        def of_network(key: jax.Array) -> jax.Array:
-            statistics_key, real_key, _ = match_keys(key)
-            offsets = [draw_classes(store, real_key, config.batch_real)]
-            if has_batch_norm:
-                offsets.append(draw_classes(store, statistics_key, BATCH_NORM_IMAGES))
-            return jnp.concatenate(offsets, axis=1)
-
-        def of_outer_step(t: jax.Array) -> jax.Array:
-            _, match_key = outer_keys(loop_key, t)
-            keys = jax.random.split(match_key, config.num_networks)
-            return jax.lax.map(of_network, keys)
-
-        # One after another: the scores of all of them are large.
-        offsets = jax.lax.map(of_outer_step, jnp.arange(config.loops()[0]))
-        return jnp.moveaxis(offsets, 2, 0).reshape(store.num_classes, -1)
-
-    return step_draws
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,13 +55,13 @@ class Matching:
 
     Attributes:
       recipe: how the networks are trained between outer steps.
-      distance: between gradients, see `matching`.
+      distance: between gradients, see `distances`.
       batch_real: N.
       optimiser: of the images.
       num_networks: M.
       network_loop: `vmap` or `map`, how the axis M is run.
       layout: the devices.
-      augmentation: strategy of `siamese`, drawn for each class, network, outer step.
+      augmentation: strategy of `augment_siamese`, drawn for each class, network, step.
       ipc: synthetic images of each class where they differ; None where all have I.
     """
 
@@ -149,37 +86,27 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
     Args:
       config: the run.
-      network: the module to match gradients of.
+      network: the module whose gradients are matched.
       execution: how to run it on this backend.
     """
     outer_loop, inner_loop = config.loops()
     between = f"s, with {inner_loop} inner epoch(s) between them"
     logging.info(
         "An iteration has %d outer step%s.",
-        *(outer_loop, between if outer_loop > 1 else ""),
+        outer_loop,
+        between if outer_loop > 1 else "",
     )
-    matching = Matching(
-        recipe=inner_recipe(config, network, execution),
-        distance=config.distance,
-        batch_real=config.batch_real,
-        optimiser=make_optimiser(config),
-        num_networks=config.num_networks,
-        network_loop=execution.network_loop,
-        layout=execution.layout,
-        augmentation=config.augmentation,
-        ipc=None if isinstance(config.ipc, int) else config.ipc,
-    )
-    init, init_draws = make_init(config, matching.optimiser, matching.layout.classes)
+    matching = make_matching(config, network, execution)
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
-    ) -> tuple[CondenseState, dict[str, jax.Array]]:
-        init_key, loop_key = step_keys(key)
+    ) -> tuple[CondenseState, dict[str, Any], Offsets]:
+        init_key, loop_key = jax.random.split(key)
         networks = init_networks(matching, state.images, init_key)
 
         def outer_step(carry, t):
             state, networks = carry
-            train_key, match_key = outer_keys(loop_key, t)
+            train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
             if outer_loop > 1:  # Trained before every outer step but the first.
                 networks = train_networks(
                     matching,
@@ -188,35 +115,43 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                     epochs=jnp.where(t > 0, inner_loop, 0),
                     key=train_key,
                 )
-            state, networks, distances = match_step(
+            state, networks, distances, offsets = match_step(
                 matching, state, networks, store, match_key
             )
-            return (state, networks), distances
+            return (state, networks), (distances, offsets)
 
-        (state, _), distances = jax.lax.scan(
+        (state, _), (distances, offsets) = jax.lax.scan(
             outer_step, (state, networks), jnp.arange(outer_loop)
         )
-        # Reported as the authors' code does: a class, an outer step.
+        # Reported as in the authors' code: per class and outer step.
         num_classes = state.images.shape[0]
-        layers = {
-            f"{LAYER}{name}": jnp.mean(value) / num_classes
-            for name, value in distances.items()
-        }
-        return state, {"loss": sum(layers.values()), **layers}
+        layers = jax.tree.map(lambda value: jnp.mean(value) / num_classes, distances)
+        return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
-    return Method(init, step, init_draws, make_step_draws(config, network))
+    return Method(make_init(config, matching.optimiser), step)
 
 
-def inner_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:
-    """Returns how networks are trained on the synthetic images."""
+def make_matching(config: Config, network: nn.Module, execution: Execution) -> Matching:
+    """Returns what the config says of an outer step."""
     is_augmented = config.augmentation != "none"
-    return Recipe(
+    recipe = Recipe(
         network=network,
         optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
         batch_size=config.batch_train,
         slice_size=execution.slice_size,
         augmentation=SIAMESE_PREFIX + config.augmentation if is_augmented else "none",
         devices=execution.layout.classes,
+    )
+    return Matching(
+        recipe=recipe,
+        distance=config.distance,
+        batch_real=config.batch_real,
+        optimiser=make_optimiser(config),
+        num_networks=config.num_networks,
+        network_loop=execution.network_loop,
+        layout=execution.layout,
+        augmentation=config.augmentation,
+        ipc=None if isinstance(config.ipc, int) else config.ipc,
     )
 
 
@@ -244,7 +179,7 @@ def train_networks(
     epochs: jax.Array,
     key: jax.Array,
 ) -> TrainState:
-    """Trains the M networks on the synthetic images `[C, I, H, W, D]`."""
+    """The inner loop: trains the M networks on the images `[C, I, H, W, D]`."""
     flat, labels = flatten_set(images, matching.labels(images))
     labels = jnp.asarray(labels)
 
@@ -261,8 +196,8 @@ def match_step(
     networks: TrainState,
     store: ClassStore,
     key: jax.Array,
-) -> tuple[CondenseState, TrainState, dict[str, jax.Array]]:
-    """One update of the images, equation 8 with the distance of equation 9.
+) -> tuple[CondenseState, TrainState, dict[str, jax.Array], Offsets]:
+    """Updates the images once, by equation 8 with the distance of equation 9.
 
     Args:
       matching: how.
@@ -272,41 +207,15 @@ def match_step(
       key: consumed.
 
     Returns:
-      The new state, the networks (batch norm has new statistics), and the summands of
-      the matching loss by parameter, summed over classes and averaged over networks,
-      each `[]`.
+      The new state; the networks (batch norm has new statistics); the summands of the
+      matching loss by parameter, summed over classes and averaged over networks, each
+      `[]`; and the offsets of the real images.
     """
-    num_classes = state.images.shape[0]
-    layout = matching.layout
-    labels, is_class = layout.classes.part(num_classes)
-    weights = slot_weights(matching.labels(state.images))
 
-    def match_network(network: TrainState, key: jax.Array):
-        statistics_key, real_key, augment_key = match_keys(key)
-        variables = set_batch_norm(matching, network.variables, store, statistics_key)
+    def match_one(network: TrainState, key: jax.Array):
+        return match_network(matching, state.images, network, store, key)
 
-        def match_one(images, label, place, sample_key, siamese_key, weights):
-            real = sample_class(store, sample_key, place, matching.batch_real)
-            augment = augment_siamese.make_siamese(
-                siamese_key, matching.augmentation, images.shape[1:]
-            )
-            return match_class(
-                *(matching, variables, images, real, label, augment), weights=weights
-            )
-
-        # One class after another: only one class's second-order graph in memory.
-        losses, grads = batched(match_one, "map")(
-            state.images[labels],
-            labels,
-            jnp.arange(len(labels)),
-            class_keys(store, real_key)[labels],
-            class_keys(store, augment_key)[labels],
-            None if weights is None else jnp.asarray(weights)[labels],
-        )
-        loss = jax.tree.map(lambda of: jnp.sum(jnp.where(is_class, of, 0)), losses)
-        return loss, grads, network._replace(variables=variables)
-
-    losses, grads, networks = batched(match_network, matching.network_loop)(
+    losses, grads, networks, offsets = batched(match_one, matching.network_loop)(
         networks, network_keys(matching, key)
     )
     state, loss = update_images(
@@ -314,10 +223,46 @@ def match_step(
         losses,
         grads,
         optimiser=matching.optimiser,
-        layout=layout,
+        layout=matching.layout,
         num_networks=matching.num_networks,
     )
-    return state, networks, loss
+    return state, networks, loss, offsets
+
+
+def match_network(matching, images, network, store, key):
+    """Matches one network with all classes of this device, one after another.
+
+    Returns:
+      What `match_class` does, its losses summed over classes, its gradients
+      `[c, I, H, W, D]`; the network; and the offsets of the real images.
+    """
+    labels, is_class = matching.layout.classes.part(images.shape[0])
+    weights = slot_weights(matching.labels(images))
+    statistics_key, real_key, augment_key = jax.random.split(key, 3)
+    variables, statistics_offsets = freeze_batch_norm(
+        matching.recipe.network, network.variables, store, statistics_key
+    )
+
+    def match_one(images, label, place, sample_key, siamese_key, weights):
+        real, offsets = sample_class(store, sample_key, place, matching.batch_real)
+        augment = make_siamese(siamese_key, matching.augmentation, images.shape[1:])
+        losses, grads = match_class(
+            matching, variables, images, real, label, augment, weights=weights
+        )
+        return losses, grads, offsets
+
+    # One class after another: only one class's second-order graph in memory.
+    losses, grads, offsets = batched(match_one, "map")(
+        images[labels],
+        labels,
+        jnp.arange(len(labels)),
+        class_keys(store, real_key)[labels],
+        class_keys(store, augment_key)[labels],
+        None if weights is None else jnp.asarray(weights)[labels],
+    )
+    loss = jax.tree.map(lambda of: jnp.sum(jnp.where(is_class, of, 0)), losses)
+    network = network._replace(variables=variables)
+    return loss, grads, network, (statistics_offsets, offsets)
 
 
 def match_class(
@@ -352,7 +297,10 @@ def match_class(
     ) -> Any:
         labels = jnp.broadcast_to(label, images.shape[:1])
         return mean_gradient(
-            *(network, variables, images, labels),
+            network,
+            variables,
+            images,
+            labels,
             slice_size=slice_size,
             weights=weights,
         )
@@ -360,31 +308,10 @@ def match_class(
     grads_real = gradient(augment(real), slice_size)
 
     def loss(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # At once: for the second order, every slice would be kept anyway.
+        # In one slice: the second order would keep every slice in memory anyway.
         grads_syn = gradient(augment(images), images.shape[0], weights)
         distances = match_distances(grads_syn, grads_real, matching.distance)
         return sum(distances.values()), distances
 
     grads, distances = jax.grad(loss, has_aux=True)(images)
     return distances, grads
-
-
-def set_batch_norm(
-    matching: Matching, variables: dict[str, Any], store: ClassStore, key: jax.Array
-) -> dict[str, Any]:
-    """Freezes batch norm for matching, as the authors' code does.
-
-    One pass over real images of all classes in training mode moves the running
-    statistics; matching then uses them as constants. Networks without batch norm are
-    returned as they are.
-    """
-    if "batch_stats" not in variables:
-        return variables
-    real = sample_classes(store, key, BATCH_NORM_IMAGES, matching.layout.classes)
-    _, updated = matching.recipe.network.apply(
-        variables,
-        real.reshape(-1, *real.shape[2:]),
-        train=True,
-        mutable=["batch_stats"],
-    )
-    return {**variables, **updated}

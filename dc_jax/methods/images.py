@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dc_jax.base import CondenseState
+from dc_jax.base import CondenseState, Offsets
 from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, draw_classes, sample_classes
-from dc_jax.devices.layout import WHOLE, Axis, Layout
+from dc_jax.data.store import ClassStore, class_keys, sample_classes
+from dc_jax.devices.layout import Layout
+from dc_jax.errors import UserError
 
-Init = Callable[[ClassStore, jax.Array], CondenseState]
-Draws = Callable[[ClassStore, jax.Array], jax.Array]
+Init = Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
 
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:
@@ -22,94 +22,79 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
     return optax.sgd(config.lr_img, config.momentum_img or None)
 
 
-def make_init(
-    config: Config, optimiser: optax.GradientTransformation, devices: Axis
-) -> tuple[Init, Draws]:
-    """Returns `init` and `init_draws`, see `Method`.
+def check_equal_ipc(config: Config) -> int:
+    """Returns I, for a method that needs as many images of each class.
 
-    Args:
-      config: the run.
-      optimiser: of the images.
-      devices: that share the classes.
+    Raises:
+      UserError: the classes have different numbers of images.
     """
-
-    def init(store: ClassStore, key: jax.Array) -> CondenseState:
-        images = init_images(
-            *(store, key),
-            class_ipc=config.class_ipc(store.num_classes),
-            kind=config.init,
-            devices=devices,
+    numbers = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
+    if len(numbers) > 1:
+        raise UserError(
+            f"config.ipc must be one number for {config.method}, which needs as many "
+            f"images of each class, got {list(config.ipc)}."
         )
-        return CondenseState(images, optimiser.init(images))
-
-    return init, make_init_draws(config)
+    return numbers.pop()
 
 
-def make_init_draws(config: Config) -> Draws:
-    """Returns `init_draws` of a method that begins with `init_images`."""
+def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
+    """Returns `Method.init` for images `config.init` that `optimiser` will update."""
 
-    def init_draws(store: ClassStore, key: jax.Array) -> jax.Array:
-        if config.init == "noise":
-            return jnp.zeros((store.num_classes, 0), jnp.int32)
-        # As many draws as there are different numbers, see `init_images`.
-        numbers = np.unique(config.class_ipc(store.num_classes)).tolist()
-        draws = [draw_classes(store, key, num) for num in numbers]
-        return jnp.concatenate(draws, axis=1)
+    def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
+        class_ipc = config.class_ipc(store.num_classes)
+        images, offsets = init_images(store, key, class_ipc=class_ipc, kind=config.init)
+        return CondenseState(images, optimiser.init(images)), offsets
 
-    return init_draws
+    return init
 
 
 def init_images(
-    store: ClassStore,
-    key: jax.Array,
-    *,
-    class_ipc: Sequence[int],
-    kind: str,
-    devices: Axis = WHOLE,
-) -> jax.Array:
+    store: ClassStore, key: jax.Array, *, class_ipc: Sequence[int], kind: str
+) -> tuple[jax.Array, Offsets]:
     """Returns the images to begin with.
 
-    A class begins with what it would if all had as many images as itself.
+    Each class has a key of its own, and begins with the images that it would have if
+    all classes had as many as it has.
 
     Args:
       store: the real images.
       key: consumed.
       class_ipc: images of each class. Shape `[C]`.
       kind: `noise` (standard normal, as in the paper) or `real` images.
-      devices: that share the classes.
 
     Returns:
-      Shape `[C, I, H, W, D]`; blank slots are 0.
+      The images, `[C, I, H, W, D]` with 0 in blank slots, and the offsets of those that
+      were drawn from the store.
     """
 
-    def draw(num: int) -> jax.Array:
-        if kind == "noise":
-            shape = (store.num_classes, num, *store.images.shape[1:])
-            return jax.random.normal(key, shape)
-        return sample_classes(store, key, num, devices)
+    def draw(num: int) -> tuple[jax.Array, jax.Array]:
+        if kind == "real":
+            return sample_classes(store, key, num)
+        shape = (num, *store.images.shape[1:])
+        keys = class_keys(store, key)
+        images = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+        return images, jnp.zeros((store.num_classes, 0), jnp.int32)
 
     class_ipc = np.asarray(class_ipc)
-    numbers = np.unique(class_ipc).tolist()
-    if len(numbers) == 1:
-        return draw(numbers[0])
-    images = jnp.zeros((len(class_ipc), max(numbers), *store.images.shape[1:]))
-    for num in numbers:
+    shape = (len(class_ipc), class_ipc.max(), *store.images.shape[1:])
+    images, offsets = jnp.zeros(shape), []
+    for num in np.unique(class_ipc).tolist():
+        drawn, places = draw(num)
         classes = np.flatnonzero(class_ipc == num)
-        images = images.at[classes, :num].set(draw(num)[classes])
-    return images
+        images = images.at[classes, :num].set(drawn[classes])
+        offsets.append(places)
+    return images, offsets
 
 
 def slot_weights(labels: np.ndarray) -> np.ndarray | None:
-    """Returns what makes the mean over the slots of a class that over its images.
-
-    `I / i` for each of the i images of a class, 0 for blank slots; None where there are
-    none, so that nothing is computed in vain.
+    """Returns weights that turn the mean over a class's slots into one over its images.
 
     Args:
       labels: see `SyntheticSet`. Shape `[C, I]`.
 
     Returns:
-      Shape `[C, I]`, or None.
+      `I / i` for each of the i images of a class and 0 for blank slots, `[C, I]`; None
+      where there are no blank slots, so that nothing needs to be multiplied.
     """
     is_image = labels >= 0
     if is_image.all():
@@ -126,14 +111,14 @@ def update_images(
     layout: Layout,
     num_networks: int,
 ) -> tuple[CondenseState, Any]:
-    """One update, from what each device has found for its networks and its classes.
+    """Updates the images once, by the gradients that each device has found.
 
     Args:
       state: the images `[C, I, H, W, D]` and their optimiser.
       losses: of this device's networks, summed over its classes. Shape `[m]`, or a
         tree of such.
-      grads: their gradients with respect to the images of its classes, of which the
-        last may be there twice. Shape `[m, c, I, H, W, D]`.
+      grads: their gradients with respect to the images of its classes; the last class
+        may be there twice. Shape `[m, c, I, H, W, D]`.
       optimiser: of the images.
       layout: the devices.
       num_networks: M.
@@ -144,7 +129,7 @@ def update_images(
     """
     num_classes = state.images.shape[0]
     _, is_network = layout.networks.part(num_networks)
-    # The mean over all networks, of which some may be here in vain.
+    # This device may hold a copy of the last network, which has the weight 0.
     weights = is_network / num_networks
     grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
     grads = layout.classes.gather(grads, num_classes)

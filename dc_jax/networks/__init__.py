@@ -1,12 +1,6 @@
 """The paper's networks, by the names of the authors' code."""
 
-from dc_jax.networks.convnet import (
-    convnet_depth,
-    default_depth,
-    set_member,
-    shape_name,
-    split_names,
-)
+from dc_jax.networks.convnet import convnet_depth, default_depth
 from dc_jax.networks.registry import (
     NETWORKS,
     Entry,
@@ -24,8 +18,5 @@ __all__ = [
     "has_batch_norm",
     "make_network",
     "network_names",
-    "set_member",
-    "shape_name",
-    "split_names",
     "without_batch_norm",
 ]

@@ -6,12 +6,9 @@ default is three blocks of 128 channels with instance norm, ReLU and average poo
 
 import dataclasses
 import re
-from collections.abc import Callable
-from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from dc_jax.networks import layers
 from dc_jax.networks.convolution import ConvFn
@@ -30,8 +27,6 @@ _NORMS = {
     "GN": "group",
 }
 _POOLINGS = {"NP": "none", "MP": "max", "AP": "average"}
-# The collection of variables that says which of several networks one is.
-_MEMBER = "member"
 # ASwish before AS, which begins it.
 _SUFFIX = re.compile(
     r"D(?P<depth>[1-9])|W(?P<width>[1-9]\d{0,4})|(?P<activation>ASwish|AS|AL|AR)"
@@ -79,42 +74,6 @@ def parse_convnet_name(name: str) -> ConvNetSpec | None:
     )
 
 
-def split_names(name: str) -> list[str]:
-    """Returns the names of the networks of a module, which commas join."""
-    return name.split(",")
-
-
-def shape_name(name: str) -> str:
-    """Returns the name without what leaves the parameters' shapes as they are.
-
-    That is the activation, and which pooling there is. Networks with one `shape_name`
-    can be one module, see `make_network`. Any but a ConvNet's is returned as it is.
-    """
-    if parse_convnet_name(name) is None:
-        return name
-    return _SUFFIX.sub(
-        lambda match: (
-            ""
-            if match.lastgroup == "activation" or match.group() in ("MP", "AP")
-            else match.group()
-        ),
-        name,
-    )
-
-
-def set_member(variables: dict[str, Any], index: jax.Array | None) -> dict[str, Any]:
-    """Returns the variables of the network of an index, of several in one module.
-
-    Args:
-      variables: as the module has initialised them; those of its first network.
-      index: of the network, `[]`; None for variables of a module of one.
-    """
-    if index is None:
-        return variables
-    member = jax.tree.map(lambda _: jnp.int32(index), variables[_MEMBER])
-    return {**variables, _MEMBER: member}
-
-
 def convnet_depth(image_shape: tuple[int, ...]) -> int:
     """The number of blocks of a ConvNet whose name gives none.
 
@@ -142,35 +101,22 @@ class ConvNet(nn.Module):
       depth: number of blocks; each halves H and W if there is pooling.
       spec: the rest.
       conv_fn: called in place of `jax.lax.conv_general_dilated`.
-      others: networks of the same depth, width and norm that the module can also be,
-        see `set_member`.
     """
 
     depth: int
     spec: ConvNetSpec
     conv_fn: ConvFn
-    others: tuple[ConvNetSpec, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        spec, end_block = self.spec, self._make_end()
+        spec = self.spec
         for i in range(self.depth):
             padding = layers.first_padding(x, 1) if i == 0 else 1
             x = layers.conv(x, spec.width, 3, padding=padding, conv_fn=self.conv_fn)
             x = layers.norm(x, spec.norm, train=train)
-            x = end_block(x)
+            x = self.end_block(x)
         return x
 
-    def _make_end(self) -> Callable[[jax.Array], jax.Array]:
-        """Returns what ends a block: the activation, then the pooling."""
-
-        def make(spec: ConvNetSpec) -> Callable[[jax.Array], jax.Array]:
-            return lambda x: layers.pool(
-                layers.activate(x, spec.activation), spec.pooling
-            )
-
-        if not self.others:
-            return make(self.spec)
-        ends = list(map(make, (self.spec, *self.others)))
-        member = self.variable(_MEMBER, "index", jnp.zeros, (), jnp.int32)
-        return lambda x: jax.lax.switch(member.value, ends, x)
+    def end_block(self, x: jax.Array) -> jax.Array:
+        """The activation, then the pooling."""
+        return layers.pool(layers.activate(x, self.spec.activation), self.spec.pooling)

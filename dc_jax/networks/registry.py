@@ -16,7 +16,6 @@ from dc_jax.networks.convnet import (
     ConvNetSpec,
     convnet_depth,
     parse_convnet_name,
-    split_names,
 )
 from dc_jax.networks.convolution import ConvFn
 from dc_jax.networks.mlp import MLP
@@ -118,14 +117,11 @@ def make_network(
     logits` and `apply(variables, images, method="embed") -> [n, F]`, the classifier's
     input. `variables` holds `params`, and `batch_stats` where there is batch norm.
 
-    ConvNets of one shape, see `shape_name`, can be one module: several names, joined by
-    commas. `variables` then says which of them it is, see `set_member`.
-
     Images of 28x28 pixels are padded to 32x32 in the first convolution (but not in
     `ResNet18*` and `MLP`), as the authors do with theirs.
 
     Args:
-      name: one of `network_names()`, any combination of ConvNet suffixes, or several.
+      name: one of `network_names()`, or any combination of ConvNet suffixes.
       num_classes: C.
       image_shape: `(H, W, D)`.
       conv_fn: called in place of `jax.lax.conv_general_dilated`.
@@ -133,8 +129,7 @@ def make_network(
         JAX's default float type whatever it is.
 
     Raises:
-      UserError: the name is unknown, the images are too small for the network, or
-        several networks are not of one shape.
+      UserError: the name is unknown, or the images are too small for the network.
     """
     image_shape = tuple(operator.index(size) for size in image_shape)
     if len(image_shape) != 3 or min(image_shape) < 1:
@@ -147,11 +142,10 @@ def make_network(
         entry = NETWORKS[name]
         _check_size(name, image_shape, entry.min_side)
         return Network(entry.make(conv_fn), num_classes, dtype)
-    spec, *others = map(_convnet_spec, split_names(name))
-    _check_shapes(name, spec, *others)
+    spec = _convnet_spec(name)
     depth = spec.depth or convnet_depth(image_shape)
     _check_size(name, image_shape, 1 if spec.pooling == "none" else 2**depth)
-    return Network(ConvNet(depth, spec, conv_fn, tuple(others)), num_classes, dtype)
+    return Network(ConvNet(depth, spec, conv_fn), num_classes, dtype)
 
 
 def _convnet_spec(name: str) -> ConvNetSpec:
@@ -167,17 +161,6 @@ def _convnet_spec(name: str) -> ConvNetSpec:
             f"{layers.GROUPS}, got {spec.width}."
         )
     return spec
-
-
-def _check_shapes(name: str, *specs: ConvNetSpec) -> None:
-    shapes = {
-        (spec.depth, spec.width, spec.norm, spec.pooling == "none") for spec in specs
-    }
-    if len(shapes) > 1:
-        raise UserError(
-            "networks in one module may differ in activation, and in which pooling "
-            f"they have, got {name}."
-        )
 
 
 def _check_size(name: str, image_shape: tuple[int, ...], min_side: int) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from dc_jax import report
-from dc_jax.errors import one_line
+from dc_jax.errors import ERRORS, one_line
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     folder = Path(parser.parse_args().workdir)
     try:
         print(report.write(folder))
-    except (OSError, ValueError) as error:
+    except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 
 

@@ -1,7 +1,7 @@
 """Line charts as SVG.
 
-The page has the styles: `--accent`, the colour of a single line, `--lightness`, that of
-the colours of several, and the classes `grid`, `band` and `legend`.
+The styles are in `page.html`: `--accent`, the colour of a single line; `--lightness` of
+the colours of several lines; and the classes `grid`, `band` and `legend`.
 """
 
 import html
@@ -11,7 +11,7 @@ import numpy as np
 
 _WIDTH, _HEIGHT = 480, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 10, 48
-# Points of a line; more are averaged in groups.
+# The largest number of points of a line. Groups of points are averaged to get there.
 _POINTS = 400
 
 Line = tuple[Sequence[float], Sequence[float]]
@@ -20,13 +20,13 @@ Line = tuple[Sequence[float], Sequence[float]]
 def line_chart(
     lines: Mapping[str, Line], *, label: str, x_label: str, spread: Line | None = None
 ) -> str:
-    """Returns a chart, an `<svg>`, and a legend where it has several lines.
+    """Returns a chart as an `<svg>`, followed by a legend if it has several lines.
 
     Args:
-      lines: by name: x, and y of as many points.
-      label: what the chart shows, for those who do not see it.
-      x_label: of the horizontal axis.
-      spread: of a single line, the lower and upper end at each of its points.
+      lines: by name: the x and the y values of the points.
+      label: a description of the chart for screen readers.
+      x_label: the name of the horizontal axis.
+      spread: the lower and the upper values of a band around a single line.
     """
     thin = {name: (_thin(x), _thin(y)) for name, (x, y) in lines.items()}
     spread = spread and tuple(map(_thin, spread))
@@ -90,7 +90,7 @@ def _axes(x_ticks, y_ticks, x_at, y_at, x_label: str) -> list[str]:
 
 
 def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
-    """Returns round numbers, the first and last of which enclose the values."""
+    """Returns round numbers. The first and the last enclose the values."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = min(v.min() for v in values), max(v.max() for v in values)
@@ -99,12 +99,12 @@ def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
         low, high = low - pad, high + pad
     locator = MaxNLocator(5, integer=is_whole, min_n_ticks=2)
     ticks = locator.tick_values(low, high)
-    # What should be zero may be 1e-17.
+    # Rounding can leave 1e-17 for zero.
     return np.where(np.abs(ticks) < 1e-9 * (high - low), 0, ticks)
 
 
 def _scale(ticks: np.ndarray, begin: float, end: float) -> Callable[[float], float]:
-    """Returns what maps the range of the ticks to that of the picture."""
+    """Returns a function that maps the range of the ticks to that of the picture."""
     low, high = float(ticks[0]), float(ticks[-1])
     return lambda value: begin + (value - low) / (high - low) * (end - begin)
 
@@ -114,7 +114,7 @@ def _points(x: np.ndarray, y: np.ndarray, x_at, y_at) -> str:
 
 
 def _thin(values: Sequence[float]) -> np.ndarray:
-    """Returns the means of groups of values where there are too many."""
+    """Returns the values, or the means of groups of them if there are too many."""
     values = np.asarray(values, float)
     starts = np.arange(0, len(values), -(-len(values) // _POINTS))
     counts = np.diff(np.r_[starts, len(values)])
@@ -122,7 +122,7 @@ def _thin(values: Sequence[float]) -> np.ndarray:
 
 
 def _colours(num: int) -> list[str]:
-    """Returns colours that are told apart; how light they are is the page's to say."""
+    """Returns colours that differ clearly; `page.html` sets how light they are."""
     if num == 1:
         return ["var(--accent)"]
     hues = [round(210 + 360 * i / num) % 360 for i in range(num)]

@@ -1,4 +1,8 @@
-"""What a report is made of: the files in the folder of a run."""
+"""Reads what a report shows: the files in the folder of a run.
+
+Damaged files are found here. So the sections of the report can rely on the fields that
+`fields.py` lists, and any exception in a section is a bug.
+"""
 
 import dataclasses
 import json
@@ -11,27 +15,27 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.errors import UserError, one_line
+from dc_jax.files import read_json
 from dc_jax.report import kept
+from dc_jax.report.fields import CARD, CONFIG, EVALUATION, METRICS, find_fault
 from dc_jax.sets import set_file
 
 T = TypeVar("T")
-# Of a config, what the report cannot do without.
-_FIELDS = {"method", "seed", "ipc", "dataset", "network", "evaluation"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Files:
-    """What the folder of a run holds. What is missing or damaged is empty or None.
+    """The contents of a run's folder. A missing or damaged file is empty or None.
 
     Attributes:
-      config: of `card.json` or else `config.json`, nested.
-      card: `card.json`; empty where the run has not finished.
-      sets: of its experiments.
+      config: of `card.json`, or of `config.json` if the run has not finished; nested.
+      card: `card.json`; empty if the run has not finished.
+      sets: the sets of all experiments.
       metrics: the lines of `metrics.jsonl`.
       evaluations: the lines of `evaluations.jsonl`.
-      snapshots: PNGs by iteration.
+      snapshots: PNGs by iteration, in increasing order.
       confusion: counts `[C, C]`.
-      neighbours: of the images of the first set that are shown.
+      neighbours: the nearest training images of the first set's images.
     """
 
     config: Mapping[str, Any]
@@ -44,36 +48,35 @@ class Files:
     neighbours: kept.Neighbours | None
 
     @property
-    def accuracy(self) -> Mapping[str, Any]:
-        """What the card says of it, as in `result.json`."""
+    def result(self) -> Mapping[str, Any]:
+        """The contents of `result.json`; empty if the run has not finished."""
         return self.card.get("accuracy", {})
 
 
 def read_files(folder: Path) -> Files:
-    """Reads the files of a run; logs which are damaged.
+    """Reads the files of a run.
+
+    Logs a warning for each damaged file and goes on without it, unless it is the card
+    or the config.
 
     Raises:
       OSError: the card or the config cannot be read.
-      UserError: they are damaged, or there is no run in the folder.
+      UserError: the card or the config is damaged, or the folder holds no run.
     """
-    card = _read_json(folder / "card.json")
-    config = card.get("config") or _read_json(folder / "config.json")
-    if config and not (isinstance(config, dict) and set(config) >= _FIELDS):
-        name = "card.json" if card else "config.json"
-        raise UserError(f"{folder / name} is damaged (it has no config of a run).")
-    evaluations = _if_intact(_read_lines, folder / "evaluations.jsonl", [])
+    card = _read_dict(folder / "card.json", CARD)
+    config = card.get("config") or _read_dict(folder / "config.json", CONFIG)
+    evaluations = _read_lines(folder / "evaluations.jsonl", EVALUATION)
     if not config and not evaluations:
         raise UserError(
             f"{folder} holds no run: there is no card.json, config.json or "
             "evaluations.jsonl in it."
         )
     has_sets = (folder / set_file.SET_NAME).exists()
-    load_sets = set_file.load_synthetic_sets
     return Files(
         config=config,
         card=card,
-        sets=_if_intact(load_sets, folder, []) if has_sets else [],
-        metrics=_if_intact(_read_lines, folder / "metrics.jsonl", []),
+        sets=_if_intact(set_file.load_synthetic_sets, folder, []) if has_sets else [],
+        metrics=_read_lines(folder / "metrics.jsonl", METRICS),
         evaluations=evaluations,
         snapshots=_if_intact(kept.read_snapshots, folder, {}),
         confusion=_if_intact(kept.read_confusion, folder, None),
@@ -82,35 +85,48 @@ def read_files(folder: Path) -> Files:
 
 
 def _if_intact(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
-    """Returns what is read, or what stands for it where that is damaged."""
+    """Returns what `read` returns, or `otherwise` if the file is damaged."""
     try:
         return read(path)
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         logging.warning("Not in the report: %s", one_line(error))
         return otherwise
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Returns a file's dict, an empty one where there is none."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (RecursionError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}).") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged (it is no dict).")
-    return value
+def _read_dict(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the dict in a JSON file with these fields, an empty one without a file.
+
+    Raises:
+      OSError: the file cannot be read.
+      UserError: the file is damaged.
+    """
+    value = read_json(path)
+    fault = None if value is None else find_fault(value, fields)
+    if fault:
+        raise UserError(f"{path} is damaged: {fault}.")
+    return value or {}
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the dicts of a file's lines, but one that a killed run left half done."""
-    lines, damaged = [], 0
-    for text in path.read_bytes().splitlines() if path.exists() else ():
+def _read_lines(path: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns the dicts with these fields in the lines of a file.
+
+    Logs a warning if other lines are left out, such as one that a killed run left
+    half-written.
+    """
+    data = _if_intact(Path.read_bytes, path, b"") if path.exists() else b""
+    lines, faults = [], []
+    for text in data.splitlines():
         try:
-            lines.append(dict(json.loads(text)))
-        except (RecursionError, TypeError, ValueError):
-            damaged += 1
-    if damaged:
-        logging.warning("%s: %d damaged line(s) are left out.", path, damaged)
+            line = json.loads(text)
+            fault = find_fault(line, fields)
+        except (RecursionError, ValueError) as error:
+            fault = one_line(error)
+        if fault:
+            faults.append(fault)
+        else:
+            lines.append(line)
+    if faults:
+        logging.warning(
+            "%s: %d damaged line(s) are left out (%s).", path, len(faults), faults[0]
+        )
     return lines

@@ -1,4 +1,4 @@
-"""The parts of a report that show images: sets, their evolution, their neighbours."""
+"""The sections with images: the sets, their evolution, their neighbours."""
 
 import collections
 
@@ -7,43 +7,37 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.report import kept
 from dc_jax.report.files import Files
-from dc_jax.report.markup import figure, image, section, text
-from dc_jax.sets import set_file
+from dc_jax.report.markup import figure, image, text
+from dc_jax.sets.image_grid import tile, to_png
+from dc_jax.sets.set_file import to_pixels
 
-_COLUMNS = 5  # Images in a line: as many as a phone has room for.
-_IMAGE = 64  # Pixels of the page that an image is enlarged to, by a whole factor.
-_SINGLE = 96  # The same of a class's only image.
+_COLUMNS = 5  # Images in a row: a phone has room for as many.
+_IMAGE = 64  # Each image is at most as wide on the page, by a whole factor.
+_SINGLE = 96  # The same for the only image of a class.
 
 
-def of_sets(run: Files) -> str:
-    """Returns the images of all sets, those after the first folded away."""
-    kind = "Condensed images"
-    if run.sets and run.sets[0].indices is not None:
-        kind = "Chosen images"
+def sets(run: Files) -> str:
+    """Returns the images of all sets; a click unfolds those after the first."""
     parts = []
     for experiment, synthetic in enumerate(run.sets):
-        which = (
-            f", set {experiment + 1} of {len(run.sets)}" if len(run.sets) > 1 else ""
-        )
-        body = _of_set(synthetic)
+        name = f"Set {experiment + 1} of {len(run.sets)}"
+        body = _classes(synthetic)
         if experiment:
-            summary = f"<summary>{kind}{which}</summary>"
-            parts.append(f"<details>{summary}{body}</details>")
+            parts.append(f"<details><summary>{name}</summary>{body}</details>")
         else:
-            parts.append(section(f"{kind}{which}", body))
+            parts.append(f"<p>{name}</p>{body}" if len(run.sets) > 1 else body)
     return "".join(parts)
 
 
-def _of_set(synthetic: SyntheticSet) -> str:
+def _classes(synthetic: SyntheticSet) -> str:
+    """Returns a figure for each class of a set."""
     pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
-    ipc = synthetic.labels.shape[1]
-    figures = [
-        figure(_tile(of_class[keep][None], ipc, f"Images of class {name}"), text(name))
-        for of_class, keep, name in zip(
-            pixels, is_shown, synthetic.class_names, strict=False
-        )
-    ]
+    figures = []
+    for label, name in enumerate(synthetic.class_names[: len(pixels)]):
+        of_class = pixels[label, is_shown[label]][None]
+        picture = _picture(of_class, is_image.shape[1], f"Images of class {name}")
+        figures.append(figure(picture, text(name)))
     some, num = is_shown.sum(), is_image.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
     return f'{note}<div class="classes">{"".join(figures)}</div>'
@@ -51,46 +45,45 @@ def _of_set(synthetic: SyntheticSet) -> str:
 
 def _shown_pixels(synthetic: SyntheticSet) -> np.ndarray:
     """Returns the images of a set that are shown, `[c, i, H, W, D]` uint8."""
-    return set_file.to_pixels(
-        kept.shown(np.asarray(synthetic.images)), synthetic.mean, synthetic.std
-    )
+    images = kept.shown(np.asarray(synthetic.images))
+    return to_pixels(images, synthetic.mean, synthetic.std)
 
 
-def _tile(pixels: np.ndarray, ipc: int, alt: str) -> str:
-    """Returns images `[c, i, H, W, D]`, of a set with so many a class, as a picture."""
+def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:
+    """Returns images `[c, i, H, W, D]` of a set with `ipc` images per class as HTML."""
     scale = _scale(max(pixels.shape[2:4]), _SINGLE if ipc == 1 else _IMAGE)
-    picture = kept.mosaic(pixels, _COLUMNS)
+    picture = tile(pixels, _COLUMNS)
     height, width = picture.shape[:2]
-    return image(kept.to_png(picture), alt, (width * scale, height * scale))
+    return image(to_png(picture), alt, (width * scale, height * scale))
 
 
 def _scale(size: int, aim: int) -> int:
-    """Returns by how much an image of so many pixels is enlarged."""
+    """Returns the factor that enlarges `size` pixels to at most `aim`."""
     return max(aim // max(size, 1), 1)
 
 
 def evolution(run: Files) -> str:
     """Returns a slider over the images of the first set after some iterations.
 
-    The last are those of the set itself.
+    The last images are those of the set itself.
     """
     frames = dict(run.snapshots)
-    if run.sets and "iterations" in run.accuracy:
-        first = run.sets[0]
-        picture = kept.snapshot(first)
-        frames[run.accuracy["iterations"]] = kept.to_png(picture)
+    if run.sets and "iterations" in run.result:
+        frames[run.result["iterations"]] = kept.snapshot(run.sets[0])
     if len(frames) < 2:
         return ""
-    last, rows, note = max(frames), "", ""
+    last = max(frames)
     size = (kept.size_of(frames[last])[0] + 1) // kept.ROW - 1
+    before, after = "<div>", "</div>"
     if run.sets:
         shape = kept.shown(np.asarray(run.sets[0].images), kept.SNAPSHOT).shape
         names, size = run.sets[0].class_names[: shape[0]], max(shape[2:4])
         if shape[1] == 1:
-            note = f'<p class="soft">Row by row: {text(", ".join(names))}.</p>'
+            before = f'<p class="soft">Row by row: {text(", ".join(names))}.</p><div>'
         else:
             items = "".join(f"<li>{text(name)}</li>" for name in names)
-            rows = f'<ol aria-label="Rows">{items}</ol>'
+            before = f'<div class="rows"><ol aria-label="Rows">{items}</ol><div>'
+            after = "</div></div>"
     pictures = []
     for iteration, png in sorted(frames.items()):
         width, height = (_scale(size, _IMAGE) * length for length in kept.size_of(png))
@@ -98,11 +91,7 @@ def evolution(run: Files) -> str:
         attributes += "" if iteration == last else " hidden"
         alt = f"The images after {iteration} iterations"
         pictures.append(image(png, alt, (width, height), attributes))
-    return section(
-        "How the images came about",
-        f'{_slider(len(frames), last)}{note}<div class="evolution">{rows}'
-        f"<div>{''.join(pictures)}</div></div>",
-    )
+    return f"{_slider(len(frames), last)}{before}{''.join(pictures)}{after}"
 
 
 def _slider(num: int, last: int) -> str:
@@ -115,39 +104,38 @@ def _slider(num: int, last: int) -> str:
 
 
 def neighbours(run: Files) -> str:
-    """Returns the images of the first set, each above the nearest training image."""
+    """Returns the images of the first set, the nearest training image below each."""
     found = run.neighbours
     if found is None or not run.sets:
         return ""
     synthetic = run.sets[0]
     names = synthetic.class_names
     pixels = _shown_pixels(synthetic)
-    # Those of another set of this folder.
+    # The file may be left from another set.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
         return ""
     figures = []
     for label, name in enumerate(names[: len(pixels)]):
         some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
-        alt = f"Above images of class {name}, below the nearest training images"
-        tile = _tile(both, synthetic.labels.shape[1], alt)
+        alt = f"Above: images of class {name}. Below: the nearest training images"
+        picture = _picture(both, synthetic.labels.shape[1], alt)
         classes = _count([names[c] for c in found.labels[label, some]])
         distance = found.distances[label, some].mean()
         measure = "distance" if len(both[0]) == 1 else "mean distance"
         caption = f"{text(name)}; nearest: {text(classes)}"
         caption += f'<br><span class="soft">{measure} {distance:.2f}</span>'
-        figures.append(figure(tile, caption))
-    return section(
-        "The nearest training images",
-        "<p>Below each image the one of all training images whose pixels are nearest, "
-        "and its class. The distance is the root of the mean squared difference, where "
-        "the range of a pixel is 1.</p>"
-        f'<div class="classes">{"".join(figures)}</div>',
+        figures.append(figure(picture, caption))
+    return (
+        "<p>The upper images are those of the set. Below each is the training image "
+        "with the nearest pixels, of any class. The distance is the root of the mean "
+        "squared difference of the pixels, which range from 0 to 1.</p>"
+        f'<div class="classes">{"".join(figures)}</div>'
     )
 
 
 def _count(names: list[str]) -> str:
-    """Returns the names, the most frequent first, with their numbers."""
+    """Returns the names, the most frequent first, and how often each occurs."""
     counts = collections.Counter(names).most_common()
     if len(counts) == 1:
         return names[0]

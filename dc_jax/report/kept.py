@@ -1,9 +1,9 @@
-"""What a run keeps for its report besides its results, and how it is read again.
+"""Writes and reads the files that a run keeps for its report besides its results.
 
-In the folder of a run: `snapshots/N.png`, the first experiment's images after N
-iterations; `confusion.csv`, which class the evaluation networks take for which;
-`neighbours.npz`, the training images nearest to the first experiment's. None of it is
-needed for anything else, and all of it may be missing.
+These are `snapshots/N.png`, the first experiment's images after N iterations;
+`confusion.csv`, which classes the evaluation networks confuse; and `neighbours.npz`,
+the training images nearest to the first experiment's. Nothing but the report and
+TensorBoard uses them, and any of them may be missing.
 """
 
 import dataclasses
@@ -19,32 +19,33 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files import read_npz, write_atomically
+from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import to_pixels
 
-# Bytes of pixels in a snapshot, at most, unless a single image has more.
+# The largest number of bytes of pixels in a snapshot, unless one image has more.
 SNAPSHOT = 300_000
-# Images in a row of a snapshot with one of each class.
+# Images in a row of a snapshot of a set with one image per class.
 ROW = 10
-# Of the images that the report shows of a set, and of their neighbours.
+# The same as `SNAPSHOT` for the images of a set in the report, and their neighbours.
 _SHOWN = 1_500_000
-# Bytes of training images that are compared at once.
+# How many bytes of training images to compare at once.
 _CHUNK = 32_000_000
 
 _SNAPSHOTS = "snapshots"
-# The arrays of a file of neighbours, and their kinds of dtype.
+# The arrays in `neighbours.npz`, and their dtypes.
 _KINDS = {"pixels": "u1", "labels": "i4", "indices": "i8", "distances": "f8"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """The training images nearest to synthetic ones, `shown` of a set.
+    """The training images nearest to those images of a set that `shown` returns.
 
     Attributes:
-      pixels: `[c, i, H, W, D]` uint8.
-      labels: `[c, i]`, their classes.
-      indices: `[c, i]`, which images of the training split they are.
-      distances: `[c, i]`, the root of the mean squared difference of the pixels, as a
-        fraction of their range.
+      pixels: of the training images, `[c, i, H, W, D]` uint8.
+      labels: their classes, `[c, i]`.
+      indices: their places in the training split, `[c, i]`.
+      distances: the root of the mean squared difference of the pixels, which range
+        from 0 to 1, `[c, i]`.
     """
 
     pixels: np.ndarray
@@ -54,42 +55,48 @@ class Neighbours:
 
 
 def is_snapshot(iteration: int) -> bool:
-    """Whether the images after so many iterations are kept: 0, 1, 2, 5, 10, 20, ..."""
+    """Whether a run keeps the images of an iteration: 0, 1, 2, 5, 10, 20, ..."""
     return str(iteration).rstrip("0") in ("", "1", "2", "5")
 
 
-def snapshot(synthetic: SyntheticSet) -> np.ndarray:
-    """Returns the images of a set, or some of them, as one picture: a row a class.
+def snapshot(synthetic: SyntheticSet) -> bytes:
+    """Returns the images of a set, or some of them, as a PNG: one row per class.
 
-    One image a class is `ROW` in a row. Blank slots are black. See `mosaic`.
+    A set with one image per class has `ROW` images in a row. Blank slots are black.
     """
     images = shown(np.asarray(synthetic.images), SNAPSHOT)
     pixels = to_pixels(images, synthetic.mean, synthetic.std)
     pixels[synthetic.labels[: len(pixels), : pixels.shape[1]] < 0] = 0
     if pixels.shape[1] == 1:
         pixels = pixels.swapaxes(0, 1)
-    return mosaic(pixels, ROW if len(pixels) == 1 else None)
+    return to_png(tile(pixels, ROW if len(pixels) == 1 else None))
 
 
 def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
-    """Writes the picture of the images after so many iterations."""
+    """Writes the snapshot of an iteration."""
     write_atomically(folder / _SNAPSHOTS / f"{iteration}.png", png)
 
 
 def read_snapshots(folder: Path) -> dict[int, bytes]:
-    """Returns the PNGs by iteration, the first first, but damaged ones."""
+    """Returns the PNGs by iteration, in increasing order.
+
+    Leaves out damaged ones and logs a warning.
+
+    Raises:
+      OSError: a file cannot be read.
+    """
     pictures = {}
     for iteration, path in sorted(_snapshot_paths(folder).items()):
         png = path.read_bytes()
         if is_picture(png):
             pictures[iteration] = png
         else:
-            logging.warning("%s is damaged.", path)
+            logging.warning("Not in the report: %s is damaged.", path)
     return pictures
 
 
 def drop_snapshots(folder: Path, after: int) -> None:
-    """Deletes those of later iterations, which a run will make again."""
+    """Deletes the snapshots of later iterations, which a run will make again."""
     for iteration, path in _snapshot_paths(folder).items():
         if iteration > after:
             path.unlink()
@@ -101,17 +108,18 @@ def _snapshot_paths(folder: Path) -> dict[int, Path]:
 
 
 def save_confusion(folder: Path, counts: np.ndarray) -> None:
-    """Writes how many images of each class, a row, are taken for each. `[C, C]`."""
+    """Writes how many images of each class (row) are taken for each (column)."""
     text = io.StringIO()
     np.savetxt(text, counts, fmt="%d", delimiter=",")
     write_atomically(folder / "confusion.csv", text.getvalue().encode())
 
 
 def read_confusion(folder: Path) -> np.ndarray | None:
-    """Returns what `save_confusion` wrote.
+    """Returns the counts `[C, C]`, None without a file.
 
     Raises:
-      UserError: it is damaged.
+      OSError: the file cannot be read.
+      UserError: the file is damaged.
     """
     path = folder / "confusion.csv"
     if not path.exists():
@@ -122,14 +130,14 @@ def read_confusion(folder: Path) -> np.ndarray | None:
     except (OverflowError, ValueError) as error:
         raise UserError(f"{path} is damaged: {error}.") from error
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.min() < 0:
-        raise UserError(f"{path} is damaged: it holds no square of counts.")
+        raise UserError(f"{path} is damaged: it is no square of counts.")
     return counts
 
 
 def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> None:
-    """Finds and writes the training images nearest to those that are `shown`.
+    """Finds and writes the training images nearest to the first images of a set.
 
-    Of blank slots, too, where they mean nothing.
+    The neighbours of blank slots are written too and mean nothing.
     """
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
@@ -140,10 +148,10 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
 
 
 def read_neighbours(folder: Path) -> Neighbours | None:
-    """Returns what `save_neighbours` wrote.
+    """Returns the neighbours, None without a file.
 
     Raises:
-      UserError: it is damaged.
+      UserError: the file is damaged.
     """
     path = folder / "neighbours.npz"
     if not path.exists():
@@ -158,13 +166,13 @@ def read_neighbours(folder: Path) -> Neighbours | None:
 
 
 def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
-    """Returns the training image nearest to each image, of whatever class.
+    """Returns the training image of any class nearest to each image.
 
-    By the Euclidean distance of the pixels.
+    The distance is the Euclidean distance of the pixels.
 
     Args:
-      unit: pixels in [0, 1]. Shape `[c, i, H, W, D]`.
-      dataset: whose training split is searched, some of it at a time.
+      unit: pixels in [0, 1], `[c, i, H, W, D]`.
+      dataset: its training split is searched, in chunks of about 32 MB.
     """
     from sklearn.metrics import pairwise_distances_argmin_min
 
@@ -191,43 +199,25 @@ def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
 
 
 def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
-    """Returns the first images of each class, or of the first classes, that are shown.
+    """Returns as many images as a page has room for.
+
+    These are the first images of each class, or of the first classes if there is no
+    room for all classes.
 
     Args:
       images: `[C, I, ...]`.
-      num_bytes: how many they may take as pixels.
+      num_bytes: the room, in bytes of pixels.
+
+    Returns:
+      `[c, i, ...]`, at least one image.
     """
     num = max(num_bytes // math.prod(images.shape[2:]), 1)
     num_classes = min(len(images), num)
     return images[:num_classes, : max(num // num_classes, 1)]
 
 
-def mosaic(pixels: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Returns images beside each other, a pixel apart, a row a class.
-
-    Args:
-      pixels: `[C, I, H, W, D]` uint8.
-      columns: images in a row, at most; a class then has several rows.
-
-    Returns:
-      `[height, width, 2 or 4]` uint8: grey or colours, and 255 where there is an image,
-      else 0.
-    """
-    num_classes, num, height, width, depth = pixels.shape
-    columns = min(columns or num, num)
-    rows = -(-num // columns)
-    alpha = np.full((*pixels.shape[:-1], 1), 255, np.uint8)
-    cells = np.concatenate([pixels[..., : 3 if depth >= 3 else 1], alpha], axis=-1)
-    cells = np.pad(cells, [(0, 0), (0, rows * columns - num), (0, 1), (0, 1), (0, 0)])
-    cells = cells.reshape(num_classes * rows, columns, height + 1, width + 1, -1)
-    picture = cells.swapaxes(1, 2).reshape(
-        num_classes * rows * (height + 1), columns * (width + 1), -1
-    )
-    return picture[:-1, :-1]
-
-
 def is_picture(png: bytes) -> bool:
-    """Whether the bytes are those of a whole picture."""
+    """Whether the bytes are an undamaged picture."""
     from PIL import Image
 
     try:
@@ -239,19 +229,8 @@ def is_picture(png: bytes) -> bool:
 
 
 def size_of(png: bytes) -> tuple[int, int]:
-    """Returns width and height of a picture."""
+    """Returns the width and the height of a picture in pixels."""
     from PIL import Image
 
     with Image.open(io.BytesIO(png)) as picture:
         return picture.size
-
-
-def to_png(picture: np.ndarray) -> bytes:
-    """Returns a picture `[height, width, 1 to 4]` uint8 as a PNG; see `mosaic`."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    if picture.shape[-1] == 1:
-        picture = picture[..., 0]
-    Image.fromarray(picture).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()

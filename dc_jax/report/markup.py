@@ -1,6 +1,6 @@
-"""Pieces of HTML that the parts of a report are made of.
+"""Returns the pieces of HTML from which the sections of a report are made.
 
-Where a docstring does not say otherwise, arguments are text and are escaped here.
+Arguments are text, which is escaped here, unless a docstring says that they are HTML.
 """
 
 import base64
@@ -10,12 +10,12 @@ from typing import Any
 
 
 def text(value: Any) -> str:
-    """Returns a value as text of HTML."""
+    """Returns a value as escaped text."""
     return html.escape(str(value))
 
 
 def section(title: str, body: str) -> str:
-    """Returns a part of the page; the body is HTML."""
+    """Returns a section of the page; the body is HTML."""
     return f"<section><h2>{text(title)}</h2>{body}</section>"
 
 
@@ -25,13 +25,13 @@ def figure(body: str, caption: str) -> str:
 
 
 def image(png: bytes, alt: str, size: tuple[int, int], attributes: str = "") -> str:
-    """Returns a picture that is in the page itself.
+    """Returns a picture that is embedded in the page.
 
     Args:
       png: the picture.
-      alt: what it shows, for those who do not see it.
-      size: width and height in pixels of the page.
-      attributes: more of them, HTML.
+      alt: a description of the picture for screen readers.
+      size: its width and height in pixels of the page.
+      attributes: further attributes, HTML.
     """
     uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
     width, height = size
@@ -51,7 +51,7 @@ def facts(values: Mapping[str, Any]) -> str:
 
 
 def table(label: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Returns a table with a line of headings, which scrolls where it is too wide."""
+    """Returns a table with a row of headings, which scrolls if it is too wide."""
     headings = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     lines = "".join(
         f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows
@@ -64,7 +64,7 @@ def table(label: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str
 
 
 def scrolling(label: str, body: str) -> str:
-    """Returns what scrolls where it is too wide for the page; the body is HTML."""
+    """Returns a box that scrolls if it is too wide for the page; the body is HTML."""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(label)}">'
         f"{body}</div>"

@@ -1,4 +1,10 @@
-"""Makes the page of the parts that there are, and writes it where a run has ended."""
+"""Makes the page from its sections, and writes it at the end of a run.
+
+A run is saved before its report is made, so the report must not make it fail:
+`finish`, `write_if_possible` and `write_if_missing` log each exception and return. A
+file that cannot be read or written is a warning; any other exception is a bug of this
+package, which they log as an error with its traceback. `write` and `make` raise.
+"""
 
 import contextlib
 import importlib.resources
@@ -11,24 +17,27 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
-from dc_jax.errors import one_line
+from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
-from dc_jax.report import images, kept, numbers
+from dc_jax.report import confusion, curves, images, kept, numbers
 from dc_jax.report.files import Files, read_files
-from dc_jax.report.markup import text
+from dc_jax.report.markup import section, text
 
 NAME = "report.html"
 
-_PARTS = (
-    numbers.head,
-    numbers.published,
-    images.of_sets,
-    images.evolution,
-    numbers.curves,
-    numbers.confusion,
-    images.neighbours,
-    numbers.evaluations,
-    numbers.origin,
+# The sections of the page, in order: a title, and a function that returns the body as
+# HTML, or "" for a run that has nothing to show there. A new section is a line here.
+# (A single number for the top of the page is a line of `numbers.NUMBERS`, and a new
+# chart by iteration a line of `curves.CHARTS`.)
+_SECTIONS: tuple[tuple[str, Callable[[Files], str]], ...] = (
+    ("Published accuracies", numbers.published),
+    ("Images", images.sets),
+    ("How the images came about", images.evolution),
+    ("Curves", curves.curves),
+    ("Confusion matrix", confusion.confusion),
+    ("The nearest training images", images.neighbours),
+    ("Evaluations", numbers.evaluations),
+    ("How the run was made", numbers.origin),
 )
 
 
@@ -38,47 +47,50 @@ def finish(
     sets: list[SyntheticSet],
     counts: np.ndarray | None,
 ) -> None:
-    """Writes what only the end of a run knows of the report, and the report, if it can.
+    """Writes what the report needs from the end of a run, and the report.
+
+    Logs every exception and never raises one; see above.
 
     Args:
       folder: of the run, which is finished.
-      dataset: that was condensed.
-      sets: of its experiments; none where networks were trained on everything.
-      counts: what the evaluation networks take for what, `[E, N, C, C]`.
+      dataset: the dataset that was condensed.
+      sets: the sets of all experiments; empty if networks were trained on all images.
+      counts: how many test images of each class the evaluation networks take for each
+        class, `[E, N, C, C]`.
     """
-    with _going_on(folder, "confusion matrix"):
+    with _logged_exceptions(folder, "confusion matrix"):
         if counts is not None:
             kept.save_confusion(folder, counts.sum(axis=(0, 1)))
-    with _going_on(folder, "nearest training images"):
+    with _logged_exceptions(folder, "nearest training images"):
         if sets and sets[0].indices is None:
             kept.save_neighbours(folder, sets[0], dataset)
     write_if_possible(folder)
 
 
 def write_if_possible(folder: Path) -> None:
-    """Writes the report, or logs why it cannot."""
-    with _going_on(folder, NAME):
+    """Writes the report. Logs every exception and never raises one; see above."""
+    with _logged_exceptions(folder, NAME):
         logging.info("Report: %s.", write(folder))
 
 
 def write_if_missing(folder: Path) -> None:
-    """Does the same where there is no report."""
+    """Does the same if there is no report yet."""
     if not (folder / NAME).exists():
         write_if_possible(folder)
 
 
 @contextlib.contextmanager
-def _going_on(folder: Path, part: str) -> Iterator[None]:
-    """Logs an error of whatever kind: the run is finished, with a report or without."""
+def _logged_exceptions(folder: Path, part: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        name = type(error).__name__
-        logging.warning("No %s of %s: %s: %s", part, folder, name, one_line(error))
+    except (OSError, UserError) as error:
+        logging.warning("%s has no %s: %s", folder, part, one_line(error))
+    except Exception:
+        logging.exception("%s has no %s because of a bug of dc_jax:", folder, part)
 
 
 def write(folder: Path) -> Path:
-    """Writes the report of what is in the folder of a run; returns its path.
+    """Writes the report on the files in the folder of a run; returns its path.
 
     The same files always make the same report.
 
@@ -95,17 +107,10 @@ def write(folder: Path) -> Path:
 def make(folder: Path) -> str:
     """Returns the report as HTML; see `write`."""
     run = read_files(folder)
-    parts = [_if_possible(part, run) for part in _PARTS]
+    sections = [(title, body(run)) for title, body in _SECTIONS]
+    parts = [numbers.head(run)]
+    parts += [section(title, body) for title, body in sections if body]
     template = importlib.resources.files("dc_jax.report").joinpath("page.html")
     return string.Template(template.read_text("utf-8")).substitute(
-        title=text(numbers.title(run)), body="\n".join(filter(None, parts))
+        title=text(numbers.title(run)), body="\n".join(parts)
     )
-
-
-def _if_possible(part: Callable[[Files], str], run: Files) -> str:
-    """Returns a part, nothing where a file has values that a run does not write."""
-    try:
-        return part(run)
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:
-        logging.warning("Not in the report: %s (%r).", part.__name__, e)
-        return ""

@@ -1,7 +1,7 @@
-"""Published test accuracies on the ConvNet, by dataset, images a class and method.
+"""Published test accuracies on the ConvNet, by dataset, images per class and method.
 
 Table 1 of Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR
-2021; the rows of dsa and dm are of Zhao, Bilen, "Dataset Condensation with
+2021; the rows of dsa and dm are from Zhao, Bilen, "Dataset Condensation with
 Differentiable Siamese Augmentation", ICML 2021, and "Dataset Condensation with
 Distribution Matching", WACV 2023.
 """
@@ -14,8 +14,8 @@ class Value(NamedTuple):
 
     Attributes:
       mean: in percent.
-      std: in percent; None if not given.
-      is_verified: whether it was read in the publication or one that quotes it.
+      std: in percent; None if the publication does not give it.
+      is_verified: whether it was read in the publication, or in one that quotes it.
     """
 
     mean: float
@@ -70,7 +70,7 @@ def _successors() -> dict[tuple[str, int, str], Value]:
     return values
 
 
-# By dataset, images a class and method; the row of CIFAR-100 is of the appendix.
+# By dataset, images per class and method. CIFAR-100 is in the appendix of the paper.
 TABLE1 = _table1() | {
     ("cifar100", 1, "random"): Value(4.2, 0.3),
     ("cifar100", 1, "herding"): Value(8.4, 0.3),

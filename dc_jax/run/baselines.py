@@ -1,6 +1,6 @@
 """The baselines: coresets, and training on the whole training set.
 
-The networks that these need are trained, or found trained, by `whole_trainer`.
+`full_data_trainer` trains the networks that these need, or finds them trained.
 """
 
 import dataclasses
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 from absl import logging
 from scipy.special import softmax
@@ -16,30 +17,44 @@ from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
-from dc_jax.devices.layout import Layout
+from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import make_set
-from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.methods import coresets
 from dc_jax.run.full_data_trainer import Trained, WholeTrainer
+from dc_jax.run.setup import Setup
 from dc_jax.run.signals import signals_kill
+from dc_jax.sets.make import make_set
+from dc_jax.training.full_data import WholeTraining, make_whole_training
 
 # Fields of the config that are for other methods.
 _UNUSED = (
-    *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
-    *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("distillation", "tensorboard"),
+    "iterations",
+    "outer_loop",
+    "inner_loop",
+    "num_networks",
+    "init",
+    "distance",
+    "batch_real",
+    "batch_train",
+    "lr_img",
+    "momentum_img",
+    "lr_net",
+    "momentum_net",
+    "distillation",
+    "tensorboard",
 )
 
 
-def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
+def check_baseline(setup: Setup) -> None:
     """Checks that there are enough images, and logs what will be done.
 
     Raises:
       UserError: a class has fewer training images than are to be chosen, or
         `config.ipc` has not as many numbers as there are classes.
     """
-    logging.info("Running on %s.", layout)
+    config = setup.config
+    logging.info("Running on %s.", setup.layout)
     unused = _UNUSED
     if config.method == "whole":
         unused += ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
@@ -48,43 +63,39 @@ def check_baseline(config: Config, dataset: Dataset, layout: Layout) -> None:
         )
     else:
         unused += ("eval_every",)
-        counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-        class_ipc = config.class_ipc(dataset.num_classes)
-        # The smallest of those that are too small.
-        for label in np.argsort(counts, kind="stable"):
-            if counts[label] < class_ipc[label]:
-                raise UserError(
-                    f"config.ipc must be at most {counts[label]}, the number of "
-                    f"training images of class {dataset.class_names[label]}, got "
-                    f"{class_ipc[label]}."
-                )
+        _check_counts(config, setup.dataset)
         logging.info(
-            "Choosing %s image(s) a class by %s, %d experiment(s).",
-            *(describe_ipc(config.ipc), config.method, config.num_experiments),
+            "Choosing %s image(s) per class by %s, %d experiment(s).",
+            describe_ipc(config.ipc),
+            config.method,
+            config.num_experiments,
         )
     logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
 
 
-def choose_sets(
-    config: Config,
-    folder: Path,
-    dataset: Dataset,
-    layout: Layout,
-) -> tuple[list[SyntheticSet], float]:
-    """Chooses a coreset for each experiment.
+def _check_counts(config: Config, dataset: Dataset) -> None:
+    """Checks that every class has as many images as are to be chosen."""
+    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+    class_ipc = config.class_ipc(dataset.num_classes)
+    # The smallest of the classes that are too small is named.
+    for label in np.argsort(counts, kind="stable"):
+        if counts[label] < class_ipc[label]:
+            raise UserError(
+                f"config.ipc must be at most {counts[label]}, the number of training "
+                f"images of class {dataset.class_names[label]}, got {class_ipc[label]}."
+            )
 
-    Args:
-      config: the run.
-      folder: of the run.
-      dataset: to choose from.
-      layout: the devices.
+
+def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
+    """Chooses a coreset for each experiment of a run in a folder.
 
     Returns:
       The E sets, and the seconds it took, training included.
     """
+    config, dataset = setup.config, setup.dataset
     selection = coresets.SELECTIONS[config.method]
     is_trained = selection.needs != ("size",)
-    trainer = _feature_trainer(config, folder, dataset, layout) if is_trained else None
+    trainer = _feature_trainer(setup, folder) if is_trained else None
     labels = dataset.train_labels
     classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
     class_ipc = config.class_ipc(dataset.num_classes)
@@ -150,58 +161,68 @@ def _learn(
     return known
 
 
-def whole_accuracies(
-    config: Config,
-    folder: Path,
-    dataset: Dataset,
-    layout: Layout,
-    protocol: Protocol,
-) -> tuple[np.ndarray, dict[str, Any]]:
+def whole_accuracies(setup: Setup, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
     """Trains networks on the whole training set, and tests them.
-
-    Args:
-      config: the run.
-      folder: of the run.
-      dataset: to train and test on.
-      layout: the devices.
-      protocol: how to train.
 
     Returns:
       Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
     """
-    field = "evaluation" if config.evaluation.network else "network"
-    trainer = WholeTrainer(
-        config,
-        folder,
-        dataset,
-        layout,
-        protocol,
-        field,
-        eval_every=config.eval_every,
+    training = train_by_phases(
+        setup.protocol,
+        setup.evaluation_network,
+        setup.evaluation_execution,
+        setup.dataset,
     )
+    trainer = WholeTrainer(
+        setup.config,
+        folder,
+        setup.dataset,
+        setup.layout,
+        setup.protocol,
+        training,
+        eval_every=setup.config.eval_every,
+    )
+    return train_and_test(trainer, setup.config.num_evaluations)
+
+
+def train_by_phases(
+    protocol: Protocol, network: nn.Module, execution: Execution, dataset: Dataset
+) -> WholeTraining:
+    """Returns the training of a network on the whole training set by a protocol."""
+    devices = execution.layout.everything
+    recipes = [
+        (dataclasses.replace(recipe, devices=devices), epochs)
+        for recipe, epochs in phases(protocol, network, execution)
+    ]
+    return make_whole_training(recipes, dataset.image_shape, len(dataset.train_labels))
+
+
+def train_and_test(
+    trainer: WholeTrainer, num: int
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns what `whole_accuracies` does, of `num` networks of a trainer."""
     accuracies, on_the_way, seconds = [], [], 0.0
-    for number in range(config.num_evaluations):
-        trained = trainer.train(number, config.num_evaluations)
+    for number in range(num):
+        trained = trainer.train(number, num)
         began = time.monotonic()
         accuracies.append(trainer.test(trained.state))
         on_the_way.append(trained.accuracies)
         seconds += trained.seconds + time.monotonic() - began
     facts = {
-        "training_images": len(dataset.train_labels),
+        "training_images": len(trainer.dataset.train_labels),
         "seconds": round(seconds, 3),
     }
-    if config.eval_every:
+    if trainer.eval_every:
         facts["accuracies_on_the_way"] = on_the_way
     return np.array([accuracies]), facts
 
 
-def _feature_trainer(
-    config: Config, folder: Path, dataset: Dataset, layout: Layout
-) -> WholeTrainer:
+def _feature_trainer(setup: Setup, folder: Path) -> WholeTrainer:
     """Returns what trains the networks of features and forgetting events.
 
     The protocol is that of evaluation, but with `config.coreset.epochs` in all.
     """
+    config, dataset = setup.config, setup.dataset
     protocol = make_protocol(
         dataclasses.replace(config.evaluation, network=None),
         dataset_name=dataset.name,
@@ -210,4 +231,5 @@ def _feature_trainer(
     # A protocol counts one less than are run.
     protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
     logging.info("Features: %s.", protocol)
-    return WholeTrainer(config, folder, dataset, layout, protocol, "network")
+    training = train_by_phases(protocol, setup.network, setup.execution, dataset)
+    return WholeTrainer(config, folder, dataset, setup.layout, protocol, training)

@@ -1,4 +1,4 @@
-"""What the commands share: flags of a config, and errors of one line."""
+"""How the commands read their flags, and tell errors in one line."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ from dc_jax.errors import UserError, one_line
 
 
 class _NumbersParser(flags.ArgumentParser):
-    """Reads `config.ipc`: `10`, or one number a class, `1,5,10` or `(1, 5, 10)`."""
+    """Reads `config.ipc`: `10`, or a number per class, `1,5,10` or `(1, 5, 10)`."""
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):
@@ -22,19 +22,19 @@ class _NumbersParser(flags.ArgumentParser):
             return ast.literal_eval(argument)
         except (SyntaxError, ValueError):
             raise UserError(
-                "must be a number, or one for each class as in 1,5,10."
+                "must be a number, or a number per class as in 1,5,10."
             ) from None
 
 
 _CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
-# Any file of a config, as one argument.
+# An argument that names the file of a config.
 _OWN_FILE = re.compile(r"--?config=(.*?\.py)(?::.*)?", re.DOTALL)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """Parses the command line, and returns what is left of it."""
+    """Parses the command line; returns the arguments that are no flags."""
     app.define_help_flags()
-    # The type of the only field that may hold values of two types.
+    # `config.ipc` is declared as an object, the only field that may be of two types.
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
     try:
         argv = [find_config(argument) for argument in argv]
@@ -45,21 +45,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: no such field of the config: {text}")
     except flags.Error as error:
         text = str(error).strip()
-        # Where the config's file raises an error, its traceback is in the message.
+        # If the config's file raises an error, the message has a whole traceback.
         if "Traceback (most recent call last)" in text:
             text = text.splitlines()[-1]
         sys.exit(f"error: {_naming_fields(one_line(ValueError(text)), argv)}")
     except (OSError, ValueError) as error:
         sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
-    # The config's file is a program, which may raise anything.
+    # The config's file is a program and may raise anything.
     except Exception as error:
         sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
 
 
 def _check_config_file(argv: list[str]) -> None:
-    """Checks that the config is there, and lets it import what is beside it."""
+    """Checks that the config's file exists, and lets it import modules beside it."""
     files = [match[1] for match in map(_OWN_FILE.fullmatch, argv) if match]
-    # Of several the last one counts, as of all flags.
+    # As with any flag that is given more than once, the last one counts.
     for path in map(Path, files[-1:]):
         if not path.is_file():
             sys.exit(f"error: --config={path}: there is no such file.")
@@ -67,7 +67,7 @@ def _check_config_file(argv: list[str]) -> None:
 
 
 def _naming_fields(text: str, argv: list[str]) -> str:
-    """Adds the fields that the command line overrides, if the text has none of them."""
+    """Adds the fields that the command line sets, if the text names none of them."""
     flag = "--config."
     names = [a.removeprefix(flag).split("=")[0] for a in argv if a.startswith(flag)]
     parts = {repr(part) for name in names for part in name.split(".")}
@@ -77,9 +77,9 @@ def _naming_fields(text: str, argv: list[str]) -> str:
 
 
 def find_config(argument: str) -> str:
-    """Returns an argument, perhaps with another path.
+    """Returns an argument, with the installed file in place of a missing one.
 
-    A file of `configs/` that the current folder has not is the one that was installed.
+    A file of `configs/` need not be in the current folder: the package has it too.
     """
     match = _CONFIG_FILE.fullmatch(argument)
     if match is None or Path(match[2]).exists():

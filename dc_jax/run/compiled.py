@@ -11,14 +11,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import PartitionSpec as P
 
-from dc_jax.base import CondenseState, Method
+from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, store_specs
 from dc_jax.devices.backend import Execution, batched, compiler_options
 from dc_jax.devices.layout import Layout
-from dc_jax.evaluation.protocol import Protocol, make_evaluate, make_evaluate_own
+from dc_jax.evaluation.evaluator import TrainOne, make_evaluate
+
+# What an experiment's key is folded with for the evaluation by a set's own learning
+# rates. `fold_in(key, i)` equals `split(key, n)[i]`, so it must be above every n.
+_OWN = 2**31
 
 
 def compile_method(
@@ -26,9 +31,9 @@ def compile_method(
 ) -> tuple[Callable[..., CondenseState], Callable[..., Any]]:
     """Returns a method's functions over the axis E of experiments, jitted.
 
-    They are `init(store, keys)` and `step(state, store, keys, iteration)` with keys
-    `[E]`. A step does not donate its input: that is the state to save when the step
-    turns out bad, or is not waited for, and it is no larger than the images.
+    They are `init(store, keys) -> state` and `step(state, store, keys, iteration) ->
+    (state, metrics)` with keys `[E]`. A step does not donate its input: that is the
+    state to save if the step turns out bad, and it is no larger than the images.
 
     Args:
       method: for one experiment.
@@ -37,13 +42,14 @@ def compile_method(
     layout = execution.layout
 
     def init(store: ClassStore, keys: jax.Array) -> CondenseState:
-        return jax.vmap(lambda key: method.init(store, key))(keys)
+        return jax.vmap(lambda key: method.init(store, key)[0])(keys)
 
     def step(
         state: CondenseState, store: ClassStore, keys: jax.Array, iteration: jax.Array
-    ) -> tuple[CondenseState, dict[str, jax.Array]]:
+    ) -> tuple[CondenseState, dict[str, Any]]:
         def one(state: CondenseState, key: jax.Array):
-            state, metrics = method.step(state, store, iteration_key(key, iteration))
+            key = iteration_key(key, iteration)
+            state, metrics, _ = method.step(state, store, key)
             values = (metrics["loss"], state.images, state.raw_lrs)
             finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]
             return state, {**metrics, "is_finite": jnp.stack(finite).all()}
@@ -66,41 +72,82 @@ def compile_method(
     return compiled(init), compiled(step)
 
 
-def compile_draws(method: Method) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Returns what `init(store, keys)` and a step draw, for all experiments, jitted.
+def compile_draws(
+    method: Method, store: ClassStore
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Returns programs that find out what `init` and a step draw from the store.
 
-    They are `init_draws(store, keys)` and `step_draws(store, keys, iteration)` with
-    keys `[E]`, and return offsets `[C, P]`.
+    They are `init_draws(keys)` and `step_draws(keys, iteration)` with keys `[E]`, and
+    return the offsets of all experiments, `[C, P]`. They are the method's own functions
+    without all that the offsets do not depend on.
+
+    Args:
+      method: for one experiment, on one device.
+      store: the index of the training images, see `HostStore`.
+
+    Raises:
+      ValueError: what a step draws depends on the state.
     """
+    store = jax.tree.map(jnp.asarray, store)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state, _ = jax.eval_shape(method.init, store, key)
 
-    def init_draws(store: ClassStore, keys: jax.Array) -> jax.Array:
-        offsets = jax.lax.map(lambda key: method.init_draws(store, key), keys)
+    def init(key: jax.Array) -> Offsets:
+        return method.init(store, key)[1]
+
+    def step(key: jax.Array) -> Offsets:
+        def offsets(state: CondenseState) -> Offsets:
+            return method.step(state, store, key)[2]
+
+        return _without_arguments(offsets, state)
+
+    def of_experiments(draw: Callable[[jax.Array], Offsets], keys: jax.Array):
+        def of_one(key: jax.Array) -> list[jax.Array]:
+            # [..., C, num] -> [C, ... * num]
+            moved = [jnp.moveaxis(leaf, -2, 0) for leaf in jax.tree.leaves(draw(key))]
+            return jnp.concatenate(
+                [leaf.reshape(store.num_classes, -1) for leaf in moved], axis=1
+            )
+
+        offsets = jax.lax.map(of_one, keys)  # [E, C, P / E]
         return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
 
-    def step_draws(store: ClassStore, keys: jax.Array, iteration: jax.Array):
+    def step_draws(keys: jax.Array, iteration: jax.Array) -> jax.Array:
         keys = jax.vmap(lambda key: iteration_key(key, iteration))(keys)
-        offsets = jax.lax.map(lambda key: method.step_draws(store, key), keys)
-        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+        return of_experiments(step, keys)
 
-    return jax.jit(init_draws), jax.jit(step_draws)
+    return jax.jit(functools.partial(of_experiments, init)), jax.jit(step_draws)
+
+
+def _without_arguments(function: Callable[[Any], Any], shapes: Any) -> Any:
+    """Returns the result of a function that does not use its argument.
+
+    Args:
+      function: of a tree of arrays.
+      shapes: of the tree.
+
+    Raises:
+      ValueError: the result depends on the argument.
+    """
+    closed, out_shapes = jax.make_jaxpr(function, return_shape=True)(shapes)
+    num_outputs = len(closed.jaxpr.outvars)
+    # What does not lead to the result is left out: for a step, all its networks.
+    jaxpr, is_used = dce_jaxpr(closed.jaxpr, [True] * num_outputs)
+    if any(is_used):
+        raise ValueError(
+            "the images that a method's step draws from the store must not depend on "
+            "its state."
+        )
+    leaves = jax.core.eval_jaxpr(jaxpr, closed.consts)
+    return jax.tree.unflatten(jax.tree.structure(out_shapes), leaves)
 
 
 def compile_evaluation(
-    protocol: Protocol, network: nn.Module, execution: Execution
+    train_one: TrainOne, network: nn.Module, execution: Execution
 ) -> Callable[..., jax.Array]:
-    """Returns the training and test of networks, see `make_evaluate`, jitted."""
+    """Returns what trains and tests networks, see `make_evaluate`, jitted."""
     return jax.jit(
-        make_evaluate(protocol, network, execution),
-        compiler_options=compiler_options(execution.layout),
-    )
-
-
-def compile_own_evaluation(
-    network: nn.Module, execution: Execution
-) -> Callable[..., jax.Array]:
-    """Returns the same by a set's own learning rates, see `make_evaluate_own`."""
-    return jax.jit(
-        make_evaluate_own(network, execution),
+        make_evaluate(train_one, network, execution),
         compiler_options=compiler_options(execution.layout),
     )
 
@@ -121,5 +168,32 @@ def iteration_key(key: jax.Array, iteration: jax.Array) -> jax.Array:
 
 def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
     """Returns an experiment's keys for its beginning, its steps, its evaluation."""
-    key = jax.random.fold_in(jax.random.key(config.seed), experiment)
-    return jax.random.split(key, 3)
+    return jax.random.split(_experiment_key(config.seed, experiment), 3)
+
+
+def evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
+    """Returns the keys of the networks that the common protocol trains.
+
+    Args:
+      seed: of the run.
+      experiment: whose set they are trained on.
+      num: N, the number of networks.
+
+    Returns:
+      Shape `[N]`.
+    """
+    _, _, key = jax.random.split(_experiment_key(seed, experiment), 3)
+    return jax.random.split(key, num)
+
+
+def own_evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
+    """Returns the keys of the networks that a set's own learning rates train.
+
+    They are like those of `evaluation_keys`, and different from them.
+    """
+    key = jax.random.fold_in(_experiment_key(seed, experiment), _OWN)
+    return jax.random.split(key, num)
+
+
+def _experiment_key(seed: int, experiment: int | jax.Array) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), experiment)

@@ -6,108 +6,154 @@ import itertools
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from dc_jax.base import LAYER, CondenseState, Method, SyntheticSet
-from dc_jax.config import Config
-from dc_jax.data.dataset import Dataset
+from dc_jax.base import CondenseState, Method, SyntheticSet
 from dc_jax.data.store import ClassStore, make_store
 from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.devices import processes
-from dc_jax.devices.backend import Execution
-from dc_jax.devices.layout import Layout
+from dc_jax.devices.layout import ONE_DEVICE
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import Evaluator, evaluate_sets, make_sets
+from dc_jax.evaluation.evaluator import Evaluator, accuracies
+from dc_jax.methods import make_method
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
+from dc_jax.run.evaluation import count_sets
 from dc_jax.run.metrics import Metrics
+from dc_jax.run.setup import Setup
 from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.sets.make import make_sets
+
+
+class _Step(NamedTuple):
+    """An iteration that the devices compute, or have computed.
+
+    Attributes:
+      iteration: its number, from 0.
+      before: the state before it.
+      after: the state after it.
+      out: its metrics.
+    """
+
+    iteration: int
+    before: CondenseState
+    after: CondenseState
+    out: dict[str, Any]
 
 
 @dataclasses.dataclass
 class Loop:
-    """The iterations of a run, from its last checkpoint to the end."""
+    """The iterations of a run, from its last checkpoint to the end.
 
-    config: Config
+    The devices always have a step to compute: the next one is begun before the host
+    reads the metrics of the last.
+    """
+
+    setup: Setup
+    evaluator: Evaluator
     folder: Path
     checkpointer: Checkpointer
-    dataset: Dataset
 
-    def run(
-        self, method: Method, execution: Execution, evaluator: Evaluator
-    ) -> tuple[CondenseState, float]:
-        """Returns the last state, leaves `[E, ...]`, and the seconds it took."""
-        init, step = compile_method(method, execution)
+    def run(self, method: Method) -> tuple[list[SyntheticSet], float]:
+        """Returns the set of each experiment, and the seconds it took."""
+        config = self.setup.config
+        init, step = compile_method(method, self.setup.execution)
         init_keys, step_keys, _ = jax.vmap(
-            lambda experiment: experiment_keys(self.config, experiment)
-        )(jnp.arange(self.config.num_experiments)).T
-        store, make_stores = self._stores(
-            method, execution.layout, init_keys=init_keys, step_keys=step_keys
-        )
+            lambda experiment: experiment_keys(config, experiment)
+        )(jnp.arange(config.num_experiments)).T
+        store, make_stores = self._stores(init_keys, step_keys)
         first, state, before = self._restore(init(store, init_keys))
         clock = _Clock(before)
         metrics = Metrics(
             self.folder,
             first=first,
-            total=self.config.iterations,
+            total=config.iterations,
             seconds=before,
-            tensorboard=self.config.tensorboard,
+            tensorboard=config.tensorboard,
         )
-
-        def first_set() -> SyntheticSet:
-            return make_sets(self.config, state, self.dataset)[0]
-
-        iterations = range(first, self.config.iterations)
+        iterations = range(first, config.iterations)
+        # Two iterations' images of a dataset larger than memory may be too many.
+        is_ahead = not config.dataset.stream
+        pending = None
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
             if first == 0:
-                metrics.images(0, first_set)
+                metrics.images(0, lambda: self._first_set(state))
             for iteration, store in zip(iterations, stores, strict=False):
                 if self._is_evaluated(iteration):
-                    self._save_and_wait(iteration, state, clock)
-                    metrics.accuracy(iteration, self._evaluate(state, evaluator))
-                good = state
-                state, out = step(good, store, step_keys, jnp.int32(iteration))
-                if not signals.wait(out):
-                    self._save_and_wait(iteration, good, clock)
-                    raise Stopped(signals.number, iteration)
-                if not out["is_finite"].all():
-                    self._save_and_wait(iteration, good, clock)
-                    raise FloatingPointError(self._not_finite(iteration))
-                metrics.loss(iteration + 1, np.asarray(out["loss"]), _layers(out))
-                metrics.images(iteration + 1, first_set)
-                if clock.since_save() >= 60 * self.config.checkpoint_minutes:
-                    self._save(iteration + 1, state, clock)
-        if first < self.config.iterations:
-            self._save_and_wait(self.config.iterations, state, clock)
-        return state, clock.seconds()
+                    self._finish(pending, signals, metrics, clock)
+                    pending = None
+                    self._save(iteration, state, clock)
+                    metrics.accuracy(iteration, self._evaluate(state))
+                after, out = step(state, store, step_keys, jnp.int32(iteration))
+                self._finish(pending, signals, metrics, clock)
+                pending = _Step(iteration, state, after, out)
+                state = after
+                if not is_ahead:
+                    self._finish(pending, signals, metrics, clock)
+                    pending = None
+            self._finish(pending, signals, metrics, clock)
+        if first < config.iterations:
+            self._save(config.iterations, state, clock)
+        return self._make_sets(state), clock.seconds()
+
+    def _finish(
+        self,
+        step: _Step | None,
+        signals: StopSignals,
+        metrics: Metrics,
+        clock: "_Clock",
+    ) -> None:
+        """Waits for a step, checks it, and records it.
+
+        Raises:
+          Stopped: by a signal; the state before the step is saved.
+          FloatingPointError: the step's loss or images are not finite; likewise.
+        """
+        if step is None:
+            return
+        if not signals.wait(step.out):
+            self._save(step.iteration, step.before, clock)
+            raise Stopped(signals.number, step.iteration)
+        out = jax.device_get(step.out)
+        done = step.iteration + 1
+        if not out["is_finite"].all():
+            self._save(step.iteration, step.before, clock)
+            raise FloatingPointError(
+                f"the loss or the images became NaN or infinite in iteration {done}; "
+                f"the state before it is saved in {self.folder}. Try a smaller "
+                f"config.lr_img than {self.setup.config.lr_img:g}, in another folder."
+            )
+        layers = {name: float(of.mean()) for name, of in out.get("layers", {}).items()}
+        metrics.loss(done, out["loss"], layers)
+        metrics.images(done, lambda: self._first_set(step.after))
+        if clock.since_save() >= 60 * self.setup.config.checkpoint_minutes:
+            self._save(done, step.after, clock)
 
     def _stores(
-        self,
-        method: Method,
-        layout: Layout,
-        *,
-        init_keys: jax.Array,
-        step_keys: jax.Array,
+        self, init_keys: jax.Array, step_keys: jax.Array
     ) -> tuple[
         ClassStore,
         Callable[[range], contextlib.AbstractContextManager[Iterator[ClassStore]]],
     ]:
         """Returns the real images to begin with, and how to get those of iterations."""
-        if not self.config.dataset.stream:
-            store = make_store(self.dataset, layout)
+        setup = self.setup
+        if not setup.config.dataset.stream:
+            store = make_store(setup.dataset, setup.layout)
             return store, lambda _: contextlib.nullcontext(itertools.repeat(store))
-        host = HostStore(self.dataset, layout)
-        init_draws, step_draws = compile_draws(method)
+        host = HostStore(setup.dataset, setup.layout)
+        one_device = dataclasses.replace(setup.execution, layout=ONE_DEVICE)
+        method = make_method(setup.config, setup.network, one_device)
+        init_draws, step_draws = compile_draws(method, host.index)
 
         def draw(iteration: int) -> jax.Array:
-            return step_draws(host.index, step_keys, jnp.int32(iteration))
+            return step_draws(step_keys, jnp.int32(iteration))
 
-        store = host.load(init_draws(host.index, init_keys))
+        store = host.load(init_draws(init_keys))
         return store, lambda iterations: contextlib.closing(
             prefetch(draw, host.load, iterations)
         )
@@ -117,51 +163,43 @@ class Loop:
         restored = self.checkpointer.restore(state)
         if restored is None:
             return 0, state, 0.0
-        if restored.step > self.config.iterations:
+        iterations = self.setup.config.iterations
+        if restored.step > iterations:
             raise UserError(
                 f"config.iterations must be at least {restored.step}, which "
-                f"--workdir={self.folder} has reached, got {self.config.iterations}."
+                f"--workdir={self.folder} has reached, got {iterations}."
             )
-        if restored.meta["dataset"] != self.dataset.checksum():
+        if restored.meta["dataset"] != self.setup.dataset.checksum():
             raise UserError(
                 f"--workdir={self.folder} holds a run on other images than those of "
-                f"{self.dataset.source}: choose another folder."
+                f"{self.setup.dataset.source}: choose another folder."
             )
         logging.info("Continuing after iteration %d.", restored.step)
         return restored.step, restored.state, restored.meta["seconds"]
 
     def _save(self, iteration: int, state: CondenseState, clock: "_Clock") -> None:
-        meta = {"seconds": clock.seconds(), "dataset": self.dataset.checksum()}
-        self.checkpointer.save(iteration, state, meta)
+        meta = {"seconds": clock.seconds(), "dataset": self.setup.dataset.checksum()}
+        # The other processes wait until the first has written it.
+        processes.on_first(self.checkpointer.save, iteration, state, meta)
         clock.saved()
 
-    def _save_and_wait(self, *args: Any) -> None:
-        """Saves, and waits until the first process has written it."""
-        self._save(*args)
-        processes.on_first(self.checkpointer.wait)
+    def _first_set(self, state: CondenseState) -> SyntheticSet:
+        return self._make_sets(state)[0]
+
+    def _make_sets(self, state: CondenseState) -> list[SyntheticSet]:
+        dataset = self.setup.dataset
+        class_ipc = self.setup.config.class_ipc(dataset.num_classes)
+        return make_sets(state, dataset, class_ipc)
 
     def _is_evaluated(self, iteration: int) -> bool:
-        every = self.config.eval_every
+        every = self.setup.config.eval_every
         return bool(every) and iteration > 0 and iteration % every == 0
 
-    def _evaluate(self, state: CondenseState, evaluator: Evaluator) -> np.ndarray:
+    def _evaluate(self, state: CondenseState) -> np.ndarray:
         """Returns the accuracies `[E, N]` of a state that is saved."""
         with signals_kill():
-            sets = make_sets(self.config, state, self.dataset)
-            return evaluate_sets(self.config, evaluator, sets)
-
-    def _not_finite(self, iteration: int) -> str:
-        return (
-            f"the loss or the images became NaN or infinite in iteration "
-            f"{iteration + 1}; the state before it is saved in {self.folder}. Try a "
-            f"smaller config.lr_img than {self.config.lr_img:g}, in another folder."
-        )
-
-
-def _layers(out: dict[str, jax.Array]) -> dict[str, float]:
-    """Returns the summands of the loss, means over experiments, where there are any."""
-    names = [name for name in out if name.startswith(LAYER)]
-    return {n.removeprefix(LAYER): float(np.asarray(out[n]).mean()) for n in names}
+            sets = self._make_sets(state)
+            return accuracies(count_sets(self.setup.config, self.evaluator, sets))
 
 
 class _Clock:

@@ -1,4 +1,4 @@
-"""What a run tells while it runs, and how it is told to stop."""
+"""What a run tells while it runs: a progress bar, and the metrics of each iteration."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.devices import processes
-from dc_jax.files import write_atomically
+from dc_jax.files import read_json_lines, write_atomically
 from dc_jax.report import kept
 from dc_jax.run.tensorboard import Events
 
@@ -61,8 +61,7 @@ class Metrics:
         path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
         before = []
         if path.is_file():
-            lines = map(_parse, path.read_bytes().splitlines())
-            before = [line for line in lines if line and _is_kept(line, first)]
+            before = [line for line in read_json_lines(path) if _is_kept(line, first)]
             text = "".join(json.dumps(line) + "\n" for line in before)
             write_atomically(path, text.encode())
         self._file = path.open("a", encoding="utf-8", buffering=1)
@@ -107,7 +106,7 @@ class Metrics:
         """Keeps a snapshot of the set after some iterations, which alone is made."""
         if not (self._is_first and kept.is_snapshot(iteration)):
             return
-        png = kept.to_png(kept.snapshot(make_set()))
+        png = kept.snapshot(make_set())
         kept.save_snapshot(self._folder, iteration, png)
         if self._events:
             self._events.picture(iteration, png)
@@ -128,14 +127,6 @@ class Metrics:
 
 
 def _is_kept(line: dict[str, Any], first: int) -> bool:
-    return line["iteration"] < first + ("loss" in line)
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Returns a line's values, None for one torn by a kill or otherwise damaged."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    is_sound = isinstance(values, dict) and type(values.get("iteration")) is int
-    return values if is_sound else None
+    """Whether a line is sound, and not of what will be redone."""
+    iteration = line.get("iteration")
+    return type(iteration) is int and iteration < first + ("loss" in line)

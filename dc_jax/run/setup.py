@@ -1,28 +1,86 @@
-"""Makes the parts of a run from its config, and tells what was chosen."""
+"""Setup: what a run has decided, made once from its config."""
 
-import contextlib
-import math
-import operator
-from collections.abc import Iterator
+import dataclasses
 
 import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax.base import SyntheticSet
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
-from dc_jax.devices.backend import Execution, make_execution
-from dc_jax.devices.layout import Layout
-from dc_jax.errors import UserError, check_fits
-from dc_jax.methods import check_method
-from dc_jax.networks import default_depth, has_batch_norm, make_network
+from dc_jax.devices import processes
+from dc_jax.devices.backend import Execution, make_execution, use_compilation_cache
+from dc_jax.devices.layout import Layout, make_layout
+from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.networks import (
+    default_depth,
+    make_network,
+    without_batch_norm,
+)
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
-from dc_jax.run import tensorboard
-from dc_jax.training import augment_siamese
-from dc_jax.training.augment import parse_strategy
+from dc_jax.run.checks import check_memory, check_names, naming
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Setup:
+    """What a run has decided: everything below takes what it needs from here.
+
+    Attributes:
+      config: the run.
+      dataset: that is condensed, and tested on.
+      layout: the devices.
+      network: the module that condenses.
+      execution: how to run it on these devices.
+      protocol: how networks are trained on a set to evaluate it.
+      evaluation_network: the module of the protocol.
+      evaluation_execution: how to run that.
+    """
+
+    config: Config
+    dataset: Dataset
+    layout: Layout
+    network: nn.Module
+    execution: Execution
+    protocol: Protocol
+    evaluation_network: nn.Module
+    evaluation_execution: Execution
+
+
+def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
+    """Checks a run, loads its dataset, and decides what the config leaves open.
+
+    Args:
+      config: the run.
+      dataset: to use; `config.dataset` then only gives its name. None: that of
+        `config.dataset`.
+
+    Raises:
+      UserError: the config or the dataset cannot be used.
+    """
+    check_names(config)
+    use_compilation_cache(config.execution)
+    if dataset is None:
+        dataset = load(config)
+    log_dataset(dataset)
+    check_memory(config, dataset)
+    processes.check_same("the dataset", dataset.checksum())
+    layout = make_layout(config, dataset.num_classes)
+    network, execution = make_parts(config, dataset, "network", layout)
+    protocol, evaluation_network, evaluation_execution = make_evaluation(
+        config, dataset.name, dataset.num_classes, dataset.image_shape, layout
+    )
+    return Setup(
+        config=config,
+        dataset=dataset,
+        layout=layout,
+        network=network,
+        execution=execution,
+        protocol=protocol,
+        evaluation_network=evaluation_network,
+        evaluation_execution=evaluation_execution,
+    )
 
 
 def load(config: Config) -> Dataset:
@@ -48,80 +106,26 @@ def log_dataset(dataset: Dataset) -> None:
         dataset.source,
         len(dataset.train_labels),
         f" and {len(dataset.test_labels)} test" if has_tests else "",
-        *(height, width, channels, dataset.num_classes),
+        height,
+        width,
+        channels,
+        dataset.num_classes,
     )
 
 
-def check_names(config: Config) -> None:
-    """Checks what does not need the dataset, before it is downloaded and prepared.
-
-    Raises:
-      UserError: a method, network or augmentation is unknown, fields exclude one
-        another, or a package is missing.
-    """
-    if config.dataset.validation and config.dataset.stream:
-        raise UserError(
-            "config.dataset.validation must be None where config.dataset.stream is "
-            f"True, got {config.dataset.validation}."
-        )
-    if config.tensorboard:
-        tensorboard.check_package()
-    check_method(config.method)
-    for field in ("network.name", "evaluation.network"):
-        name = operator.attrgetter(field)(config)
-        with _naming(f"config.{field}"):
-            if name is not None:
-                has_batch_norm(name)
-    with _naming("config.augmentation"):
-        augment_siamese.parse_strategy(config.augmentation)
-    with _naming("config.evaluation.augmentation"):
-        parse_strategy(config.evaluation.augmentation or "none")
-
-
-def check_memory(config: Config, dataset: Dataset) -> None:
-    """Checks that a run can fit into memory, by the least that it takes.
-
-    Raises:
-      UserError: some fields are too large.
-    """
-    num_classes = dataset.num_classes
-    image = 4 * math.prod(dataset.image_shape)
-    images = num_classes * int(np.max(config.ipc)) * image
-    checks = {
-        "images of config.num_experiments x config.ipc": config.num_experiments
-        * images,
-        "gradients of config.num_networks x config.ipc": config.num_networks * images,
-        "images of config.batch_real": config.batch_real * image,
-        "results of config.num_evaluations": 4
-        * config.num_evaluations
-        * num_classes**2,
-    }
-    for what, num_bytes in checks.items():
-        check_fits(num_bytes, f"the {what}")
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Names the field of the config in what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{field}: {error}") from error
-
-
-def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
-    """Logs what was chosen by a rule or by necessity, and why.
+def log_choices(setup: Setup) -> None:
+    """Logs what a rule or a necessity has chosen, and why.
 
     Raises:
       UserError: `config.ipc` has not as many numbers as there are classes.
     """
+    config, dataset, layout = setup.config, setup.dataset, setup.layout
     class_ipc = np.array(config.class_ipc(dataset.num_classes))
-    layout = execution.layout
     logging.info("Running on %s.", layout)
     choices = {
         "convolution": default_implementation(layout.platform),
-        "network_loop": execution.network_loop,
-        "slice_size": execution.slice_size,
+        "network_loop": setup.execution.network_loop,
+        "slice_size": setup.execution.slice_size,
     }
     chosen = [
         f"{name} {value}"
@@ -134,23 +138,32 @@ def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
         )
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
-        logging.info(
-            "%s has depth %d, which is for images of %dx%d.",
-            *(config.network.name, depth, *dataset.image_shape[:2]),
-        )
+        height, width, _ = dataset.image_shape
+        name = config.network.name
+        logging.info("%s has depth %d for images of %dx%d.", name, depth, height, width)
     logging.info(
-        "Condensing to %s image(s) a class with method %s: %d iterations from %s "
+        "Condensing to %s image(s) per class with method %s: %d iterations from %s "
         "images, learning rate %g, augmentation %s, %d network(s) at once, %d "
         "experiment(s).",
-        *(describe_ipc(config.ipc), config.method, config.iterations, config.init),
-        *(config.lr_img, config.augmentation),
-        *(config.num_networks, config.num_experiments),
+        describe_ipc(config.ipc),
+        config.method,
+        config.iterations,
+        config.init,
+        config.lr_img,
+        config.augmentation,
+        config.num_networks,
+        config.num_experiments,
     )
     if len(set(class_ipc)) > 1:
         logging.info(
-            "What depends on the images a class is chosen for their mean, %d.",
+            "What depends on the images per class is chosen for their mean, %d.",
             config.mean_ipc,
         )
+    _log_small_classes(config, dataset, class_ipc)
+
+
+def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:
+    """Logs which classes have fewer images than are drawn."""
     needed = {"batch_real": np.full(dataset.num_classes, config.batch_real)}
     if config.init == "real":
         needed["ipc"] = class_ipc
@@ -161,10 +174,13 @@ def log_choices(config: Config, dataset: Dataset, execution: Execution) -> None:
             # A real batch may well be larger than a class; the set should not be.
             log = logging.warning if field == "ipc" else logging.info
             log(
-                "Fewer training images than config.%s = %s in %d of %d classes, where "
-                "they are drawn with replacement: %s.",
-                *(field, describe_ipc(numbers), len(small)),
-                *(dataset.num_classes, ", ".join(small)),
+                "%d of %d classes have fewer training images than config.%s = %s; they "
+                "are drawn with replacement: %s.",
+                len(small),
+                dataset.num_classes,
+                field,
+                describe_ipc(numbers),
+                ", ".join(small),
             )
 
 
@@ -175,33 +191,69 @@ def make_parts(
     name, path = config.network.name, "config.network.name"
     if field == "evaluation":
         name, path = config.evaluation.network, "config.evaluation.network"
-    with _naming(path):
+    return _build(config, path, name, dataset.num_classes, dataset.image_shape, layout)
+
+
+def make_evaluation(
+    config: Config,
+    dataset_name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    layout: Layout,
+) -> tuple[Protocol, nn.Module, Execution]:
+    """Returns the protocol of a run, its network, and how to run that here."""
+    name = choose_evaluation_network(config)
+    is_named = config.evaluation.network is not None
+    path = "config.evaluation.network" if is_named else "config.network.name"
+    protocol = make_protocol(
+        dataclasses.replace(config.evaluation, network=name),
+        dataset_name=dataset_name,
+        network_name=config.network.name,
+    )
+    return protocol, *_build(config, path, name, num_classes, image_shape, layout)
+
+
+def _build(
+    config: Config,
+    field: str,
+    name: str,
+    num_classes: int,
+    image_shape: tuple[int, int, int],
+    layout: Layout,
+) -> tuple[nn.Module, Execution]:
+    """Returns a network that a field of the config names, and how to run it here."""
+    with naming(field):
         network = make_network(
             name,
-            dataset.num_classes,
-            dataset.image_shape,
+            num_classes,
+            image_shape,
             make_conv_fn(config.execution.convolution, layout.platform),
             dtype=config.execution.dtype,
         )
-    return network, make_execution(
-        config.execution, network, dataset.image_shape, layout
-    )
+    return network, make_execution(config.execution, network, image_shape, layout)
 
 
-def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
-    """Checks that a set loaded from `path` can be evaluated on a dataset.
+def choose_evaluation_network(config: Config) -> str:
+    """Returns the name of the network that sets are evaluated with.
+
+    Where `config.evaluation.network` is None, it is `config.network.name`, without
+    batch norm if it has any: the images of a set are too few for it. The whole training
+    set has enough.
 
     Raises:
-      UserError: the images or the classes differ.
+      UserError: the network is unknown.
     """
-    if synthetic.images.shape[2:] != dataset.image_shape:
-        raise UserError(
-            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
-            f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
-            "images that it was made of."
+    condensed = config.network.name
+    if config.evaluation.network:
+        return config.evaluation.network
+    if config.method == "whole":
+        return condensed
+    name = without_batch_norm(condensed)
+    if name != condensed:
+        logging.info(
+            "Evaluating with %s in place of %s, whose batch norm needs more images. "
+            "config.evaluation.network names another.",
+            name,
+            condensed,
         )
-    if synthetic.class_names != dataset.class_names:
-        raise UserError(
-            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
-            f"{dataset.name} has {', '.join(dataset.class_names)}."
-        )
+    return name

@@ -1,4 +1,4 @@
-"""TODO."""
+"""How a run is told to stop."""
 
 import contextlib
 import contextvars
@@ -13,6 +13,8 @@ import jax
 
 from dc_jax.devices import processes
 
+# How late the end of a step is noticed, as a fraction of its time.
+_LATE = 0.05
 _is_guest = contextvars.ContextVar("is_guest", default=False)
 
 
@@ -56,16 +58,17 @@ class StopSignals:
         """Waits for arrays; returns False, without waiting on, once told to stop.
 
         A blocked wait would not notice a signal before an iteration ends, which can
-        take minutes. Of several processes all must stop together: they wait, and are
-        told to stop where one is.
+        take minutes. Several processes must stop together: they wait to the end, and
+        all are told to stop where one is.
         """
-        pause = 1e-4
+        began = time.monotonic()
         while self.number is None or processes.are_several():
             if all(leaf.is_ready() for leaf in jax.tree.leaves(values)):
                 self.number = processes.largest(self.number or 0) or None
                 return self.number is None
-            time.sleep(pause)
-            pause = min(2 * pause, 0.02)
+            # A short step must not wait for a long sleep.
+            waited = time.monotonic() - began
+            time.sleep(min(max(_LATE * waited, 1e-4), 0.02))
         return False
 
 

@@ -1,4 +1,4 @@
-"""What a run tells, for TensorBoard: `tensorboard/` in its folder."""
+"""Writes the metrics and snapshots of a run for TensorBoard, to `tensorboard/`."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -8,12 +8,12 @@ from typing import Any
 from dc_jax.errors import load_package
 from dc_jax.report import kept
 
-# Seconds after which what was written can be read, at most.
+# Seconds after which TensorBoard can read an event, at most.
 _FLUSH = 10
 
 
 def check_package() -> None:
-    """Checks that tensorboardX is there.
+    """Checks that tensorboardX is installed.
 
     Raises:
       UserError: it is not installed.
@@ -22,24 +22,24 @@ def check_package() -> None:
 
 
 class Events:
-    """Writes one file of scalars and pictures, by iteration.
+    """Writes one file with the scalars and pictures of each iteration.
 
-    Of a run that continues it is written anew, from the metrics and snapshots that the
-    run keeps. So what is done again is there once, and with the time it took.
+    When a run continues, the file is written anew from the metrics and snapshots that
+    the run keeps. So an iteration that is done again is there once, with its own time.
     """
 
     def __init__(
         self, folder: Path, lines: Iterable[Mapping[str, Any]], seconds: float
     ):
-        """Writes what the run has done already.
+        """Writes the iterations that the run has done already.
 
         Args:
           folder: of the run.
           lines: of its `metrics.jsonl`.
-          seconds: that it took.
+          seconds: the time that the run took up to here.
         """
-        # Not its `SummaryWriter`: where a disk is full, that one waits forever for a
-        # thread that has ended.
+        # When the disk is full, `SummaryWriter` of this package waits forever for a
+        # thread that has ended. `EventsWriter` raises.
         writers = load_package("tensorboardX.event_file_writer", "tensorboard")
         logs = folder / "tensorboard"
         logs.mkdir(parents=True, exist_ok=True)
@@ -60,12 +60,12 @@ class Events:
         self._flush_in_time()
 
     def picture(self, iteration: int, png: bytes) -> None:
-        """Writes the picture of the images after so many iterations."""
+        """Writes the snapshot of an iteration."""
         self._write_picture(iteration, png)
         self._flush_in_time()
 
     def close(self) -> None:
-        """Writes the rest."""
+        """Writes the remaining events and closes the file."""
         self._writer.close()
 
     def _write_scalars(self, line: Mapping[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Events:
     def _write(
         self, values: list[dict[str, Any]], *, step: int, seconds: float | None = None
     ) -> None:
-        """Writes an event, of now where it is not said after how many seconds."""
+        """Writes an event at `seconds` from the start of the run; None means now."""
         from tensorboardX.proto.event_pb2 import Event
 
         now = time.time() if seconds is None else self._began + seconds

@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, and what it holds in the end."""
+"""The folder of a run: which run it belongs to, and what the run leaves in it."""
 
 import contextlib
 import dataclasses
@@ -23,31 +23,33 @@ from dc_jax.files import check_is_local, file_record, is_unicode, read_json, wri
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe
 
-# A stopped run may be continued with other values of these: they do not change the
-# images after a given iteration, `execution` but by rounding.
+# A stopped run may be continued with other values of these fields. They do not change
+# the images after a given iteration, except that `execution` changes the rounding.
 _FREE_FIELDS = {
-    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    "iterations",
+    "num_evaluations",
+    "eval_every",
+    "checkpoint_minutes",
     "tensorboard",
-    *("evaluation", "execution", "mesh", "dataset.stream", "coreset.networks"),
-    *("distributed", "coordinator_address", "num_processes", "process_id"),
+    "evaluation",
+    "execution",
+    "mesh",
+    "dataset.stream",
+    "coreset.networks",
+    "distributed",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
 }
-# Not free for these methods: their learning rate falls with every tenth of the run.
+# Not free for these methods, whose learning rate falls with every tenth of the run.
 _FIXED_FIELDS = {"dd": {"iterations"}}
 
-# Of a run, and of those who started it, before there is anything to lose.
-_NOTHING_KEPT = {"config.json", ".lock", "log.txt"}
-
-# What runs had before there were fields for it.
-_ONCE = {
-    "augmentation": "none",
-    "coreset.epochs": 20,
-    "coreset.never_learned": "max",
-    "distillation.epochs": 3,
-}
+# A folder with no other files belongs to no run yet: nothing would be lost.
+_FILES_OF_A_START = {"config.json", ".lock", "log.txt"}
 
 
 def check_name(folder: Path) -> None:
-    """Checks that checkpoints can be kept in a folder of this name.
+    """Checks that a run can have a folder of this name.
 
     Raises:
       UserError: it is not Unicode, or a file, or the address of a bucket.
@@ -61,19 +63,19 @@ def check_name(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def entered(config: Config, folder: Path) -> Iterator[None]:
+def claimed(config: Config, folder: Path) -> Iterator[None]:
     """Locks the folder and claims it for a run, on the process that writes.
 
     Raises:
-      UserError: on all processes, if the folder is in use or another run's.
+      UserError: on all processes, if the folder is in use or holds another run.
     """
     with contextlib.ExitStack() as stack:
 
-        def enter() -> None:
+        def lock_and_claim() -> None:
             stack.enter_context(locked(folder))
             claim(config, folder)
 
-        processes.on_first(enter)
+        processes.on_first(lock_and_claim)
         yield
 
 
@@ -82,11 +84,11 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Keeps other processes out of the folder, which is created where needed.
 
     Args:
-      folder: which.
-      waits: whether to wait for another process that is in it.
+      folder: to lock.
+      waits: whether to wait for another process that uses it.
 
     Raises:
-      UserError: another process is in it, or it cannot be made.
+      UserError: another process uses it, or it cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -109,30 +111,26 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
 
 
 def claim(config: Config, folder: Path) -> None:
-    """Makes the folder this run's, or checks that it is.
-
-    Raises:
-      UserError: another run's files are in it.
-    """
+    """Writes the config of a run into its folder, after `check_is_ours`."""
     check_is_ours(config, folder)
     write_json(folder / "config.json", config.to_dict())
 
 
 def check_is_ours(config: Config, folder: Path) -> None:
-    """Checks that a folder has no files of another run.
+    """Checks that a folder holds no files of another run.
 
-    One that failed before it kept anything leaves the folder to others.
+    A run that failed before it kept anything does not count.
 
     Raises:
-      UserError: it has.
+      UserError: it holds another run, or a damaged `config.json`.
     """
     theirs = read_json(folder / "config.json")
     files = (path.name for path in folder.rglob("*") if path.is_file())
-    if theirs is None or _NOTHING_KEPT.issuperset(files):
+    if theirs is None or _FILES_OF_A_START.issuperset(files):
         return
     ours = config.to_dict()
     free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
-    check_same(ours, _ONCE | flatten_dict(theirs, sep="."), folder, free)
+    check_same(ours, flatten_dict(theirs, sep="."), folder, free)
 
 
 def check_same(
@@ -141,20 +139,19 @@ def check_same(
     folder: Path,
     free: Collection[str] = (),
 ) -> None:
-    """Checks that the run in a folder has the values of this.
+    """Checks that the run in a folder has the same config as this run.
 
     Args:
-      ours: values of the config.
-      theirs: of the run in the folder, by their dotted names.
-      folder: which.
-      free: fields, or groups of them, that may differ.
+      ours: the config of this run, nested.
+      theirs: the config of the run in the folder, by dotted names.
+      folder: of the run, for errors.
+      free: dotted names of fields, and names of groups, that may differ.
 
     Raises:
-      UserError: one differs.
+      UserError: another field differs.
     """
     for name, value in flatten_dict(ours, sep=".").items():
         is_free = name in free or name.split(".")[0] in free
-        # A field that was not there yet had no effect, which is what None has.
         if not is_free and value != theirs.get(name):
             raise UserError(
                 f"--workdir={folder} holds a run with config.{name} = "
@@ -165,17 +162,17 @@ def check_same(
 def finished_result(
     config: Config, folder: Path, dataset: Dataset | None = None
 ) -> dict[str, Any] | None:
-    """Returns the result of this very run if the folder holds it already.
+    """Returns the result of exactly this run if the folder holds it already.
 
     Args:
       config: the run.
       folder: its folder.
-      dataset: what it condenses, where the config does not say it.
+      dataset: the dataset to condense, where `config` does not describe it.
 
     Raises:
-      UserError: the run that the folder holds was on another dataset than the given.
+      UserError: its images are not those of `dataset`, or its card is damaged.
     """
-    # The card and not config.json: that one may be of a longer run, since stopped.
+    # Not config.json, which may belong to a longer run that was stopped since.
     card = read_json(folder / "card.json")
     if card is None or card.get("config") != config.to_dict():
         return None
@@ -204,8 +201,16 @@ def save_run(
 ) -> None:
     """Writes the sets, their pictures, the result, and last the card.
 
-    The first experiment's set is `synthetic_set.npz`, the others' have a number. The
-    card repeats config and result: a run is finished once it is there.
+    The set of the first experiment is `synthetic_set.npz`; the names of the others have
+    a number. A run is finished once its card is there, which repeats config and result.
+
+    Args:
+      config: the run.
+      folder: its folder.
+      dataset: that was condensed.
+      protocol: how the sets were evaluated.
+      sets: one per experiment.
+      result: of the same sets, in this order.
     """
     files = []
     for experiment, synthetic in enumerate(sets):
@@ -237,7 +242,7 @@ def save_run(
 
 
 def add_evaluation(folder: Path, result: dict[str, Any]) -> None:
-    """Adds a line to `evaluations.jsonl`, in a folder that is made where needed."""
+    """Adds a line to `evaluations.jsonl` in a folder, which is made where needed."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "evaluations.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(result) + "\n")
@@ -255,13 +260,12 @@ def summarise(accuracies: np.ndarray) -> dict[str, Any]:
 
 
 def log_result(result: dict[str, Any]) -> None:
-    """Logs the accuracy in a line."""
-    count = result["num_experiments"] * result["num_evaluations"]
+    """Logs the accuracies in a line or two."""
     logging.info(
         "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks).",
         100 * result["accuracy_mean"],
         100 * result["accuracy_std"],
-        count,
+        result["num_experiments"] * result["num_evaluations"],
     )
     if "own_protocol" in result:
         logging.info(
@@ -272,20 +276,20 @@ def log_result(result: dict[str, Any]) -> None:
 
 
 def _check_card(card: dict[str, Any], path: Path) -> None:
-    """Checks what is there of a card's dicts."""
-    is_sound = (
+    """Raises a `UserError` unless a card has all that is read of it here."""
+    accuracy, dataset = card.get("accuracy"), card.get("dataset")
+    if not (
         isinstance(card.get("files"), dict)
-        and isinstance(card.get("dataset"), dict)
-        and "checksum" in card["dataset"]
-        and _is_result(card.get("accuracy"))
-        and _is_result(card["accuracy"].get("own_protocol", card["accuracy"]))
-    )
-    if not is_sound:
+        and isinstance(dataset, dict)
+        and "checksum" in dataset
+        and _is_result(accuracy)
+        and _is_result(accuracy.get("own_protocol", accuracy))
+    ):
         raise UserError(f"{path} is damaged: delete it, or choose another folder.")
 
 
 def _is_result(value: Any) -> bool:
-    """Whether it has what `log_result` tells."""
+    """Whether a value has all that `log_result` tells."""
     names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
     return isinstance(value, dict) and all(
         isinstance(value.get(name), int | float) for name in names

@@ -1,8 +1,8 @@
-"""Reads the sets that the authors' code saves, `res_DC_*.pt` and its relatives.
+"""Reads the sets that the authors' code saves, such as `res_DC_*.pt`.
 
-In `data` such a file has for each experiment `[images, labels]`, `[C * I, D, H, W]`
-float and `[C * I]` integers. How the images were normalised depends on the dataset,
-which the file does not name.
+Such a file has a list `data` with a pair per experiment: images `[C * I, D, H, W]`,
+float, and labels `[C * I]`, integers. How the images were normalised depends on the
+dataset, which the file does not name.
 https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import published_facts
-from dc_jax.errors import UserError, load_package
+from dc_jax.errors import UserError, load_package, one_line
 from dc_jax.sets import set_file
 
 
@@ -29,8 +29,9 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
 
     Args:
       path: the file.
-      dataset: of the paper; its published mean and standard deviation are taken.
-      experiment: which, from 0.
+      dataset: name of the dataset of the paper that was condensed, whose published
+        mean and standard deviation are used.
+      experiment: number of the set, from 0.
 
     Raises:
       UserError: PyTorch is missing, the dataset is unknown, or the file is damaged or
@@ -38,21 +39,21 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
     """
     if dataset is None:
         raise UserError(
-            f"{path} does not say what was condensed: name the dataset, such as mnist."
+            f"{path} does not say what was condensed: give its dataset, such as mnist."
         )
     mean, std, class_names = published_facts(dataset)
     images, labels = _load_pair(path, experiment)
     if images.shape[1] != len(mean) or set(labels) != set(range(len(class_names))):
         raise UserError(
             f"{path} has {images.shape[1]} channel(s) and the labels {labels.min()} to "
-            f"{labels.max()}, {dataset} has {len(mean)} and 0 to "
-            f"{len(class_names) - 1}: is it another dataset?"
+            f"{labels.max()}; dataset {dataset} has {len(mean)} and 0 to "
+            f"{len(class_names) - 1}."
         )
     counts = np.bincount(labels)
     if counts.min() != counts.max():
         raise UserError(
             f"{path} has classes of {counts.min()} to {counts.max()} images, expected "
-            "as many of each."
+            "the same number in every class."
         )
     order = np.argsort(labels, kind="stable").reshape(len(counts), -1)
     arrays = {
@@ -72,15 +73,14 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # Not the message, which tells how to run the code in the file.
+        # Without PyTorch's message, which tells how to run the code in the file.
         raise UserError(
             f"{path} cannot be read: it is damaged, or holds more than tensors and "
             "plain containers, such as code."
         ) from error
-    # A damaged pickle can raise anything: it is a program, if a harmless one.
+    # A damaged pickle can raise anything: it is a program, here one of harmless steps.
     except Exception as error:
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(f"{path} cannot be read: {reason[0][:200]}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
@@ -98,23 +98,23 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
         and len(pair[0]) == len(pair[1]) > 0
     ):
         raise UserError(
-            f"{path} is no set of the authors' code: its set {experiment} is not float "
-            "images [n, D, H, W] and integer labels [n]."
+            f"{path} is no set of the authors' code: its set {experiment} must be a "
+            "pair of float images [n, D, H, W] and integer labels [n]."
         )
-    # A tensor of strides 0 can be larger than all memory.
+    # With strides of 0 a tensor can be larger than all memory.
     if sum(one.nbytes for one in pair) > os.path.getsize(path):
         raise UserError(f"{path} cannot be read: a tensor is longer than the file.")
     images, labels = pair[0].detach().float().numpy(), pair[1].numpy()
     if not 0 <= labels.min() <= labels.max() < len(labels):
         raise UserError(
             f"{path} has the labels {labels.min()} to {labels.max()}, expected 0 to "
-            "the number of classes less 1."
+            "the number of classes minus 1."
         )
     return images, labels.astype(np.int32)
 
 
 def _is_plain(value: Any, torch: types.ModuleType) -> bool:
-    """Whether a value is a tensor that NumPy can have."""
+    """Whether a value is a tensor that can be converted to NumPy."""
     return (
         type(value) is torch.Tensor
         and value.layout is torch.strided
@@ -124,14 +124,14 @@ def _is_plain(value: Any, torch: types.ModuleType) -> bool:
 
 
 def _check_size(path: Path) -> None:
-    """Raises a `ValueError` for a file that is larger once it is read."""
+    """Raises a `UserError` for a file whose content is larger than the file."""
     try:
         if not zipfile.is_zipfile(path):
-            return  # As PyTorch wrote until 1.5; nothing is compressed.
+            return  # The format of PyTorch until 1.5, which compresses nothing.
         with zipfile.ZipFile(path) as archive:
             stored = sum(info.file_size for info in archive.infolist())
             kinds = {info.compress_type for info in archive.infolist()}
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     if kinds != {zipfile.ZIP_STORED} or stored > os.path.getsize(path):
         raise UserError(f"{path} cannot be read: it is compressed.")

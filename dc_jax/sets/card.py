@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is told of a condensed set: the recipe in its file, the card of its run."""
 
 import importlib.metadata
 import json
@@ -16,15 +16,16 @@ import numpy as np
 import dc_jax
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
+from dc_jax.devices.backend import KEYS
 from dc_jax.errors import UserError
 from dc_jax.files import file_record, to_plain
 
 
 def training_of(synthetic_set: SyntheticSet) -> dict[str, Any]:
-    """Returns the fields of `training` in a set's recipe; none where it has none.
+    """Returns the dict `training` of a set's recipe, empty where there is none.
 
     Raises:
-      UserError: they are no fields.
+      UserError: it is no dict.
     """
     if synthetic_set.recipe is None:
         return {}
@@ -43,16 +44,19 @@ def make_recipe(
     in_words: str,
     accuracies: Iterable[float] = (),
 ) -> str:
-    """Returns what a set says of its use, `SyntheticSet.recipe`.
+    """Returns how to use a set, for `SyntheticSet.recipe`.
 
     Args:
-      method: that made the set.
-      dataset: name of what it was made of.
-      ipc: images a class, or of each.
-      protocol: how networks were trained on it.
-      in_words: the same as a sentence.
-      accuracies: of these networks on the test split, fractions; none where they
+      method: name of the method that made the set.
+      dataset: name of the dataset that was condensed.
+      ipc: images per class, or a number for each class.
+      protocol: how networks were trained on the set.
+      in_words: the protocol as a sentence.
+      accuracies: of these networks on the test split, fractions; empty where they
         were not measured.
+
+    Returns:
+      The text of a JSON object.
     """
     accuracies = list(accuracies)
     recipe = {
@@ -82,7 +86,7 @@ def make_card(
     created: str,
     files: Iterable[str | os.PathLike],
 ) -> dict:
-    """Returns the card of a run: what it takes to judge its set, and to make it again.
+    """Returns the card of a run: all that is needed to judge or to repeat it.
 
     Args:
       method: name of the method.
@@ -91,8 +95,8 @@ def make_card(
       dataset: what was condensed.
       protocol: how `accuracy` was measured.
       accuracy: the accuracy of exactly the images in `files`.
-      created: UTC time in ISO 8601; the caller reads the clock.
-      files: what else the run wrote; the card has the size and checksum of each.
+      created: UTC time in ISO 8601.
+      files: the other files of the run; the card has the size and checksum of each.
 
     Returns:
       A dict for `write_json`.
@@ -115,6 +119,8 @@ def make_card(
         "config": dict(config),
         "command": _command(),
         "versions": _versions(),
+        # Fixed for every run, see `fixed_numerics`.
+        "arithmetic": {"floats": "float32", "keys": KEYS},
         "files": {
             os.path.basename(os.fspath(file)): file_record(file) for file in files
         },
@@ -123,7 +129,7 @@ def make_card(
 
 def _command() -> str:
     """Returns the command line of this process."""
-    # Names of files need not be UTF-8, JSON must.
+    # File names need not be valid UTF-8; JSON must be.
     command = shlex.join(sys.orig_argv)
     return command.encode("utf-8", "backslashreplace").decode()
 
@@ -144,10 +150,11 @@ def _versions() -> dict:
 def _commit() -> str | None:
     """Returns the commit of this package's source, with `-dirty` if files differ.
 
-    None where git is missing, or does not know the source: it was installed.
+    None where git is missing, or the source is not in its repository because the
+    package was installed.
     """
     git = ["git", "-C", os.path.dirname(dc_jax.__file__)]
-    # A copy that was installed may lie in the repository of somebody else.
+    # An installed copy may lie in a repository of another project.
     is_known = [*git, "ls-files", "--error-unmatch", "__init__.py"]
     name = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     options = {"capture_output": True, "check": True, "text": True, "timeout": 10}

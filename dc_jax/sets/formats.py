@@ -3,25 +3,34 @@
 `npz` and `safetensors` hold a set exactly, normalised as it was condensed. `parquet`,
 `png` and `tfds` hold pictures of it. The authors' `.pt` can be read, not written.
 
-What is there already is never replaced, and nobody ever sees a part of a file or a
-folder. Reading a file never runs code that is in it.
+Existing files are never replaced, and nobody ever sees a part of a file or a folder.
+Reading a file never runs code that is in it.
 """
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
 from dc_jax.base import SyntheticSet
-from dc_jax.errors import UserError, check_fits, load_package
-from dc_jax.files import write_atomically
+from dc_jax.errors import UserError, check_fits, load_package, one_line
+from dc_jax.files import draft, write_atomically
 from dc_jax.sets import authors_pt, pictures, set_file
 
 _REQUIRED = ("images", "labels", "mean", "std")
-# These are text, which a safetensors file has as metadata only.
+# Fields that are text, which a safetensors file can only have as metadata.
 _TEXTS = ("class_names", "recipe")
+# What reading a damaged safetensors file raises besides the library's own error: the
+# last ones for types that NumPy does not have, and for text that is no JSON.
+_DAMAGE = (
+    OSError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    RecursionError,
+)
 
 
 def load_synthetic_set(
@@ -31,17 +40,17 @@ def load_synthetic_set(
 
     Args:
       path: the file, or the folder of a run.
-      dataset: for `.pt` alone: which dataset of the paper was condensed. The file does
+      dataset: only for `.pt`: which dataset of the paper was condensed. The file does
         not say how its images were normalised.
-      experiment: which set of a run or of a `.pt`, from 0.
+      experiment: number of the set in a run or a `.pt`, from 0.
 
     Returns:
       The set, as NumPy arrays.
 
     Raises:
       FileNotFoundError: there is no such file.
-      UserError: the file is damaged or holds no such set, or a package is missing that
-        reads it; or the dataset is missing, unknown, or not needed.
+      UserError: the file is damaged or holds no such set; or the package that reads it
+        is missing; or `dataset` is missing, unknown, or not needed.
     """
     path = Path(path)
     if path.is_dir():
@@ -55,9 +64,9 @@ def load_synthetic_set(
     if path.suffix == ".pt":
         return authors_pt.read(path, dataset, experiment)
     if dataset is not None:
-        raise UserError(f"a dataset is for .pt files alone: {dataset!r} for {path}.")
+        raise UserError(f"dataset is only for .pt files, got {dataset!r} for {path}.")
     if experiment:
-        raise UserError(f"{path} holds a single set: there is no {experiment}.")
+        raise UserError(f"{path} holds one set, number 0; got experiment {experiment}.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return set_file.load_synthetic_set(path)
@@ -84,17 +93,9 @@ def export(
         )
     path = os.path.abspath(path)
     if os.path.lexists(path):
-        raise FileExistsError(f"{path} is there already: choose another, or delete it.")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
+        raise FileExistsError(f"{path} exists already: choose another, or delete it.")
+    with draft(path) as temporary:
         FORMATS[file_format](synthetic_set, temporary)
-        os.rename(temporary, path)
-    finally:
-        if os.path.isdir(temporary):
-            shutil.rmtree(temporary)
-        elif os.path.exists(temporary):
-            os.remove(temporary)
 
 
 def _write_npz(synthetic_set: SyntheticSet, path: str) -> None:
@@ -125,19 +126,14 @@ def _read_safetensors(path: Path) -> SyntheticSet:
             held = file.keys()
             arrays = {n: file.get_tensor(n) for n in set_file.NAMES if n in held}
         names = json.loads(texts.get("class_names", "null"))
-    # The last ones: types that NumPy has not, and text that is no JSON.
-    except (
-        *(library.SafetensorError, OSError, AttributeError, LookupError),
-        *(TypeError, ValueError, RecursionError),
-    ) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read: {reason}") from error
+    except (library.SafetensorError, *_DAMAGE) as error:
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} cannot be read: it has no list class_names.")
     for name in _REQUIRED:
         if name not in arrays:
             raise UserError(f"{path} cannot be read: it has no {name}.")
-    # All take as much as the longest.
+    # In an array every name takes as much as the longest.
     num_bytes = 4 * len(names) * max(map(len, names), default=0)
     check_fits(num_bytes, f"the class_names of {path}")
     arrays |= {"class_names": np.array(names, np.str_)}

@@ -1,4 +1,4 @@
-"""Draws a set of images as one picture: a row a class, its name at the left."""
+"""Tiles images into one picture; draws a set with the names of its classes."""
 
 import io
 import math
@@ -12,16 +12,28 @@ from dc_jax.errors import UserError
 from dc_jax.files import write_atomically
 from dc_jax.sets.set_file import set_pixels
 
+# Sizes in pixels of the labelled picture.
+_IMAGE = 64  # Each image is enlarged to at most this size, by a whole factor.
+_ROW_WIDTH = 1600  # The images of a row take at most this width.
+_GAP = 2  # Between two images.
+_MARGIN = 10
+_LABEL = 150  # A class name takes at most this width.
+_ASPECT = 1.3  # The ratio of width to height to aim at.
+
 
 def save_image_grid(
     path: str | os.PathLike, synthetic_set: SyntheticSet, max_columns: int = 25
 ) -> None:
-    """Writes a set as one PNG: a row a class, its name at the left.
+    """Writes a set as a PNG: one row per class, the class name at the left.
 
     Args:
-      path: file to write; its folder is made where needed.
+      path: the file to write. Its folder is made if it does not exist.
       synthetic_set: the set to draw.
-      max_columns: how many images to draw in a line, at most.
+      max_columns: the largest number of images in a line.
+
+    Raises:
+      UserError: `max_columns` is below 1.
+      OSError: the file cannot be written.
     """
     pixels = set_pixels(synthetic_set, blank=255)  # As white as the paper.
     picture = draw_grid(pixels, synthetic_set.class_names, max_columns)
@@ -30,26 +42,62 @@ def save_image_grid(
     write_atomically(path, buffer.getvalue())
 
 
-# Sizes in pixels of the picture.
-_IMAGE = 64  # What one image is enlarged to, by a whole factor, where there is room.
-_ROW_WIDTH = 1600  # The room that the images of a row may take.
-_GAP = 2  # Between images.
-_MARGIN = 10
-_LABEL = 150  # The room that a class name may take.
-_ASPECT = 1.3  # The shape of picture aimed at, width to height.
+def tile(
+    pixels: np.ndarray, columns: int | None = None, *, gap: int = 1, scale: int = 1
+) -> np.ndarray:
+    """Tiles images into one picture with transparent gaps.
 
-
-def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int = 25):
-    """Draws images, class by class.
-
-    Rows that are short are laid out side by side in several blocks; classes with more
-    than `max_columns` images go on in the next line.
+    Every class begins a new row.
 
     Args:
       pixels: `[C, I, H, W, D]` uint8. With D below 3 the first channel is drawn in
-        grey, with more the first three are taken as red, green and blue.
+        grey. Otherwise the first three channels are red, green and blue.
+      columns: the largest number of images in a row; None puts all of a class in one
+        row.
+      gap: pixels between two images, at least 1.
+      scale: the factor by which each image is enlarged.
+
+    Returns:
+      `[height, width, 2 or 4]` uint8: grey or RGB, then alpha, which is 255 on images
+      and 0 elsewhere.
+    """
+    pixels = pixels[..., : 3 if pixels.shape[-1] >= 3 else 1]
+    pixels = pixels.repeat(scale, axis=2).repeat(scale, axis=3)
+    num_classes, num_images, height, width, channels = pixels.shape
+    columns = min(columns or num_images, num_images)
+    rows = math.ceil(num_images / columns)
+    cell = (height + gap, width + gap)
+    cells = np.zeros((num_classes, rows * columns, *cell, channels + 1), np.uint8)
+    cells[:, :num_images, :height, :width, :-1] = pixels
+    cells[:, :num_images, :height, :width, -1] = 255
+    cells = cells.reshape(num_classes * rows, columns, *cell, channels + 1)
+    picture = cells.swapaxes(1, 2).reshape(
+        num_classes * rows * cell[0], columns * cell[1], channels + 1
+    )
+    return picture[:-gap, :-gap]
+
+
+def to_png(picture: np.ndarray) -> bytes:
+    """Returns a picture `[height, width, 1 to 4]` uint8 as a PNG; see `tile`."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    if picture.shape[-1] == 1:
+        picture = picture[..., 0]
+    Image.fromarray(picture).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int = 25):
+    """Draws the images of each class on white, the class name at the left.
+
+    Short rows are laid out side by side in several blocks. A class with more than
+    `max_columns` images has several lines.
+
+    Args:
+      pixels: `[C, I, H, W, D]` uint8; see `tile` for the channels.
       class_names: the C names.
-      max_columns: how many images to draw in a line, at most.
+      max_columns: the largest number of images in a line.
 
     Returns:
       A `PIL.Image.Image`.
@@ -64,8 +112,9 @@ def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int =
     num_classes, num_images, height, width, _ = pixels.shape
     columns = min(num_images, max_columns)
     scale = min(_IMAGE // max(height, width), _ROW_WIDTH // (columns * width))
-    tiles = _tile_classes(_to_rgb(pixels), columns, max(scale, 1))
-    row_height, row_width = tiles.shape[1:3]
+    options = {"columns": columns, "gap": _GAP, "scale": max(scale, 1)}
+    tiles = [Image.fromarray(tile(one[None], **options)) for one in pixels]
+    row_width, row_height = tiles[0].size
 
     font = _load_font(size=min(max(height * scale // 4, 12), 16))
     names = [_shorten(name, font) for name in class_names]
@@ -79,45 +128,24 @@ def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int =
     size = (blocks * block, rows * pitch + 2 * _MARGIN)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
-    for index, (name, tile) in enumerate(zip(names, tiles, strict=True)):
+    for index, (name, images) in enumerate(zip(names, tiles, strict=True)):
         left = index // rows * block + _MARGIN + indent
         top = index % rows * pitch + _MARGIN
-        picture.paste(Image.fromarray(tile), (left, top))
+        picture.paste(images.convert("RGB"), (left, top), images.getchannel("A"))
         draw.text(
             (left - 6, top + row_height / 2), name, "black", font=font, anchor="rm"
         )
     return picture
 
 
-def _to_rgb(pixels: np.ndarray) -> np.ndarray:
-    if pixels.shape[-1] < 3:
-        return np.repeat(pixels[..., :1], 3, axis=-1)
-    return pixels[..., :3]
-
-
-def _tile_classes(pixels: np.ndarray, columns: int, scale: int) -> np.ndarray:
-    """Returns `[C, rows, columns, 3]`: the images of each class on white, enlarged."""
-    pixels = pixels.repeat(scale, axis=2).repeat(scale, axis=3)
-    num_classes, num_images, height, width, _ = pixels.shape
-    lines = math.ceil(num_images / columns)
-    cell = (height + _GAP, width + _GAP)
-    cells = np.full((num_classes, lines * columns, *cell, 3), 255, np.uint8)
-    cells[:, :num_images, :height, :width] = pixels
-    cells = cells.reshape(num_classes, lines, columns, *cell, 3)
-    tiles = cells.swapaxes(2, 3).reshape(
-        num_classes, lines * cell[0], columns * cell[1], 3
-    )
-    return tiles[:, :-_GAP, :-_GAP]
-
-
 def _choose_rows(num_classes: int, block: int, pitch: int) -> int:
-    """Returns how many classes to stack before a new block is begun at the right."""
+    """Returns how many classes to stack before the next block begins at the right."""
 
     def cost(rows: int) -> float:
         blocks = math.ceil(num_classes / rows)
         empty = blocks * rows - num_classes
         aspect = blocks * block / (rows * pitch)
-        # The factor: a ragged last block is worse than an odd shape.
+        # A ragged last block is worse than an odd shape, hence the factor.
         return abs(math.log(aspect / _ASPECT)) + 4 * empty / num_classes
 
     return min(range(1, num_classes + 1), key=cost)
@@ -133,7 +161,7 @@ def _load_font(size: int):
 
 
 def _shorten(name: str, font) -> str:
-    """Returns the name on one line, cut to the room for it."""
+    """Returns the name on one line, cut to the width of a label."""
     name = " ".join(name.split())
     if font.getlength(name) <= _LABEL:
         return name

@@ -1,7 +1,7 @@
 """A condensed set as pictures for other programs: parquet, a folder, a TFDS folder.
 
-Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits a channel. Networks
-trained on them do not see exactly the condensed images.
+Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits per channel.
+Networks trained on them do not see exactly the condensed images.
 """
 
 import contextlib
@@ -21,17 +21,18 @@ from dc_jax.errors import UserError, load_package
 from dc_jax.files import write_atomically, write_json
 from dc_jax.sets import set_file
 
-# What a picture cannot hold: a file in folders, a key in the metadata of parquet.
+# Where the facts are that a picture cannot hold: a file in a folder, a key in the
+# metadata of parquet.
 NOTE_NAME = "dc_jax.json"
 _KEY = "dc_jax"
 _TFDS_NAME = "synthetic_set"
 _GREY_OR_RGB = (1, 3)
-# Longer names are cut; in UTF-8 this many characters are below the limit of 255 bytes.
+# Longer names are cut: 50 characters of UTF-8 are below the 255 bytes of a file name.
 _MAX_NAME = 50
 
 
 def describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
-    """Returns names, normalisation and recipe of a set, as JSON has them."""
+    """Returns class names, normalisation and recipe of a set, as types of JSON."""
     return {
         "class_names": list(synthetic_set.class_names),
         "mean": np.asarray(synthetic_set.mean).tolist(),
@@ -44,9 +45,9 @@ def describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
 def folder_names(class_names: Sequence[str]) -> list[str]:
     """Returns a name for the folder of each class, in the order of the labels.
 
-    Whatever is no letter, digit, space or one of `-_.` becomes `_`. Readers number the
-    classes in alphabetical order of their folders: where that is another order, or two
-    names are the same, the number of the class stands before each.
+    Every character but letters, digits, spaces and `-_.` becomes `_`. Readers number
+    the classes in alphabetical order of their folders. Where that would change the
+    order, or two names would be the same, each begins with the number of its class.
     """
     names = [
         re.sub(r"[^\w .-]", "_", name)[:_MAX_NAME].strip(" .") or "_"
@@ -60,7 +61,7 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
 
 
 def write_folder(synthetic_set: SyntheticSet, path: str) -> None:
-    """Writes `CLASS/NUMBER.png`, and a note of what a picture cannot hold.
+    """Writes `CLASS/NUMBER.png`, and a file with what a picture cannot hold.
 
     Raises:
       UserError: the images are neither grey nor RGB.
@@ -77,9 +78,9 @@ def write_folder(synthetic_set: SyntheticSet, path: str) -> None:
 
 
 def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
-    """Writes one table: `image`, a PNG, and `label`.
+    """Writes one table with the columns `image`, a PNG, and `label`.
 
-    Its metadata make them `Image` and `ClassLabel` for Hugging Face `datasets`.
+    Its metadata tell Hugging Face `datasets` that they are `Image` and `ClassLabel`.
 
     Raises:
       UserError: the images are neither grey nor RGB, or pyarrow is missing.
@@ -114,13 +115,13 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
     Raises:
       UserError: the images are neither grey nor RGB, or a package is missing.
     """
-    # Before TensorFlow is imported: it greets with a page of warnings otherwise.
+    # Set before TensorFlow is imported, which otherwise prints a page of warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     load_package("tensorflow", "formats")
     import tensorflow_datasets as tfds
 
     shape = synthetic_set.images.shape[2:]
-    # Generators are lazy: what is wrong with the channels is said first.
+    # Made first, so that a wrong number of channels is found before TFDS is called.
     examples = [
         (number, {"image": io.BytesIO(png), "label": label})
         for number, (png, label) in enumerate(_pngs(synthetic_set))
@@ -130,7 +131,7 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
         "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
     }
     tfds.disable_progress_bar()
-    # It prints where it writes, which is not where this will be.
+    # TFDS prints the path it writes to, which is not the final one.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = tfds.dataset_builders.store_as_tfds_dataset(
             name=_TFDS_NAME,
@@ -138,7 +139,7 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
             features=tfds.features.FeaturesDict(features),
             split_datasets={"train": examples},
             data_dir=path,
-            description="A condensed dataset: a few synthetic images a class.",
+            description="A condensed dataset: a few synthetic images per class.",
             disable_shuffling=True,
         )
     shutil.rmtree(os.path.join(path, "downloads"), ignore_errors=True)
@@ -155,8 +156,8 @@ def _pngs(synthetic_set: SyntheticSet) -> Iterator[tuple[bytes, int]]:
     height, width, channels = pixels.shape[2:]
     if channels not in _GREY_OR_RGB:
         raise UserError(
-            f"images have {channels} channels, a picture has 1 or 3: choose the format "
-            "npz or safetensors."
+            f"images have {channels} channels, pictures must have 1 or 3: choose the "
+            "format npz or safetensors."
         )
     pixels, labels = flatten_set(pixels, np.asarray(synthetic_set.labels))
     if channels == 1:

@@ -1,13 +1,9 @@
-"""The files a run leaves behind: the saved set, its card, its picture.
+"""The `.npz` file of a condensed set.
 
-A saved set is an `.npz` of plain arrays: loading one never runs code. It may come from
-anybody, so everything in it is checked. The same set always gives the same bytes.
-
-Every file is written beside its place and then moved there, so that a reader, or a run
-killed half way, never leaves half a file.
+It holds plain arrays: loading one never runs code. It may come from anybody, so
+everything in it is checked. The same set always gives the same bytes.
 """
 
-import io
 import itertools
 import json
 import os
@@ -17,11 +13,11 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.errors import UserError
-from dc_jax.files import is_text, read_npz, write_atomically
+from dc_jax.files import is_text, read_npz, write_npz
 
 SET_NAME = "synthetic_set.npz"
 
-# The arrays of the file: their kind of dtype, and their axes.
+# The arrays of the file: dtype and axes of each.
 _ARRAYS = {
     "images": ("float32", "CIHWD"),
     "pixels": ("uint8", "CIHWD"),
@@ -41,26 +37,23 @@ NAMES = (*_ARRAYS, *_OPTIONAL)
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
-    Keys: `images` and `labels`, `mean` and `std`, `class_names` as in `SyntheticSet`,
-    and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. Where the
-    images are real, `indices`; of dataset distillation, `learning_rates`; and `recipe`
-    where there is one.
+    Keys: `images`, `labels`, `mean`, `std` and `class_names` as in `SyntheticSet`, and
+    `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. There are also
+    `indices` where the images are real ones, `learning_rates` where dataset
+    distillation learned them, and `recipe` where the set has one.
 
     Args:
       path: file to write; its folder is made where needed.
       synthetic_set: the set to save.
 
     Raises:
-      UserError: the set is not one that could be loaded again, for instance because
-        an image holds a NaN.
+      UserError: the set could not be loaded again, for instance because an image
+        holds a NaN.
     """
     arrays = to_arrays(synthetic_set)
     _check_arrays(arrays, f"cannot save {os.fspath(path)}")
     arrays["pixels"] = set_pixels(synthetic_set)
-    buffer = io.BytesIO()
-    names = [name for name in NAMES if name in arrays]
-    np.savez(buffer, **{name: arrays[name] for name in names})
-    write_atomically(path, buffer.getvalue())
+    write_npz(path, {name: arrays[name] for name in NAMES if name in arrays})
 
 
 def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
@@ -103,14 +96,14 @@ def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
-    """Returns the set that `to_arrays` made these of, and checks it.
+    """Returns the set that `to_arrays` made these arrays from, and checks it.
 
     Args:
       arrays: by field, some of `NAMES`.
-      path: of the file that they are of, for errors.
+      path: of the file that they were read from, for errors.
 
     Raises:
-      UserError: they are no set.
+      UserError: they do not make a set.
     """
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
     fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
@@ -124,7 +117,7 @@ def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
     """Reads a set, or all sets of a run in the order of its experiments.
 
     Args:
-      path: the `.npz` of one, or the folder of a run.
+      path: the `.npz` of a set, or the folder of a run.
 
     Raises:
       FileNotFoundError: there is no set.
@@ -141,7 +134,7 @@ def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
 
 
 def set_name(experiment: int) -> str:
-    """Returns the file name of an experiment's set in the folder of a run."""
+    """Returns the file name of the set of an experiment, in the folder of a run."""
     return f"synthetic_set_{experiment}.npz" if experiment else SET_NAME
 
 
@@ -168,13 +161,13 @@ def set_pixels(synthetic_set: SyntheticSet, blank: int = 0) -> np.ndarray:
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
-    """Raises a `ValueError` unless the arrays make a `SyntheticSet`."""
+    """Raises a `UserError` unless the arrays make a `SyntheticSet`."""
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
         kind, axes = (_ARRAYS | _OPTIONAL)[name]
         if not _has_kind(array, kind):
             raise UserError(f"{prefix}: {name} is {array.dtype}, expected {kind}.")
-        # The first array that has an axis says how long it is.
+        # The first array with an axis defines its size.
         for axis, size in zip(axes, array.shape, strict=False):
             sizes.setdefault(axis, size)
         expected = tuple(sizes.get(axis) for axis in axes)
@@ -200,7 +193,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
 
 
 def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
-    """Raises a `ValueError` unless labels and blank slots are those of a set."""
+    """Raises a `UserError` unless labels and blank slots are those of a set."""
     labels = arrays["labels"]
     is_image = labels >= 0
     class_ipc = is_image.sum(axis=1)

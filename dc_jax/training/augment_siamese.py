@@ -1,26 +1,24 @@
-"""Differentiable Siamese augmentation, and the same of single images.
+"""Differentiable Siamese augmentation: one change for real and synthetic images alike.
 
 Zhao and Bilen, "Dataset Condensation with Differentiable Siamese Augmentation", ICML
 2021, https://arxiv.org/abs/2102.08259, section 3.2, and the authors' code
 (`DiffAugment` and `ParamDiffAug` in utils.py of
 https://github.com/VICO-UoE/DatasetCondensation), whose strengths these are.
 
-A strategy such as `color_crop_flip` names operations, of which every application draws
-one. What is drawn is apart from what is done with it: the same draws change real and
-synthetic images alike, and the gradient flows through the latter.
-
-An operation is two functions: `draw_*` takes a key to random numbers, `apply_*` is a
-pure function of one image and those, differentiable in the image.
+A strategy such as `color_crop_flip` names operations. Every application draws one of
+them and applies it to all images, by default with the same random numbers. The authors
+augment the images that networks are trained on with random numbers for each image.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dc_jax.errors import UserError
+from dc_jax.training import augment_strategy
+from dc_jax.training.augment_strategy import Operation
 
 # The values of `ParamDiffAug`.
 _BRIGHTNESS = 1.0
@@ -33,23 +31,11 @@ _SCALE = 1.2
 _ROTATE = np.deg2rad(15)
 
 
-class Operation(NamedTuple):
-    """One kind of change to an image.
-
-    Attributes:
-      draw: `(key, image_shape) -> drawn`; the key is consumed.
-      apply: `(image, drawn) -> image`.
-    """
-
-    draw: Callable[[jax.Array, tuple[int, ...]], Any]
-    apply: Callable[[jax.Array, Any], jax.Array]
-
-
 class Draws(NamedTuple):
     """All random numbers of one application of a strategy.
 
     Attributes:
-      choice: the operation, an index into those of the strategy. Shape `[]`.
+      choice: the index of the operation among those of the strategy. Shape `[]`.
       drawn: what each operation of the strategy has drawn; leaves `[...]`, or
         `[n, ...]` where every image has its own.
     """
@@ -58,109 +44,87 @@ class Draws(NamedTuple):
     drawn: tuple[Any, ...]
 
 
-def parse_strategy(
-    strategy: str, operations: Collection[str] | None = None, note: str = ""
-) -> tuple[str, ...]:
+def parse_strategy(strategy: str) -> tuple[Operation, ...]:
     """Returns the operations of a strategy such as `color_crop`; none for `none`.
 
-    Args:
-      strategy: names joined by `_`.
-      operations: that there are; None for those of this module.
-      note: on what else is allowed, for the message.
-
     Raises:
-      UserError: it names something that is not an operation.
+      UserError: the strategy names something that is not an operation.
     """
-    operations = OPERATIONS if operations is None else operations
-    names = () if strategy == "none" else tuple(strategy.split("_"))
-    if not set(names) <= set(operations):
-        raise UserError(
-            f"augmentation strategy must be 'none' or some of {', '.join(operations)} "
-            f"joined by '_'{note}, got {strategy!r}."
-        )
-    return names
+    return augment_strategy.parse(strategy, {"": OPERATIONS})
 
 
 def make_siamese(
     key: jax.Array, strategy: str, image_shape: tuple[int, ...]
 ) -> Callable[[jax.Array], jax.Array]:
-    """Returns a function that changes all images of all batches it is given alike.
+    """Returns a function that changes all images of all batches in the same way.
 
     Args:
       key: consumed.
       strategy: names of operations joined by `_`, or `none`.
       image_shape: (H, W, D).
+
+    Raises:
+      UserError: the strategy is unknown.
     """
-    draws = draw(key, strategy, image_shape)
-    return lambda images: apply(images, draws, strategy)
-
-
-def augment_each(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
-    """Applies one operation, with random numbers of its own to every image.
-
-    That is how the authors' code augments the images that networks are trained on.
-
-    Args:
-      key: consumed.
-      images: normalised. Shape `[n, H, W, D]`.
-      strategy: names of operations joined by `_`, or `none`.
-
-    Returns:
-      The augmented images. Shape `[n, H, W, D]`.
-    """
-    draws = draw(key, strategy, images.shape[1:], len(images))
-    return apply(images, draws, strategy, each=True)
+    operations = parse_strategy(strategy)
+    draws = draw(key, operations, image_shape)
+    return lambda images: apply(images, draws, operations)
 
 
 def draw(
-    key: jax.Array, strategy: str, image_shape: tuple[int, ...], num: int | None = None
+    key: jax.Array,
+    operations: Sequence[Operation],
+    image_shape: tuple[int, ...],
+    num: int | None = None,
 ) -> Draws:
     """Draws all that `apply` needs.
 
     Args:
       key: consumed.
-      strategy: names of operations joined by `_`, or `none`.
+      operations: of the strategy.
       image_shape: (H, W, D).
       num: images with random numbers of their own; None for the same for all.
     """
-    names = parse_strategy(strategy)
-    choice_key, *keys = jax.random.split(key, 1 + len(names))
+    choice_key, *keys = jax.random.split(key, 1 + len(operations))
 
-    def draw_one(name: str, key: jax.Array) -> Any:
+    def draw_one(operation: Operation, key: jax.Array) -> Any:
         if num is None:
-            return OPERATIONS[name].draw(key, image_shape)
+            return operation.draw(key, image_shape)
         keys = jax.random.split(key, num)
-        return jax.vmap(lambda key: OPERATIONS[name].draw(key, image_shape))(keys)
+        return jax.vmap(lambda key: operation.draw(key, image_shape))(keys)
 
     return Draws(
-        jax.random.randint(choice_key, (), 0, max(1, len(names))),
-        tuple(draw_one(*item) for item in zip(names, keys, strict=True)),
+        jax.random.randint(choice_key, (), 0, max(1, len(operations))),
+        tuple(map(draw_one, operations, keys)),
     )
 
 
 def apply(
-    images: jax.Array, draws: Draws, strategy: str, *, each: bool = False
+    images: jax.Array,
+    draws: Draws,
+    operations: Sequence[Operation],
+    *,
+    each: bool = False,
 ) -> jax.Array:
     """Applies the operation that was drawn.
 
     Args:
       images: normalised. Shape `[n, H, W, D]`.
-      draws: from `draw`, for the same strategy and image shape.
-      strategy: names of operations joined by `_`, or `none`.
+      draws: from `draw`, for the same operations and image shape.
+      operations: of the strategy.
       each: whether every image has its own draws.
 
     Returns:
       The augmented images. Shape `[n, H, W, D]`.
     """
-    names = parse_strategy(strategy)
-    if not names:
+    if not operations:
         return images
 
-    def make_branch(name: str, drawn: Any) -> Callable[[jax.Array], jax.Array]:
-        mapped = jax.vmap(OPERATIONS[name].apply, (0, 0 if each else None))
-        return lambda images: mapped(images, drawn).astype(images.dtype)
+    def make_branch(operation: Operation, drawn: Any) -> Callable:
+        mapped = jax.vmap(operation.apply, (0, 0 if each else None, None))
+        return lambda images: mapped(images, drawn, None).astype(images.dtype)
 
-    branches = [make_branch(*item) for item in zip(names, draws.drawn, strict=True)]
+    branches = list(map(make_branch, operations, draws.drawn))
     return jax.lax.switch(draws.choice, branches, images)
 
 
@@ -311,11 +275,16 @@ def _sample(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
     return result
 
 
+def _operation(draw: Callable, apply: Callable) -> Operation:
+    """Returns an operation that needs no mean of the batch."""
+    return Operation(draw, lambda image, drawn, mean: apply(image, drawn))
+
+
 OPERATIONS = {
-    "color": Operation(draw_color, apply_color),
-    "crop": Operation(draw_crop, apply_crop),
-    "cutout": Operation(draw_cutout, apply_cutout),
-    "flip": Operation(draw_flip, apply_flip),
-    "scale": Operation(draw_scale, apply_scale),
-    "rotate": Operation(draw_rotate, apply_rotate),
+    "color": _operation(draw_color, apply_color),
+    "crop": _operation(draw_crop, apply_crop),
+    "cutout": _operation(draw_cutout, apply_cutout),
+    "flip": _operation(draw_flip, apply_flip),
+    "scale": _operation(draw_scale, apply_scale),
+    "rotate": _operation(draw_rotate, apply_rotate),
 }

@@ -1,11 +1,13 @@
-"""Training a network on the whole training set, batch by batch, and what that tells.
+"""Trains a network on the whole training set, batch by batch: pure functions.
 
-What coresets need to know of the real images: how often each was forgotten, and the
-features of the trained network. And the upper bound of every method, the accuracy of
-networks trained on everything. Pure functions; `baselines` has the loop.
+The accuracy of such networks is the upper bound of every method. Coresets need to know
+how often a network forgot each image, and which features it has of it. The loop over
+the batches is in `run/full_data_trainer.py`.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import flax.struct
@@ -13,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 from dc_jax.devices.layout import WHOLE, Axis
-from dc_jax.networks import set_member
 from dc_jax.training.train import (
     Recipe,
     TrainState,
+    accuracy,
     fold_slices,
     init_state,
     train_batch,
@@ -25,7 +27,7 @@ from dc_jax.training.train import (
 
 @flax.struct.dataclass
 class WholeState:
-    """A network in training, and how it did on each of the n training images.
+    """A network in training, and how it classified each of the n training images.
 
     Attributes:
       network: in training.
@@ -41,16 +43,84 @@ class WholeState:
     forgotten: jax.Array  # [n]
 
 
+class WholePhase(NamedTuple):
+    """A phase of a training, with an optimiser of its own.
+
+    Attributes:
+      start: makes the optimiser's state anew: `state -> state`.
+      update: updates the network with one batch, see `train_whole`: `(state, images,
+        labels, indices, key) -> state`.
+      epochs: how many.
+    """
+
+    start: Callable[[WholeState], WholeState]
+    update: Callable[..., WholeState]
+    epochs: int
+
+
+class WholeTraining(NamedTuple):
+    """The pure functions of a training. They know the network and the recipes.
+
+    Attributes:
+      init: makes a fresh network, see `init_whole`: `key -> state`.
+      phases: one after another.
+      test: `(state, images, labels) -> accuracy`, a fraction.
+      read: `(state, images) -> (features, logits)`, see `read_images`.
+    """
+
+    init: Callable[[jax.Array], WholeState]
+    phases: Sequence[WholePhase]
+    test: Callable[..., jax.Array]
+    read: Callable[..., tuple[jax.Array, jax.Array]]
+
+
+def make_whole_training(
+    recipes: Sequence[tuple[Recipe, int]], image_shape: tuple[int, int, int], num: int
+) -> WholeTraining:
+    """Returns the training by one recipe after another.
+
+    Args:
+      recipes: with the epochs of each.
+      image_shape: `(H, W, D)`.
+      num: n, the number of training images.
+    """
+    first, _ = recipes[0]
+    network, slice_size = first.network, first.slice_size
+
+    def start(recipe: Recipe, state: WholeState) -> WholeState:
+        return state.replace(network=init_state(recipe, state.network.variables))
+
+    def test(state: WholeState, images: jax.Array, labels: jax.Array) -> jax.Array:
+        variables = state.network.variables
+        return accuracy(network, variables, images, labels, slice_size=slice_size)
+
+    def read(state: WholeState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return read_images(
+            network,
+            state.network.variables,
+            images,
+            slice_size=slice_size,
+            devices=first.devices,
+        )
+
+    phases = [
+        WholePhase(
+            functools.partial(start, recipe),
+            functools.partial(train_whole, recipe),
+            epochs,
+        )
+        for recipe, epochs in recipes
+    ]
+    return WholeTraining(
+        lambda key: init_whole(first, key, image_shape, num), phases, test, read
+    )
+
+
 def init_whole(
-    recipe: Recipe,
-    key: jax.Array,
-    image_shape: tuple[int, int, int],
-    num: int,
-    member: jax.Array | None = None,
+    recipe: Recipe, key: jax.Array, image_shape: tuple[int, int, int], num: int
 ) -> WholeState:
-    """Returns a fresh network, for `num` training images; see `set_member`."""
+    """Returns a fresh network, for `num` training images."""
     variables = recipe.network.init(key, jnp.zeros((1, *image_shape)))
-    variables = set_member(variables, member)
     return WholeState(
         network=init_state(recipe, variables),
         was_right=jnp.zeros(num, bool),
@@ -71,7 +141,7 @@ def train_whole(
 
     Args:
       recipe: how.
-      state: to begin with.
+      state: the network to begin with.
       images: normalised. Shape `[b, H, W, D]`.
       labels: Shape `[b]`.
       indices: of the images in the training split, all distinct. Shape `[b]`.
@@ -100,7 +170,7 @@ def read_images(
     slice_size: int,
     devices: Axis = WHOLE,
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns what a network makes of images, as it is in evaluation.
+    """Returns the features and logits that a network has of images in evaluation.
 
     Args:
       network: the module.

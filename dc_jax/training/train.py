@@ -51,8 +51,7 @@ class TrainState(NamedTuple):
     """A network in training.
 
     Attributes:
-      variables: `params`, `batch_stats` where there is batch norm, and `member` where
-        the module is several networks.
+      variables: `params`, and `batch_stats` where there is batch norm.
       opt_state: of the optimiser.
       step: updates so far. Shape `[]`.
     """

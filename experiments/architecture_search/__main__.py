@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy import stats
 
-from dc_jax.networks import shape_name
+from experiments.architecture_search.side_by_side import shape_name
 from experiments.sweep import experiment, tables
 from experiments.sweep.cells import Cell, flatten
 from experiments.sweep.paper import TABLE4, Search

@@ -24,7 +24,7 @@ from dc_jax.devices.backend import Execution, batched, compiler_options
 from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
 from dc_jax.evaluation.protocol import make_protocol, phases
 from dc_jax.methods import make_method
-from dc_jax.methods.gradient_matching import inner_recipe
+from dc_jax.methods.gradient_matching import make_matching
 from dc_jax.run.compiled import compile_method, experiment_keys
 from dc_jax.run.setup import make_parts
 from dc_jax.training.train import Recipe, TrainState, accuracy, init_state, train
@@ -84,7 +84,7 @@ def inner_epoch(case: Case, *, counted: bool) -> Program:
     """One epoch of training on the synthetic set, as between two outer steps."""
     config = make_config(case, counted=counted)
     network, execution = _make_parts(config, random_dataset(case))
-    recipe = inner_recipe(config, network, execution)
+    recipe = make_matching(config, network, execution).recipe
     return _epoch(case, recipe, execution, execution.layout.networks)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dc_jax.config import Config, check_values
 from dc_jax.errors import UserError
-from dc_jax.run.setup import check_names
+from dc_jax.run.checks import check_names
 from experiments.continual_learning.tasks import check_name
 
 

@@ -14,7 +14,7 @@ from dc_jax.devices.backend import use_compilation_cache
 from dc_jax.files import write_json
 from dc_jax.run import runner, workdir
 from dc_jax.run.checkpoint import Checkpointer
-from dc_jax.run.setup import check_fit
+from dc_jax.run.checks import check_fit
 from dc_jax.sets import set_file
 from experiments.continual_learning.config import ContinualConfig
 from experiments.continual_learning.learner import Learner
@@ -72,24 +72,20 @@ def _learn_all(config: ContinualConfig, folder: Path, sets: Path) -> dict[str, A
     learner = Learner(config, dataset, tasks)
     checkpointer = Checkpointer(folder / "networks", keep=len(tasks))
     variables, memory, meta = learner.init(), [], {"accuracies": [], "seconds": 0.0}
-    try:
-        restored = checkpointer.restore(variables)
-        if restored is not None:
-            variables, meta = restored.state, restored.meta
-            logging.info("Continuing after task %d of %d.", restored.step, len(tasks))
-        accuracies, began = meta["accuracies"], time.monotonic() - meta["seconds"]
-        for number in range(len(accuracies), len(tasks)):
-            while len(memory) < number:
-                memory.append(_remember(config, folder, sets, len(memory), tasks))
-            variables = learner.learn(number, variables, memory)
-            seen = range(number + 1)
-            accuracies.append([learner.test(task, variables) for task in seen])
-            _log(accuracies, len(tasks))
-            meta = {"accuracies": accuracies, "seconds": time.monotonic() - began}
-            checkpointer.save(number + 1, variables, meta)
-            checkpointer.wait()
-    finally:
-        checkpointer.close()
+    restored = checkpointer.restore(variables)
+    if restored is not None:
+        variables, meta = restored.state, restored.meta
+        logging.info("Continuing after task %d of %d.", restored.step, len(tasks))
+    accuracies, began = meta["accuracies"], time.monotonic() - meta["seconds"]
+    for number in range(len(accuracies), len(tasks)):
+        while len(memory) < number:
+            memory.append(_remember(config, folder, sets, len(memory), tasks))
+        variables = learner.learn(number, variables, memory)
+        seen = range(number + 1)
+        accuracies.append([learner.test(task, variables) for task in seen])
+        _log(accuracies, len(tasks))
+        meta = {"accuracies": accuracies, "seconds": time.monotonic() - began}
+        checkpointer.save(number + 1, variables, meta)
     return _make_result(tasks, accuracies, meta["seconds"])
 
 

@@ -245,7 +245,7 @@ def _check_main(values: dict[str, Any], folder: Path) -> None:
     # These import JAX, which takes long.
     from dc_jax.config import Config
     from dc_jax.run import workdir
-    from dc_jax.run.setup import check_names
+    from dc_jax.run.checks import check_names
 
     config = Config.create(values)
     check_names(config)

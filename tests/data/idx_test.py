@@ -11,8 +11,9 @@ from data_helpers import (
     write_idx,
 )
 
-from dc_jax.data import idx, sources
+from dc_jax.data import idx
 from dc_jax.data.dataset import channel_statistics
+from dc_jax.data.facts import find_facts
 from dc_jax.data.sources import load_dataset
 
 
@@ -126,12 +127,15 @@ def test_idx_files_without_images_are_refused(tmp_path):
         load_dataset("mnist", str(tmp_path))
 
 
+DEBIAN = find_facts("fashion_mnist").idx_folder
+
+
 @pytest.mark.skipif(
-    not idx.has_idx_files(sources._DEBIAN_FASHION_MNIST),
+    not idx.has_idx_files(DEBIAN),
     reason="dataset-fashion-mnist is not installed",
 )
 def test_debian_fashion_mnist_is_complete():
-    fashion = load_dataset("fashion_mnist", str(sources._DEBIAN_FASHION_MNIST))
+    fashion = load_dataset("fashion_mnist", str(DEBIAN))
     assert fashion.train_images.shape == (60000, 28, 28, 1)
     assert fashion.test_images.shape == (10000, 28, 28, 1)
     np.testing.assert_array_equal(np.bincount(fashion.train_labels), [6000] * 10)

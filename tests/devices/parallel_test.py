@@ -15,7 +15,8 @@ from dc_jax.data.store import make_store
 from dc_jax.devices import layout
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, WHOLE, make_layout
-from dc_jax.evaluation.protocol import Protocol, make_evaluate
+from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
+from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
@@ -114,12 +115,14 @@ def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
     images = jnp.asarray(DATASET.train_images, jnp.float32) / 255
     labels = jnp.asarray(DATASET.train_labels)
     keys = jax.random.split(jax.random.key(0), num)
-    one, four = (
-        jax.jit(make_evaluate(protocol, _network(), Execution(loop, 8, layout)))(
-            images, labels, images, labels, keys
-        )
-        for layout in (ONE_DEVICE, _layout(4))
-    )
+
+    def count(layout):
+        network, execution = _network(), Execution(loop, 8, layout)
+        train_one = train_by_protocol(protocol, network, execution)
+        evaluate = jax.jit(make_evaluate(train_one, network, execution))
+        return evaluate((images, labels), images, labels, keys)
+
+    one, four = count(ONE_DEVICE), count(_layout(4))
     assert one.shape == four.shape == (num, CLASSES, CLASSES)
     np.testing.assert_array_equal(one, four)
 

@@ -12,14 +12,14 @@ import toy
 
 from dc_jax.config import EvaluationConfig
 from dc_jax.devices.backend import Execution
-from dc_jax.evaluation.evaluator import Evaluator, make_set
-from dc_jax.evaluation.protocol import (
-    Protocol,
+from dc_jax.evaluation.evaluator import (
+    Evaluator,
     accuracies,
     make_evaluate,
-    make_protocol,
-    sgd,
+    train_by_protocol,
 )
+from dc_jax.evaluation.protocol import Protocol, make_protocol, sgd
+from dc_jax.sets.make import make_set
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 PROTOCOL = Protocol(
@@ -129,6 +129,11 @@ def test_sgd_without_momentum():
         np.testing.assert_allclose(w, expected, rtol=1e-6)
 
 
+def _make_evaluate(protocol, network, execution):
+    train_one = train_by_protocol(protocol, network, execution)
+    return jax.jit(make_evaluate(train_one, network, execution))
+
+
 def _threshold_by_a_loop(protocol, pixels, labels):
     """The authors' loop: `epochs` + 1 epochs, a drop and a new optimiser in one."""
     threshold, velocity, lr = 0.0, 0.0, protocol.lr
@@ -153,10 +158,9 @@ def test_schedule_is_that_of_a_plain_loop(epochs):
 
     low, high, num = 0, 5, 10**5
     grid = np.linspace(low, high, num, dtype=np.float32).reshape(-1, 1, 1, 1)
-    evaluate = jax.jit(make_evaluate(protocol, Threshold(), Execution("map", num)))
+    evaluate = _make_evaluate(protocol, Threshold(), Execution("map", num))
     counts = evaluate(
-        jnp.asarray(pixels, jnp.float32).reshape(-1, 1, 1, 1),
-        jnp.asarray(labels),
+        (jnp.asarray(pixels, jnp.float32).reshape(-1, 1, 1, 1), jnp.asarray(labels)),
         jnp.asarray(grid),
         jnp.zeros(num, jnp.int32),
         jax.random.split(jax.random.key(0), 1),
@@ -182,10 +186,9 @@ def _clusters(num, seed):
 
 def test_separable_classes_are_learned():
     protocol = dataclasses.replace(PROTOCOL, epochs=20, batch_size=3)
-    evaluate = make_evaluate(protocol, Linear(), Execution("map", slice_size=50))
+    evaluate = _make_evaluate(protocol, Linear(), Execution("map", slice_size=50))
     keys = jax.random.split(jax.random.key(0), 2)
-    data = (*_clusters(9, seed=0), *_clusters(50, seed=1))
-    counts = jax.jit(evaluate)(*data, keys)
+    counts = evaluate(_clusters(9, seed=0), *_clusters(50, seed=1), keys)
     np.testing.assert_array_equal(counts, 2 * [np.diag([17, 17, 16])])
     np.testing.assert_array_equal(accuracies(counts), [1, 1])
 
@@ -193,19 +196,13 @@ def test_separable_classes_are_learned():
 def test_accuracy_is_a_function_of_the_key():
     # Random images, and enough of them to tell any two networks apart.
     num = 10_000
-    images, labels = _clusters(6, seed=0)
     rng = np.random.default_rng(0)
     test_images = jnp.asarray(rng.normal(size=(num, 4, 4, 1)), jnp.float32)
-    data = (images, labels, test_images, jnp.arange(num) % 3)
+    data = (_clusters(6, seed=0), test_images, jnp.arange(num) % 3)
     keys = jax.random.split(jax.random.key(0), 3)
+    protocol = dataclasses.replace(PROTOCOL, epochs=1, augmentation="noise")
     by_map, by_vmap = (
-        jax.jit(
-            make_evaluate(
-                dataclasses.replace(PROTOCOL, epochs=1, augmentation="noise"),
-                Linear(),
-                Execution(loop, slice_size=3000),
-            )
-        )
+        _make_evaluate(protocol, Linear(), Execution(loop, slice_size=3000))
         for loop in ("map", "vmap")
     )
     counts = by_map(*data, keys)
@@ -229,12 +226,14 @@ def test_accuracies_are_the_share_of_the_diagonal():
 def test_networks_are_evaluated_in_groups_of_one_size(at_once, sizes):
     seen = []
 
-    def program(images, labels, test_images, test_labels, keys):
+    def program(data, test_images, test_labels, keys):
         seen.append(len(keys))
         return jax.vmap(jax.random.uniform)(keys)
 
     dataset = toy.random_dataset([3, 3], (4, 4, 1))
-    evaluator = Evaluator(dataset, None, program, at_once=at_once)
+    evaluator = Evaluator(
+        dataset.test_images, dataset.test_labels, None, program, at_once=at_once
+    )
     images = np.zeros((2, 1, *dataset.image_shape), np.float32)
     keys = jax.random.split(jax.random.key(0), 5)
     results = evaluator.count(make_set(images, dataset), keys)

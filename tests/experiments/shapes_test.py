@@ -12,12 +12,13 @@ import run_helpers
 
 from configs.experiments import architecture_search as search_config
 from dc_jax.config import Config
-from dc_jax.networks import make_network, set_member, shape_name
+from dc_jax.networks import make_network
 from dc_jax.run import runner
 from dc_jax.run.full_data_trainer import WholeTrainer
 from dc_jax.run.signals import Stopped
 from experiments.architecture_search import __main__ as search
 from experiments.architecture_search import shapes
+from experiments.architecture_search.side_by_side import join, set_member, shape_name
 
 NAMES = ("ConvNetD1W8ASNN", "ConvNetD1W8ALNNMP", "ConvNetD1W8NNAP")
 
@@ -45,21 +46,19 @@ def test_every_network_of_a_shape_has_its_parameters():
 
     def parameters(name):
         network = make_network(name, 10, (16, 16, 3))
-        variables = jax.eval_shape(
+        return jax.eval_shape(
             network.init, jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32)
         )
-        variables.pop("member", None)
-        return variables
 
     for group in list(groups.values())[::23]:
-        of_group = parameters(",".join(group))
-        assert all(parameters(name) == of_group for name in group)
+        first, *others = map(parameters, group)
+        assert all(other == first for other in others)
 
 
 @pytest.mark.parametrize("is_vmapped", [False, True])
 def test_a_member_is_its_network(is_vmapped):
     images = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype(np.float32)
-    several = make_network(",".join(NAMES), 3, (8, 8, 1))
+    several = join([make_network(name, 3, (8, 8, 1)) for name in NAMES])
     variables = several.init(jax.random.key(1), images)
 
     def apply(index):
@@ -92,8 +91,8 @@ def test_a_member_is_its_network(is_vmapped):
 
 
 def test_networks_of_two_shapes_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="may differ in activation, .*got ConvNet,Con"):
-        make_network("ConvNet,ConvNetW64", 10, (8, 8, 1))
+    with pytest.raises(ValueError, match="differ in activation, .*got ConvNet,Con"):
+        shapes.run(_values(("ConvNet", "ConvNetW64")), str(tmp_path))
     # A run has one network.
     config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetAS,ConvNet"})
     with pytest.raises(ValueError, match=r"config\.evaluation\.network: network must"):

@@ -12,7 +12,8 @@ from configs import base
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import Execution
-from dc_jax.evaluation.protocol import make_evaluate, make_protocol
+from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
+from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
@@ -100,10 +101,10 @@ def test_evaluating_compiles():
     protocol = make_protocol(
         _make_config().evaluation, dataset_name="mnist", network_name=NETWORK
     )
+    train_one = train_by_protocol(protocol, network, EXECUTION)
     compiled = _compile(
-        jax.jit(make_evaluate(protocol, network, EXECUTION)),
-        _array((6, *SHAPE)),
-        _array((6,), jnp.int32),
+        jax.jit(make_evaluate(train_one, network, EXECUTION)),
+        (_array((6, *SHAPE)), _array((6,), jnp.int32)),
         _array((50, *SHAPE)),
         _array((50,), jnp.int32),
         _keys(2),

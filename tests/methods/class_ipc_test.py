@@ -1,6 +1,7 @@
 """Classes with different numbers of synthetic images: each as if it were alone."""
 
 import functools
+import io
 import json
 
 import chex
@@ -23,16 +24,17 @@ from dc_jax.data.store import make_store, normalise
 from dc_jax.data.stream import HostStore
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from dc_jax.evaluation.evaluator import Evaluator, make_set
+from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.methods import distribution_matching, gradient_matching, make_method
 from dc_jax.methods.images import init_images, slot_weights
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.report import kept
 from dc_jax.run import command_line, runner
+from dc_jax.run.checks import check_memory
 from dc_jax.run.compiled import compile_draws, compile_method
-from dc_jax.run.setup import check_memory
 from dc_jax.sets import formats, image_grid, pictures, set_file
+from dc_jax.sets.make import make_set
 from dc_jax.training.augment_siamese import make_siamese
 from dc_jax.training.train import train
 
@@ -290,9 +292,10 @@ def test_evaluation_trains_on_the_images_alone():
         return np.ones((len(args[-1]), CLASSES, CLASSES))
 
     images = _draw_images()
-    evaluator = Evaluator(DATASET, None, program)
-    evaluator(make_set(images, DATASET, LABELS), jax.random.split(jax.random.key(0), 2))
-    ((trained, labels, *_),) = seen
+    evaluator = Evaluator(DATASET.test_images, DATASET.test_labels, None, program)
+    keys = jax.random.split(jax.random.key(0), 2)
+    evaluator.count(make_set(images, DATASET, LABELS), keys)
+    (((trained, labels), *_),) = seen
     np.testing.assert_array_equal(trained, images[IS_IMAGE])
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 1, 2])
 
@@ -356,7 +359,8 @@ def test_a_blank_slot_is_an_empty_cell(tmp_path):
     assert (drawn == 0).all(axis=-1).sum() == 6 * 64 * 64
     assert (drawn == 255).all(axis=-1).sum() == drawn[..., 0].size - 6 * 64 * 64
     # A gap of a pixel is between two.
-    snapshot = kept.snapshot(synthetic.replace(images=synthetic.images + 9.0))
+    png = kept.snapshot(synthetic.replace(images=synthetic.images + 9.0))
+    snapshot = np.asarray(Image.open(io.BytesIO(png)))
     cells = np.pad(snapshot[..., 0], ((0, 1), (0, 1))).reshape(3, 9, 3, 9)
     np.testing.assert_array_equal(cells.any(axis=(1, 3)), IS_IMAGE)
 
@@ -511,7 +515,7 @@ def test_the_command_on_digits(tmp_path):
     assert json.loads(str(arrays["recipe"]))["ipc"] == list(_TEN)
     result = json.loads((folder / "result.json").read_text())
     assert result["training_images"] == 19
-    assert "1 to 3 images a class" in (folder / "report.html").read_text()
+    assert "1 to 3 images per class" in (folder / "report.html").read_text()
     # The same command again finds the run, and evaluation the same accuracies.
     code, output = run_helpers.run(*command)
     assert code == 0, output

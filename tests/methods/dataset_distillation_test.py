@@ -22,7 +22,11 @@ from dc_jax.base import CondenseState, Method
 from dc_jax.config import Config
 from dc_jax.data.store import make_store, normalise
 from dc_jax.devices.backend import Execution
-from dc_jax.evaluation.protocol import accuracies, make_evaluate_own
+from dc_jax.evaluation.evaluator import (
+    accuracies,
+    make_evaluate,
+    train_by_learning_rates,
+)
 from dc_jax.methods import make_method
 from dc_jax.methods.dataset_distillation import initial_rate, make_loss, real_loss
 from dc_jax.networks import make_network
@@ -304,8 +308,9 @@ def test_own_evaluation_equals_a_plain_loop():
     images, raw = _draw_learned()
     rates = 10 * jax.nn.softplus(raw)
     keys = jax.random.split(jax.random.key(0), 3)
-    evaluate = jax.jit(make_evaluate_own(NETWORK, EXECUTION))
-    actual = evaluate(images, LABELS, rates, REAL, REAL_LABELS, keys)
+    train_one = train_by_learning_rates(NETWORK)
+    evaluate = jax.jit(make_evaluate(train_one, NETWORK, EXECUTION))
+    actual = evaluate((images, LABELS, rates), REAL, REAL_LABELS, keys)
     expected = []
     for key in keys:
         variables = _init(NETWORK, key, images[0])

@@ -124,3 +124,11 @@ def test_evaluation_of_the_saved_set(finished, tmp_path):
     (line,) = (tmp_path / "evaluations.jsonl").read_text().splitlines()
     result = json.loads((folder / "result.json").read_text())
     assert json.loads(line)["accuracies"] == result["accuracies"][:1]
+
+
+def test_the_confusion_matrix_is_that_of_the_networks_in_the_result(finished):
+    folder, _ = finished
+    counts = np.loadtxt(folder / "confusion.csv", delimiter=",")
+    result = json.loads((folder / "result.json").read_text())
+    assert counts.sum() == 360 * 4
+    assert np.trace(counts) / counts.sum() == pytest.approx(result["accuracy_mean"])

@@ -11,10 +11,10 @@ import pytest
 import toy
 
 from dc_jax.devices import processes
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.report import kept
 from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.sets.make import make_set
 
 
 class _NeverReady:
@@ -64,7 +64,7 @@ def test_snapshots_of_the_first_experiment_are_kept_until_they_are_redone(tmp_pa
             metrics.images(iteration, lambda: synthetic)
     pngs = kept.read_snapshots(tmp_path)
     assert list(pngs) == [0, 1, 2, 5]
-    assert pngs[5] == kept.to_png(kept.snapshot(synthetic))
+    assert pngs[5] == kept.snapshot(synthetic)
     _write(tmp_path, 3, first=2)
     assert list(kept.read_snapshots(tmp_path)) == [0, 1, 2]
 

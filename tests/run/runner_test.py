@@ -24,19 +24,14 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE
-from dc_jax.evaluation import evaluator
-from dc_jax.evaluation.evaluator import (
-    Evaluator,
-    count_sets,
-    evaluate_sets,
-    make_evaluator,
-    make_set,
-)
+from dc_jax.evaluation.evaluator import Evaluator, accuracies
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.run import compiled, loop, metrics, runner
 from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.evaluation import count_sets, make_evaluator
 from dc_jax.run.signals import Stopped
 from dc_jax.sets import formats, set_file
+from dc_jax.sets.make import make_set
 
 _SHAPE = (10, 1, 8, 8, 1)
 _fields = dataclasses.fields
@@ -322,15 +317,18 @@ def toy(monkeypatch):
             config.evaluation, dataset_name=dataset.name, network_name="toy"
         )
 
-        def train_and_test(images, labels, test_images, test_labels, keys):
-            del labels, test_images, test_labels
+        def train_and_test(data, test_images, test_labels, keys):
+            images, _ = data
+            del test_images, test_labels
             evaluations.append(images)
             uniform = jax.vmap(jax.random.uniform)(keys)
             accuracy = 0.5 * uniform + 0.5 * jax.nn.sigmoid(images.mean())
             rows = jnp.stack([accuracy, 1 - accuracy], axis=-1)
             return jnp.stack([rows, rows[:, ::-1]], axis=-1)
 
-        return Evaluator(dataset, protocol, train_and_test)
+        return Evaluator(
+            dataset.test_images, dataset.test_labels, protocol, train_and_test
+        )
 
     monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)
     monkeypatch.setattr(runner, "make_method", lambda *_: _toy_method())
@@ -367,7 +365,7 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
         with pytest.raises(Stopped, match=r"SIGINT; iteration 3") as stopped:
             _condense(tmp_path / "parts", **changes)
     assert stopped.value.exit_code == 130
-    assert (tmp_path / "parts" / "checkpoints" / "3").is_dir()
+    assert (tmp_path / "parts" / "checkpoints" / "00000003.ckpt").exists()
     assert not (tmp_path / "parts" / "result.json").exists()
     _condense(tmp_path / "parts", **changes)
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
@@ -518,31 +516,18 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
     seen = []
 
     def note_and_count(*args):
-        steps = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+        steps = {int(path.stem) for path in (tmp_path / "checkpoints").iterdir()}
         handlers = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
         seen.append((steps, handlers))
         return count_sets(*args)
 
-    for module in (runner, evaluator):
+    for module in (runner, loop):
         monkeypatch.setattr(module, "count_sets", note_and_count)
     before = signal.getsignal(signal.SIGTERM)
     _condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
     killed = [signal.SIG_DFL, signal.SIG_DFL]
-    assert seen == [({"2"}, killed), ({"2", "3"}, killed)]
+    assert seen == [({2}, killed), ({2, 3}, killed)]
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_no_key_is_used_twice():
-    config = run_helpers.tiny_config()
-    keys = [
-        jax.random.key_data(key).tolist()
-        for seed in (0, 1)
-        for experiment in range(3)
-        for key in compiled.experiment_keys(
-            dataclasses.replace(config, seed=seed), experiment
-        )
-    ]
-    assert len({tuple(key) for key in keys}) == 2 * 3 * 3
 
 
 def test_every_evaluated_network_has_its_own_key(toy):
@@ -550,12 +535,12 @@ def test_every_evaluated_network_has_its_own_key(toy):
     dataset = load_dataset("digits")
     synthetic = make_set(np.zeros(_SHAPE), dataset)
     evaluator = make_evaluator(config, dataset, ONE_DEVICE)
-    accuracies = evaluate_sets(config, evaluator, [synthetic, synthetic])
-    assert accuracies.shape == (2, 3)
-    assert len(np.unique(accuracies)) == 6
+    results = accuracies(count_sets(config, evaluator, [synthetic, synthetic]))
+    assert results.shape == (2, 3)
+    assert len(np.unique(results)) == 6
     # More sets or networks leave the first as they are.
-    again = evaluate_sets(config, evaluator, [synthetic])
-    np.testing.assert_array_equal(again, accuracies[:1])
+    again = accuracies(count_sets(config, evaluator, [synthetic]))
+    np.testing.assert_array_equal(again, results[:1])
 
 
 @pytest.mark.parametrize("goes_wrong", ["loss", "images"])
@@ -584,9 +569,7 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
         state, _ = jax.vmap(lambda state, key: method.step(state, None, key))(
             state, keys
         )
-    checkpointer = Checkpointer(tmp_path / "checkpoints")
-    restored = checkpointer.restore(state)
-    checkpointer.close()
+    restored = Checkpointer(tmp_path / "checkpoints").restore(state)
     assert restored.step == 2
     assert jnp.isfinite(restored.state.images).all()
     np.testing.assert_allclose(restored.state.images, state.images, rtol=1e-5)
@@ -594,9 +577,8 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
 
 def test_every_checkpoint_damaged_is_an_error_of_one_line(toy, tmp_path):
     _condense(tmp_path, iterations=2)
-    for path in (tmp_path / "checkpoints").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.write_bytes(b"")
     with pytest.raises(ValueError, match="no checkpoint in .* is intact") as error:
         _condense(tmp_path, iterations=4)
     assert "\n" not in str(error.value)
@@ -606,9 +588,7 @@ def test_every_checkpoint_damaged_is_an_error_of_one_line(toy, tmp_path):
 def test_the_newest_checkpoint_damaged_goes_back_one(toy, tmp_path):
     _condense(tmp_path / "whole", iterations=4)
     _condense(tmp_path / "parts", iterations=3)
-    for path in (tmp_path / "parts" / "checkpoints" / "3").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    (tmp_path / "parts" / "checkpoints" / "00000003.ckpt").write_bytes(b"")
     _condense(tmp_path / "parts", iterations=4)
     _assert_same_images(tmp_path / "parts", tmp_path / "whole")
     metrics = run_helpers.read_metrics(tmp_path / "parts")

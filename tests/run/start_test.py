@@ -5,8 +5,9 @@ from data_helpers import run_python
 
 _IMPORTS = """
 import sys
-from dc_jax import artefact, loop, runner
-HEAVY = {"matplotlib", "orbax", "sklearn", "tensorflow", "tensorflow_datasets"}
+from dc_jax.run import loop, runner
+from dc_jax.sets import image_grid
+HEAVY = {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets"}
 assert not HEAVY & set(sys.modules), HEAVY & set(sys.modules)
 """
 
@@ -23,14 +24,14 @@ def note_and_call(module, name):
     setattr(module, name, note)
 
 note_and_call(loop.Metrics, "loss")
-note_and_call(artefact, "save_image_grid")
+note_and_call(image_grid, "save_image_grid")
 config = run_helpers.tiny_config(**{{"iterations": 1, "network.name": "MLP"}})
 runner.condense(config, {folder!r})
 seen["end"] = HEAVY & set(sys.modules)
 assert seen == {{
     "loss": {{"sklearn"}},
-    "save_image_grid": {{"sklearn", "orbax"}},
-    "end": {{"sklearn", "orbax", "matplotlib"}},
+    "save_image_grid": {{"sklearn"}},
+    "end": {{"sklearn", "matplotlib"}},
 }}, seen
 """
 

@@ -1,4 +1,4 @@
-"""What a run writes for TensorBoard, read back record by record."""
+"""Tests of what a run writes for TensorBoard, read back record by record."""
 
 import struct
 import sys
@@ -10,17 +10,17 @@ import toy
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.record_writer import masked_crc32c
 
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.report import kept
 from dc_jax.run import runner
 from dc_jax.run.metrics import Metrics
+from dc_jax.sets.make import make_set
 
 DATASET = toy.random_dataset((2, 2), (8, 8, 1))
 IMAGES = np.random.default_rng(0).normal(size=(2, 2, 3, 8, 8, 1))
 
 
 def _read(folder):
-    """The events of the one file, whose checksums must be right."""
+    """Returns the events in the only file; checks their checksums."""
     (path,) = (folder / "tensorboard").iterdir()
     assert "tfevents" in path.name
     data, events = path.read_bytes(), []
@@ -83,7 +83,7 @@ def test_scalars_and_pictures_are_those_of_the_run(tmp_path):
     assert (pictures[2].width, pictures[2].height) == (26, 17)
 
 
-def test_what_is_done_again_is_there_once(tmp_path):
+def test_an_iteration_that_is_done_again_is_there_once(tmp_path):
     _run(tmp_path, 1, 2, 3, 4, 5)
     before = _pictures(tmp_path)
     _run(tmp_path, 3, 4, first=2, seconds=100.0)
@@ -92,7 +92,7 @@ def test_what_is_done_again_is_there_once(tmp_path):
     assert [step for step, _ in _scalars(tmp_path, "accuracy_mean")] == [1, 3, 4]
     assert list(_pictures(tmp_path)) == [0, 1, 2]
     assert _pictures(tmp_path)[2] == before[2]
-    # Times go on as those of the run do, without the time between its parts.
+    # Times continue as those of the run, without the time between its two parts.
     times = [
         event.wall_time
         for event in _read(tmp_path)
@@ -103,7 +103,7 @@ def test_what_is_done_again_is_there_once(tmp_path):
     assert seconds[2] - seconds[1] > 99
 
 
-def test_it_can_be_switched_on_and_off_on_the_way(tmp_path):
+def test_it_can_be_switched_on_when_a_run_continues(tmp_path):
     with Metrics(tmp_path, first=0, total=9) as metrics:
         metrics.loss(1, np.array([1.0]))
     assert not (tmp_path / "tensorboard").exists()
@@ -119,19 +119,16 @@ def test_what_is_written_can_be_read_while_the_run_goes_on(tmp_path, monkeypatch
 
 
 def test_a_run_writes_what_is_in_its_metrics(tmp_path):
-    fields = {"network.name": "MLP", "eval_every": 2, "tensorboard": True}
-    runner.condense(run_helpers.tiny_config(**fields), tmp_path)
+    fields = {"network.name": "MLP", "tensorboard": True, "iterations": 2}
+    runner.make_first_set(run_helpers.tiny_config(**fields), tmp_path, DATASET)
     lines = run_helpers.read_metrics(tmp_path)
-    for tag in ("loss", "accuracy_mean"):
-        expected = [(line["iteration"], line[tag]) for line in lines if tag in line]
-        assert _scalars(tmp_path, tag) == expected
-        assert expected
+    assert _scalars(tmp_path, "loss") == [(i + 1, lines[i]["loss"]) for i in range(2)]
     name, value = next(iter(lines[0]["layers"].items()))
     assert _scalars(tmp_path, f"layers/{name}")[0] == (1, value)
     assert list(_pictures(tmp_path)) == [0, 1, 2]
 
 
-def test_a_missing_package_is_told_before_anything_is_loaded(tmp_path, monkeypatch):
+def test_a_missing_package_is_an_error_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     config = run_helpers.tiny_config(**{"tensorboard": True, "dataset.name": "none"})
     with pytest.raises(ValueError, match="tensorboardX") as error:

@@ -9,9 +9,9 @@ import pytest
 import run_helpers
 
 from dc_jax.data.sources import load_dataset
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.run import workdir
+from dc_jax.sets.make import make_set
 from dc_jax.sets.set_file import load_synthetic_sets
 
 _RESULT = {
@@ -85,16 +85,6 @@ def test_claim_writes_the_config(tmp_path):
     assert written["network"]["name"] == "ConvNetD1W8"
 
 
-def test_a_run_from_before_a_field_was_there_goes_on(tmp_path):
-    old = run_helpers.tiny_config().to_dict()
-    del old["dataset"]["validation"]
-    (tmp_path / "config.json").write_text(json.dumps(old))
-    (tmp_path / "metrics.jsonl").touch()
-    with pytest.raises(ValueError, match=r"config.dataset.validation = None, not 100:"):
-        workdir.claim(run_helpers.tiny_config(**{"dataset.validation": 100}), tmp_path)
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [
@@ -155,16 +145,6 @@ def test_iterations_are_not_free_where_the_learning_rate_depends_on_them(tmp_pat
     workdir.claim(dataclasses.replace(config, num_evaluations=9), tmp_path)
 
 
-def test_claim_lets_a_run_go_on_that_was_begun_before_coresets(tmp_path):
-    _begin(run_helpers.tiny_config(), tmp_path)
-    path = tmp_path / "config.json"
-    values = json.loads(path.read_text())
-    del values["coreset"], values["distillation"]
-    path.write_text(json.dumps(values))
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
-    assert json.loads(path.read_text()) == run_helpers.tiny_config().to_dict()
-
-
 @pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"\xff\xfe\x00"])
 def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
@@ -172,17 +152,6 @@ def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
         workdir.claim(run_helpers.tiny_config(), tmp_path)
     assert "\n" not in str(error.value)
     assert (tmp_path / "config.json").read_bytes() == content
-
-
-def test_claim_takes_a_folder_of_before_there_was_augmentation(tmp_path):
-    _begin(run_helpers.tiny_config(), tmp_path)
-    path = tmp_path / "config.json"
-    values = json.loads(path.read_text())
-    del values["augmentation"]
-    path.write_text(json.dumps(values))
-    with pytest.raises(ValueError, match=r"config\.augmentation = 'none', not 'flip'"):
-        workdir.claim(run_helpers.tiny_config(augmentation="flip"), tmp_path)
-    workdir.claim(run_helpers.tiny_config(), tmp_path)
 
 
 def test_no_result_in_an_empty_folder(tmp_path):

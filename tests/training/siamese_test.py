@@ -1,5 +1,7 @@
 """Siamese augmentation by hand and by its properties; values are in golden_test.py."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,6 @@ from dc_jax.training.augment_siamese import OPERATIONS, Draws
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 ALL = "_".join(OPERATIONS)
-SHAPES = [(8, 8, 1), (9, 12, 3)]
 # Draws that change nothing.
 IDENTITY = {
     "color": (0.0, 1.0, 1.0),
@@ -27,13 +28,13 @@ def _normal(shape, seed=0):
 
 
 def _apply_one(name, image, drawn):
-    return OPERATIONS[name].apply(jnp.asarray(image), jax.tree.map(jnp.asarray, drawn))
+    drawn = jax.tree.map(jnp.asarray, drawn)
+    return OPERATIONS[name].apply(jnp.asarray(image), drawn, None)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", IDENTITY)
-def test_identity_draws_change_nothing(name, shape):
-    image = _normal(shape)
+def test_identity_draws_change_nothing(name):
+    image = _normal((9, 12, 3))
     result = _apply_one(name, image, IDENTITY[name])
     np.testing.assert_allclose(result, image, atol=1e-6)
 
@@ -112,10 +113,10 @@ def test_draws_cover_their_ranges():
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_batch_equals_a_loop_over_images(name, each):
     images = _normal((5, 8, 8, 2))
-    draws = augment_siamese.draw(
-        jax.random.key(1), name, (8, 8, 2), 5 if each else None
-    )
-    result = augment_siamese.apply(images, draws, name, each=each)
+    operations = [OPERATIONS[name]]
+    num = 5 if each else None
+    draws = augment_siamese.draw(jax.random.key(1), operations, (8, 8, 2), num)
+    result = augment_siamese.apply(images, draws, operations, each=each)
     (drawn,) = draws.drawn
     for i, image in enumerate(images):
         own = jax.tree.map(lambda leaf, i=i: leaf[i], drawn) if each else drawn
@@ -129,24 +130,34 @@ def test_a_batch_equals_a_loop_over_images(name, each):
 
 def test_two_batches_of_any_size_are_changed_alike():
     image = _normal((8, 8, 1))
+
+    @jax.jit
+    def run(key, real, syn):
+        change = augment_siamese.make_siamese(key, ALL, image.shape)
+        return change(real), change(syn)
+
+    batch = np.stack([_normal(image.shape, 1), image, image])
     for seed in range(8):
-        change = augment_siamese.make_siamese(jax.random.key(seed), ALL, image.shape)
-        real = change(np.stack([_normal(image.shape, 1), image, image]))
-        syn = change(image[None])
+        real, syn = run(jax.random.key(seed), batch, image[None])
         np.testing.assert_allclose(real[1], syn[0], rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(real[1], real[2])
 
 
 def test_the_choice_is_even_and_decides_alone():
-    draw = jax.jit(jax.vmap(lambda key: augment_siamese.draw(key, ALL, (8, 8, 1))))
-    draws = draw(jax.random.split(jax.random.key(0), 3000))
+    operations = list(OPERATIONS.values())
+    draw = functools.partial(
+        augment_siamese.draw, operations=operations, image_shape=(8, 8, 1)
+    )
+    draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 3000))
     counts = np.bincount(draws.choice, minlength=len(OPERATIONS))
     assert counts.shape == (6,)
     assert np.all(abs(counts - 500) < 100)
     images = jnp.asarray(_normal((2, 8, 8, 1)))
     one = jax.tree.map(lambda leaf: leaf[0], draws)
+    apply = jax.jit(functools.partial(augment_siamese.apply, operations=operations))
     for choice, name in enumerate(OPERATIONS):
-        result = augment_siamese.apply(images, Draws(jnp.int32(choice), one.drawn), ALL)
+        chosen = Draws(jnp.int32(choice), one.drawn)
+        result = apply(images, chosen)
         expected = [_apply_one(name, image, one.drawn[choice]) for image in images]
         np.testing.assert_allclose(result, np.stack(expected), rtol=1e-5, atol=1e-6)
 
@@ -155,12 +166,7 @@ def test_the_choice_is_even_and_decides_alone():
 def test_the_gradient_is_that_of_a_linear_map(name):
     """Every operation is linear in the image, up to a constant."""
     images, cotangent = _normal((2, 8, 9, 1)), _normal((2, 8, 9, 1), 1)
-    draws = augment_siamese.draw(jax.random.key(3), name, (8, 9, 1))
-
-    @jax.jit
-    def run(images):
-        return augment_siamese.apply(images, draws, name)
-
+    run = jax.jit(augment_siamese.make_siamese(jax.random.key(3), name, (8, 9, 1)))
     result, pull_back = jax.vjp(run, images)
     (grads,) = pull_back(cotangent)
     constant = run(jnp.zeros_like(images))
@@ -170,25 +176,32 @@ def test_the_gradient_is_that_of_a_linear_map(name):
     assert np.abs(grads).max() > 0.1
 
 
-def test_augment_hands_over_what_begins_with_dsa():
+def test_images_that_networks_train_on_have_draws_of_their_own():
     images, key = jnp.asarray(_normal((4, 8, 8, 1))), jax.random.key(2)
-    result = augment.augment(key, images, f"dsa:{ALL}")
-    expected = augment_siamese.augment_each(key, images, ALL)
+    operations = [OPERATIONS["color"]]
+    draws = augment_siamese.draw(key, operations, (8, 8, 1), 4)
+    expected = augment_siamese.apply(images, draws, operations, each=True)
+    result = augment.augment(key, images, "dsa:color")
     np.testing.assert_array_equal(result, expected)
     assert np.abs(result - images).max() > 1e-2
-    assert augment.parse_strategy("dsa:flip_color") == ("flip", "color")
 
 
 def test_dtype_is_kept_and_none_returns_the_images():
+    run = functools.partial(augment.augment, strategy=f"dsa:{ALL}")
     with jax.enable_x64(True):
         for dtype in (np.float32, np.float64):
             images = jnp.asarray(_normal((3, 8, 8, 1)), dtype)
-            result = augment_siamese.augment_each(jax.random.key(0), images, ALL)
+            result = jax.eval_shape(run, jax.random.key(0), images)
             chex.assert_trees_all_equal_shapes_and_dtypes(result, images)
-    assert (
-        augment_siamese.make_siamese(jax.random.key(0), "none", (8, 8, 1))(images)
-        is images
-    )
+    unchanged = augment_siamese.make_siamese(jax.random.key(0), "none", (8, 8, 1))
+    assert unchanged(images) is images
+
+
+def test_a_strategy_names_operations_in_order():
+    flip, color = OPERATIONS["flip"], OPERATIONS["color"]
+    assert augment_siamese.parse_strategy("flip_color") == (flip, color)
+    assert augment.parse_strategy("dsa:flip_color") == (flip, color)
+    assert augment.parse_strategy("dsa:none") == ()
 
 
 @pytest.mark.parametrize("strategy", ["noise", "color_", "", "dsa:color"])

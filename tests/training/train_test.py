@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from dc_jax.devices.backend import batched
-from dc_jax.evaluation.protocol import accuracies
+from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.networks import make_network
 from dc_jax.training.train import (
     Recipe,

@@ -1,4 +1,4 @@
-"""What a run keeps for its report: read as written, found by hand, damaged."""
+"""Tests of what a run keeps for its report: round trips, neighbours, damage."""
 
 import io
 
@@ -9,6 +9,7 @@ from PIL import Image
 
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.report import kept
+from dc_jax.sets.image_grid import to_png
 
 MEAN, STD = np.float32([0.5]), np.float32([0.25])
 
@@ -18,11 +19,11 @@ def _open(png):
         return np.asarray(picture)
 
 
-def _numbered(num_classes, ipc, size=1, depth=1):
-    """Pixels `[C, I, size, size, D]` that are 1, 2, 3, ..., a number an image."""
+def _numbered(num_classes, ipc, size=1):
+    """Pixels `[C, I, size, size, 1]`: the images are 1, 2, 3, ... throughout."""
     numbers = 1 + np.arange(num_classes * ipc, dtype=np.uint8)
     pixels = numbers.reshape(num_classes, ipc, 1, 1, 1)
-    return np.broadcast_to(pixels, (num_classes, ipc, size, size, depth))
+    return np.broadcast_to(pixels, (num_classes, ipc, size, size, 1))
 
 
 def _normalised(pixels):
@@ -45,8 +46,8 @@ def test_snapshots_are_of_round_numbers():
     assert chosen == [0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000]
 
 
-def test_a_class_is_a_row_of_a_snapshot():
-    picture = kept.snapshot(_make_set(_numbered(2, 3, size=2)))
+def test_each_class_is_a_row_of_a_snapshot():
+    picture = _open(kept.snapshot(_make_set(_numbered(2, 3, size=2))))
     first, second = [1, 1, 0, 2, 2, 0, 3, 3], [4, 4, 0, 5, 5, 0, 6, 6]
     rows = np.array([first, first, 8 * [0], second, second])
     np.testing.assert_array_equal(picture[..., 0], rows)
@@ -54,13 +55,13 @@ def test_a_class_is_a_row_of_a_snapshot():
 
 
 def test_ten_classes_of_one_image_are_a_row_of_a_snapshot():
-    picture = kept.snapshot(_make_set(_numbered(12, 1)))
+    picture = _open(kept.snapshot(_make_set(_numbered(12, 1))))
     rows = [range(1, 11), [11, 12] + 8 * [0]]
     np.testing.assert_array_equal(picture[::2, ::2, 0], rows)
 
 
 def test_snapshots_are_read_in_their_order(tmp_path):
-    pictures = {i: kept.to_png(np.full((1, 1, 1), i, np.uint8)) for i in (10, 2, 0)}
+    pictures = {i: to_png(np.full((1, 1, 1), i, np.uint8)) for i in (10, 2, 0)}
     for iteration, png in pictures.items():
         kept.save_snapshot(tmp_path, iteration, png)
     (tmp_path / "snapshots" / "other.png").write_bytes(b"")
@@ -73,7 +74,7 @@ def test_snapshots_are_read_in_their_order(tmp_path):
 
 def test_snapshots_that_will_be_made_again_are_dropped(tmp_path):
     kept.drop_snapshots(tmp_path, after=0)
-    png = kept.to_png(np.zeros((1, 1, 1), np.uint8))
+    png = to_png(np.zeros((1, 1, 1), np.uint8))
     for iteration in (0, 5, 10, 20):
         kept.save_snapshot(tmp_path, iteration, png)
     kept.drop_snapshots(tmp_path, after=5)
@@ -83,7 +84,7 @@ def test_snapshots_that_will_be_made_again_are_dropped(tmp_path):
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "flipped"])
 def test_a_damaged_snapshot_is_left_out(tmp_path, damage):
     rng = np.random.default_rng(0)
-    png = kept.to_png(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    png = to_png(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     kept.save_snapshot(tmp_path, 1, png)
     middle = len(png) // 2
     damaged = {
@@ -94,21 +95,6 @@ def test_a_damaged_snapshot_is_left_out(tmp_path, damage):
     }
     kept.save_snapshot(tmp_path, 2, damaged[damage])
     assert list(kept.read_snapshots(tmp_path)) == [1]
-
-
-def test_mosaic_by_hand():
-    pixels = _numbered(2, 3)
-    gap = [0, 0, 0]
-    rows = [[1, 0, 2], gap, [3, 0, 0], gap, [4, 0, 5], gap, [6, 0, 0]]
-    np.testing.assert_array_equal(kept.mosaic(pixels, 2)[..., 0], rows)
-    rows = [[1, 0, 2, 0, 3], 5 * [0], [4, 0, 5, 0, 6]]
-    np.testing.assert_array_equal(kept.mosaic(pixels)[..., 0], rows)
-    np.testing.assert_array_equal(kept.mosaic(pixels, 9), kept.mosaic(pixels))
-
-
-@pytest.mark.parametrize(("depth", "channels"), [(1, 2), (2, 2), (3, 4), (5, 4)])
-def test_mosaic_is_grey_or_in_colour_and_has_alpha(depth, channels):
-    assert kept.mosaic(_numbered(1, 1, depth=depth)).shape == (1, 1, channels)
 
 
 @pytest.mark.parametrize(

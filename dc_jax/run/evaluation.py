@@ -1,0 +1,106 @@
+"""The evaluation of a run: its programs and its keys, and what is logged of it."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+from absl import logging
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.devices.backend import Execution
+from dc_jax.evaluation.evaluator import (
+    Evaluator,
+    accuracies,
+    train_by_learning_rates,
+    train_by_protocol,
+)
+from dc_jax.evaluation.protocol import Protocol
+from dc_jax.run.compiled import (
+    compile_evaluation,
+    evaluation_keys,
+    own_evaluation_keys,
+)
+from dc_jax.run.setup import Setup
+from dc_jax.run.workdir import summarise
+from dc_jax.sets.card import training_of
+
+
+def make_evaluator(setup: Setup) -> Evaluator:
+    """Returns the evaluation of a run."""
+    return build_evaluator(
+        setup.protocol,
+        setup.evaluation_network,
+        setup.evaluation_execution,
+        setup.dataset.test_images,
+        setup.dataset.test_labels,
+    )
+
+
+def build_evaluator(
+    protocol: Protocol,
+    network: nn.Module,
+    execution: Execution,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+) -> Evaluator:
+    """Returns the evaluation by a protocol on test images, see `Evaluator`."""
+    train_one = train_by_protocol(protocol, network, execution)
+    return Evaluator(
+        test_images,
+        test_labels,
+        protocol,
+        compile_evaluation(train_one, network, execution),
+        compile_evaluation(train_by_learning_rates(network), network, execution),
+        # One network per device in a call: XLA frees little before the end of a call
+        # with several CPU devices (0.4 MB per epoch were seen).
+        execution.layout.everything.size if execution.network_loop == "map" else None,
+    )
+
+
+def count_sets(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> np.ndarray:
+    """Returns confusion matrices of networks trained on each set, `[E, N, C, C]`."""
+    num = config.num_evaluations
+    logging.info(
+        "Evaluating %d set(s) with %d networks each: %s.",
+        len(sets),
+        num,
+        evaluator.protocol,
+    )
+    keys = [evaluation_keys(config.seed, place, num) for place in range(len(sets))]
+    return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
+
+
+def evaluate_sets(
+    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Returns the accuracies of sets, and confusion matrices `[E, N, C, C]`.
+
+    The accuracies are as in `summarise`; where the sets have learning rates of their
+    own, those by the training with these are in `own_protocol`.
+    """
+    counts = count_sets(config, evaluator, sets)
+    result = summarise(accuracies(counts))
+    if sets and all(one.learning_rates is not None for one in sets):
+        num = config.num_evaluations
+        own = [
+            evaluator.count_own(one, own_evaluation_keys(config.seed, place, num))
+            for place, one in enumerate(sets)
+        ]
+        result["own_protocol"] = summarise(accuracies(np.stack(own)))
+    return result, counts
+
+
+def log_recipe(protocol: Protocol, synthetic: SyntheticSet, path: str) -> None:
+    """Logs where the recipe of a set, which is from `path`, differs from a protocol."""
+    ours = dataclasses.asdict(protocol)
+    differing = [
+        f"{name} {value}"
+        for name, value in training_of(synthetic).items()
+        if name in ours and value != ours[name]
+    ]
+    if differing:
+        logging.info("The recipe of %s has %s.", path, ", ".join(differing))

@@ -1,0 +1,52 @@
+"""What a strategy of augmentation is: the names of operations, joined by `_`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from dc_jax.errors import UserError
+
+
+class Operation(NamedTuple):
+    """One kind of change to an image.
+
+    Drawing is separate from applying: the same draws can change several images, and
+    gradients flow through `apply`, a pure function of the image.
+
+    Attributes:
+      draw: `(key, image_shape) -> drawn`; the key is consumed.
+      apply: `(image, drawn, mean) -> image`, where `mean` `[D]` is that of the batch;
+        Siamese augmentation needs none and passes None.
+    """
+
+    draw: Callable[[jax.Array, tuple[int, ...]], Any]
+    apply: Callable[[jax.Array, Any, jax.Array | None], jax.Array]
+
+
+def parse(
+    strategy: str, families: Mapping[str, Mapping[str, Operation]]
+) -> tuple[Operation, ...]:
+    """Returns the operations that a strategy names; none for `none`.
+
+    Args:
+      strategy: the prefix of a family, then `none` or names joined by `_`.
+      families: the operations of each family by name, by the prefix of the family. The
+        family whose prefix is empty comes first.
+
+    Raises:
+      UserError: the strategy names something that is not an operation of its family.
+    """
+    prefix = max((p for p in families if strategy.startswith(p)), key=len)
+    operations = families[prefix]
+    text = strategy.removeprefix(prefix)
+    names = () if text == "none" else text.split("_")
+    if not set(names) <= set(operations):
+        first, *others = families.items()
+        allowed = f"some of {', '.join(first[1])} joined by '_'"
+        for other, known in others:
+            allowed += f", or '{other}' and some of {', '.join(known)}"
+        raise UserError(
+            f"augmentation strategy must be 'none' or {allowed}, got {strategy!r}."
+        )
+    return tuple(operations[name] for name in names)
