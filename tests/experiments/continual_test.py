@@ -172,7 +172,7 @@ def test_a_folder_has_one_run(whole, tmp_path):
     ("changes", "message"),
     [
         ({"tasks": "svhn, mnist:blue"}, "config.tasks: after a colon .*'mnist:blue'"),
-        ({"class_steps": 2}, "config.tasks must be one dataset where"),
+        ({"class_steps": 2}, "config.tasks must be one dataset if"),
         ({"image_shape": "16x16"}, "must be HEIGHTxWIDTHxCHANNELS, got '16x16'"),
         ({"training.iterations": 0}, "config.training.iterations must be at least 1"),
         ({"condense.method": "whole"}, "config.condense must make one set"),
