@@ -23,6 +23,7 @@ from experiments.architecture_search import __main__ as search
 from experiments.architecture_search import shapes
 from experiments.architecture_search.side_by_side import join, set_member, shape_name
 
+pytestmark = pytest.mark.usefixtures("quick_compile_all")
 NAMES = ("ConvNetD1W8ASNN", "ConvNetD1W8ALNNMP", "ConvNetD1W8NNAP")
 
 
@@ -75,16 +76,15 @@ def test_a_member_is_its_network(is_vmapped):
         return logits, grads
 
     if is_vmapped:
-        outputs = jax.vmap(apply)(np.arange(len(NAMES)))
+        outputs = jax.jit(jax.vmap(apply))(np.arange(len(NAMES)))
     else:
         outputs = jax.lax.map(apply, np.arange(len(NAMES)))
     for index, name in enumerate(NAMES):
         network = make_network(name, 3, (8, 8, 1))
         params = variables["params"]
         expected = network.apply({"params": params}, images)
-        grads = jax.grad(
-            lambda p, network=network: (network.apply({"params": p}, images) ** 2).sum()
-        )(params)
+        loss = lambda p, net=network: (net.apply({"params": p}, images) ** 2).sum()  # noqa: E731
+        grads = jax.jit(jax.grad(loss))(params)
         ours = jax.tree.map(lambda leaf, index=index: leaf[index], outputs)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
@@ -128,7 +128,7 @@ def _values(names, **changes):
 @pytest.mark.parametrize(
     "names",
     [
-        NAMES[:2],
+        pytest.param(NAMES[:2], marks=pytest.mark.slow),
         pytest.param(("ConvNetD1W8BNAS", "ConvNetD1W8BNMP"), marks=pytest.mark.slow),
     ],
 )
@@ -161,6 +161,7 @@ def test_a_result_is_of_its_sets_wherever_they_are(tmp_path):
     assert shapes.run(values, folder, b) == of_b
 
 
+@pytest.mark.slow
 def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     changes = {
         "method": "whole",
