@@ -1,10 +1,10 @@
-"""Table 2 of the paper: images condensed with one network train another.
+"""Table 2 of the paper: images condensed with one network train other networks.
 
 python -m experiments.cross_architecture --output=runs/cross_architecture
 """
 
-from experiments import matrix, sweep
-from experiments.paper import TABLE2
+from experiments.sweep import experiment, matrix
+from experiments.sweep.paper import TABLE2
 
 
 def report(config, rows, folder) -> str:
@@ -15,6 +15,6 @@ def report(config, rows, folder) -> str:
 
 
 if __name__ == "__main__":
-    sweep.main(
+    experiment.main(
         matrix.make_cells, report, default="configs/experiments/cross_architecture.py"
     )

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy by dataset, images a class and method.
+"""Table 1 of the paper: accuracy by dataset, images per class and method.
 
 python -m experiments.table1 --output=runs/table1
 python -m experiments.table1 --output=runs/table1 \
@@ -10,13 +10,13 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from dc_jax.report.published import TABLE1, WHOLE, Value
-from experiments import sweep, tables
-from experiments.cells import Cell, flatten
-from experiments.results import Row
+from experiments.sweep import experiment, tables
+from experiments.sweep.cells import Cell, flatten
+from experiments.sweep.results import Row
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
-    """Returns a cell for each dataset, ipc and method; the whole set has no ipc."""
+    """Returns a cell per dataset, ipc and method; the whole set has no ipc."""
     cells = []
     for dataset in config.datasets:
         for method in config.methods:
@@ -41,11 +41,11 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
 
 
 def published(row: Row) -> Value | None:
-    """Returns the paper's value of a cell, None where it has none."""
+    """Returns the paper's value of a cell, or None."""
     if row["method"] == "whole":
         return WHOLE.get(row["dataset"])
     return TABLE1.get((row["dataset"], row["ipc"], row["method"]))
 
 
 if __name__ == "__main__":
-    sweep.main(make_cells, report, default="configs/experiments/table1.py")
+    experiment.main(make_cells, report, default="configs/experiments/table1.py")

@@ -17,8 +17,8 @@ from ml_collections import config_flags
 from configs import digits
 from dc_jax.config import Config
 from dc_jax.networks import make_network
+from dc_jax.run.checks import check_names
 from dc_jax.run.command_line import parse_flags
-from dc_jax.run.setup import check_names
 
 VALUES = digits.get_config().to_dict()
 FIELDS = sorted(flatten_dict(VALUES, sep="."))
@@ -65,7 +65,7 @@ def _create(values):
     return config
 
 
-@bad_input.cases(250)
+@bad_input.cases(100)
 @given(st.dictionaries(st.sampled_from(FIELDS), ANYTHING, min_size=1, max_size=3))
 @example({"lr_img": 10**400})
 @example({"num_evaluations": 2**31})
@@ -80,7 +80,7 @@ def test_values(changes):
     )
 
 
-@bad_input.cases(60)
+@bad_input.cases(30)
 @given(
     st.sampled_from(["", "dataset", "mesh", "evaluation"]),
     st.one_of(
@@ -146,7 +146,7 @@ def _parse(*arguments):
         return values.config
 
 
-@bad_input.cases(250)
+@bad_input.cases(100)
 @given(st.lists(st.tuples(NAMES, WORDS), min_size=1, max_size=2))
 @example([("dataset.name[0]", "x")])
 @example([("ipc", "a\nb")])
@@ -171,8 +171,7 @@ def test_overrides(pairs):
 @pytest.mark.parametrize(
     "value",
     [
-        *("", "/", "nowhere.py", "README.md", "configs/digits.py:10", "setup.cfg"),
-        *("tests/golden/MLP_1ch.npz", "configs", "configs/digits.json", "/dev/null"),
+        *("", "nowhere.py", "README.md", "configs/digits.py:10", "configs"),
     ],
 )
 def test_config_files(value, monkeypatch):

@@ -13,9 +13,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE, run_fields
-from experiments.matrix import CPU, square
-from experiments.paper import NETWORKS
+from dc_jax.configs.experiments.common import (
+    CPU,
+    NETWORKS,
+    SMOKE,
+    check_size,
+    condensing,
+    run_fields,
+    square,
+)
 
 _FACTORS = {
     "norm": {
@@ -38,18 +44,11 @@ _FACTORS = {
 _LOOPS = ((1, 50), (5, 50), (10, 50), (20, 50), (10, 1), (10, 10), (10, 100))
 _CPU_SIZES = ("cpu", "cpu_depth", "cpu_width", "cpu_ipc", "cpu_loops")
 _SIZES = ("paper", *_CPU_SIZES, "smoke")
-# As in table 2: batch norm where matching needs it, and its learning rate for the MLP.
-_CONDENSING = {
-    "MLP": {"network": {"name": "MLP"}, "lr_img": 0.01},
-    "VGG11": {"network": {"name": "VGG11BN"}},
-    "ResNet18": {"network": {"name": "ResNet18BN_AP"}},
-}
 
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, or another of the sizes."""
-    if size not in _SIZES:
-        raise ValueError(f"ablations has the sizes {', '.join(_SIZES)}, got {size!r}.")
+    check_size(size, _SIZES)
     config = ConfigDict()
     # File of configs/, and fields of all runs.
     config.dataset = "mnist"
@@ -70,17 +69,13 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.run = run_fields(SMOKE)
     config.sets, config.tables = {}, {}
     for factor, names in factors.items():
-        _add(config, factor, square(names), {n: _fields(n) for n in names.values()})
+        _add(config, factor, square(names), {n: condensing(n) for n in names.values()})
     _add_distances(config, networks)
     network = "MLP" if size == "smoke" else "ConvNet"
     _add_settings(config, network, ipcs, loops)
     if networks:
         _add_init(config, network)
     return config
-
-
-def _fields(network: str) -> dict[str, Any]:
-    return _CONDENSING.get(network, {"network": {"name": network}})
 
 
 def _add(config: ConfigDict, title: str, entries: Any, sets: dict[str, Any]) -> None:
@@ -97,14 +92,14 @@ def _add_distances(config: ConfigDict, networks: tuple[str, ...]) -> None:
         "distance",
         tuple((d, name, f"{name}-{d}", name) for d, name in cells)
         + tuple(("ours", name, name, name) for name in networks),
-        {f"{name}-{d}": _fields(name) | {"distance": d} for d, name in cells}
-        | {name: _fields(name) for name in networks},
+        {f"{name}-{d}": condensing(name) | {"distance": d} for d, name in cells}
+        | {name: condensing(name) for name in networks},
     )
 
 
 def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> None:
     """Images a class, outer and inner loops."""
-    fields = _fields(network)
+    fields = condensing(network)
     _add(
         config,
         "ipc",
@@ -125,7 +120,7 @@ def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> No
 
 def _add_init(config: ConfigDict, network: str) -> None:
     """The images to begin with."""
-    fields = _fields(network)
+    fields = condensing(network)
     _add(
         config,
         "init",

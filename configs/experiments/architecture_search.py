@@ -6,11 +6,12 @@
 
 from ml_collections import ConfigDict
 
-from experiments.cells import run_fields
+from dc_jax.configs.experiments.common import check_size, run_fields
 
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    check_size(size, ("paper", "cpu", "smoke"))
     config = ConfigDict()
     # File of configs/.
     config.dataset = "cifar10"
@@ -87,6 +88,4 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.on_early.num_evaluations = 1
         fields = {"num_evaluations": 1, "evaluation": {"epochs": 2}}
         config.on_sets = config.on_everything = config.on_whole = fields
-    elif size != "paper":
-        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     return config

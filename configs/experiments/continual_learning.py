@@ -11,6 +11,8 @@ the classes of CIFAR-100 in as many steps; for two CPU cores `cpu_tasks` and
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from dc_jax.configs.experiments.common import check_size
+
 _SIZES = ("paper", "cifar100_5", "cifar100_10", "cpu_tasks", "cpu_classes", "smoke")
 # What two CPU cores can run.
 _CPU = {
@@ -28,10 +30,7 @@ _CPU = {
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, or another of the sizes."""
-    if size not in _SIZES:
-        raise ValueError(
-            f"continual_learning has the sizes {', '.join(_SIZES)}, got {size!r}."
-        )
+    check_size(size, _SIZES)
     config = ConfigDict()
     # What the tasks are called, and whether they are the paper's.
     config.scenario = "svhn_mnist_usps"

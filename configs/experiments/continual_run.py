@@ -1,7 +1,7 @@
 """Continual learning of one sequence of tasks: every field of a run, with its default.
 
-  python -m experiments.continual_run --config=configs/experiments/continual_run.py \
-      --workdir=runs/continual
+  python -m experiments.continual_learning.run --workdir=runs/continual \
+      --config=configs/experiments/continual_run.py
 
 The defaults are the setting of the DC paper (ICLR 2021, figure 4): three sets of digits
 one after another, 10 images a class of each are remembered. The iterations, learning

@@ -6,11 +6,12 @@ python -m experiments.dd_comparison --output=runs/dd_comparison \
 
 from ml_collections import ConfigDict
 
-from experiments.cells import SMOKE, run_fields
+from dc_jax.configs.experiments.common import SMOKE, check_size, run_fields
 
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    check_size(size, ("paper", "cpu", "smoke"))
     config = ConfigDict()
     # Files of configs/, with fields of all runs on them.
     config.datasets = {
@@ -40,6 +41,4 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.datasets = {"digits": {"network": {"name": "MLP"}}}
         config.ipc = (1,)
         config.run = run_fields(SMOKE)
-    elif size != "paper":
-        raise ValueError(f"there are the sizes paper, cpu and smoke, got {size!r}.")
     return config

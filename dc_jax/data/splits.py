@@ -1,4 +1,4 @@
-"""Other splits of a dataset than its own."""
+"""Splits of datasets that do not come with the wanted one."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ _TEST_SHARE = 0.2
 
 
 def hold_out(dataset: Dataset, num: int) -> Dataset:
-    """Returns a dataset that is tested on images held out of its training split.
+    """Returns a dataset whose test images are held out of its training split.
 
-    They are drawn once and for all, as many of every class as its share; the test split
-    stays unseen, as it should where networks or methods are chosen.
+    Every call draws the same images, of each class in proportion to its size. The test
+    split stays unseen, as it should while networks or methods are chosen.
 
     Args:
-      dataset: whose training split is divided.
+      dataset: its training split is divided.
       num: images to hold out.
 
     Raises:
@@ -52,7 +52,7 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
 def split_off_tests(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], source: str
 ) -> dict[str, np.ndarray]:
-    """Divides images that have no test split: a fifth of every class, always the same.
+    """Takes a fifth of every class, always the same, as a test split.
 
     Args:
       images: `[n, H, W, D]`.
@@ -85,8 +85,10 @@ def split_off_tests(
 
 
 def _divide(labels: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of all but `num` images, and of these, in their order."""
-    from sklearn.model_selection import train_test_split  # Few runs need it.
+    """Returns the sorted indices of the images to keep and of `num` to hold out."""
+    from sklearn.model_selection import (
+        train_test_split,
+    )  # Slow to import.
 
     kept, held = train_test_split(
         np.arange(len(labels)), test_size=num, stratify=labels, random_state=0

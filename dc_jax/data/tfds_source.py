@@ -1,8 +1,8 @@
-"""Reads datasets of TensorFlow Datasets (TFDS), without TensorFlow once prepared.
+"""Reads datasets of TensorFlow Datasets (TFDS).
 
-TFDS needs TensorFlow to turn the raw files into its own format, which is done once. The
-`array_record` format can then be read at random without it. Both are imported here on
-demand only.
+TFDS needs TensorFlow once, to write the raw files in its own format. Files in the
+format `array_record` can then be read in any order without TensorFlow. Both packages
+are imported only where they are needed.
 """
 
 import difflib
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import tensorflow_datasets as tfds
 
 _FILE_FORMAT = "array_record"
-# Examples that are decoded at a time.
+# How many examples are decoded at a time.
 _CHUNK = 4096
 _ADVICE = (
     "give --config.dataset.path=DIR with IDX files, or a TFDS folder in which it is "
@@ -60,8 +60,8 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
             f"dataset name '{name}' is unknown{hint}: must be {', '.join(EMBEDDED)}, a "
             "TFDS name, or anything with a path to IDX files."
         ) from error
-    # The code of TFDS raises a type of its own for each of a malformed name, an unknown
-    # version, an unknown option, a folder in another format and a damaged folder.
+    # TFDS raises another type for each of a malformed name, an unknown version, an
+    # unknown option, a folder in another format and a damaged folder.
     except Exception as error:
         raise UserError(
             f"TFDS cannot open '{name}' in {data_dir or 'its default folder'}: "
@@ -99,7 +99,7 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
         raise ConnectionError(
             f"the download of TFDS {name} failed: {_ADVICE} ({_short(error)})."
         ) from error
-    # Any type can come out of the code of a dataset.
+    # The code of a dataset can raise any type.
     except Exception as error:
         raise UserError(
             f"TFDS {name} could not be prepared in {folder}: {_ADVICE} "
@@ -155,13 +155,13 @@ def _read_split(
 def _map_split(
     builder: "tfds.core.DatasetBuilder", split: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `_read_split`, but the images are mapped from a file written once.
+    """Does the same as `_read_split`, but maps the images from a file written once.
 
-    A batch of them is read some hundred times as fast as from the records of TFDS.
+    Reading a batch is about a hundred times as fast as from the records of TFDS.
     """
     num = builder.info.splits[split].num_examples
     shape = (num, *builder.info.features["image"].shape)
-    # Labels come last: where they are, the images are whole.
+    # Labels are written last: where they exist, the images are complete.
     paths = [
         Path(builder.data_path) / f"dc_jax-{split}-{kind}.npy"
         for kind in ("images", "labels")
@@ -201,10 +201,10 @@ def _write_split(
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
-    """Returns the array in a file, or None where it is missing or not what it was."""
+    """Returns the array in a file, or None where it is missing or damaged."""
     try:
         array = np.load(path, mmap_mode="r")
-    # The latter two for an empty and for a shorter file.
+    # An empty file raises EOFError, a truncated one ValueError.
     except (FileNotFoundError, EOFError, ValueError):
         return None
     return array if array.shape == shape and array.dtype == dtype else None
@@ -233,15 +233,15 @@ def _read_chunks(
 
 
 def _download_config() -> "tfds.download.DownloadConfig":
-    """How raw files are fetched; tests put files in a folder instead of the network."""
+    """Says how raw files are fetched; tests replace the network by a folder."""
     import tensorflow_datasets as tfds
 
-    # Google's bucket holds some datasets ready made, in a format not read here.
+    # Google's bucket has some prepared datasets, but in a format not read here.
     return tfds.download.DownloadConfig(try_download_gcs=False)
 
 
 def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
-    """Raises before anything is downloaded for a dataset that could not be used."""
+    """Raises UserError, before any download, for a dataset that cannot be used."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -265,7 +265,7 @@ def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
 
 
 def _hide_accelerators(tf) -> None:
-    """Keeps TensorFlow, which only copies files here, from taking all GPU memory."""
+    """Keeps TensorFlow, which only copies files, from taking all GPU memory."""
     try:
         tf.config.set_visible_devices([], "GPU")
     except RuntimeError:

@@ -23,9 +23,10 @@ from dc_jax.methods import BASELINES, make_method
 from dc_jax.run import workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
+from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
 from dc_jax.run.loop import Loop
-from dc_jax.run.setup import Setup, check_fit, log_choices, make_setup
+from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import signals_kill
 from dc_jax.sets import formats, set_file
 

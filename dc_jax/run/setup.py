@@ -1,16 +1,11 @@
 """Setup: what a run has decided, made once from its config."""
 
-import contextlib
 import dataclasses
-import math
-import operator
-from collections.abc import Iterator
 
 import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax.base import SyntheticSet
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.sources import load_dataset
@@ -18,19 +13,15 @@ from dc_jax.data.splits import hold_out
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, make_execution, use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
-from dc_jax.errors import UserError, check_fits
 from dc_jax.evaluation.protocol import Protocol, make_protocol
-from dc_jax.methods import check_method
+from dc_jax.methods.dataset_distillation import UNUSED
 from dc_jax.networks import (
     default_depth,
-    has_batch_norm,
     make_network,
     without_batch_norm,
 )
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
-from dc_jax.run import tensorboard
-from dc_jax.training import augment_siamese
-from dc_jax.training.augment import parse_strategy
+from dc_jax.run.checks import check_memory, check_names, naming
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,86 +114,15 @@ def log_dataset(dataset: Dataset) -> None:
     )
 
 
-def check_names(config: Config) -> None:
-    """Checks what does not need the dataset, before it is downloaded and prepared.
-
-    Raises:
-      UserError: a method, network or augmentation is unknown, fields exclude one
-        another, or a package is missing.
-    """
-    if config.dataset.validation and config.dataset.stream:
-        raise UserError(
-            "config.dataset.validation must be None where config.dataset.stream is "
-            f"True, got {config.dataset.validation}."
-        )
-    if config.tensorboard:
-        tensorboard.check_package()
-    check_method(config.method)
-    for field in ("network.name", "evaluation.network"):
-        name = operator.attrgetter(field)(config)
-        with _naming(f"config.{field}"):
-            if name is not None:
-                has_batch_norm(name)
-    with _naming("config.augmentation"):
-        augment_siamese.parse_strategy(config.augmentation)
-    with _naming("config.evaluation.augmentation"):
-        parse_strategy(config.evaluation.augmentation or "none")
-
-
-def check_memory(config: Config, dataset: Dataset) -> None:
-    """Checks that a run can fit into memory, by the least that it takes.
-
-    Raises:
-      UserError: some fields are too large.
-    """
-    num_classes = dataset.num_classes
-    image = 4 * math.prod(dataset.image_shape)
-    images = num_classes * int(np.max(config.ipc)) * image
-    checks = {
-        "images of config.num_experiments x config.ipc": config.num_experiments
-        * images,
-        "gradients of config.num_networks x config.ipc": config.num_networks * images,
-        "images of config.batch_real": config.batch_real * image,
-        "results of config.num_evaluations": 4
-        * config.num_evaluations
-        * num_classes**2,
-    }
-    for what, num_bytes in checks.items():
-        check_fits(num_bytes, f"the {what}")
-
-
-@contextlib.contextmanager
-def _naming(field: str) -> Iterator[None]:
-    """Names the field of the config in what is wrong with it."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(f"{field}: {error}") from error
-
-
 def log_choices(setup: Setup) -> None:
     """Logs what a rule or a necessity has chosen, and why.
 
     Raises:
       UserError: `config.ipc` has not as many numbers as there are classes.
     """
-    config, dataset, layout = setup.config, setup.dataset, setup.layout
+    config, dataset = setup.config, setup.dataset
     class_ipc = np.array(config.class_ipc(dataset.num_classes))
-    logging.info("Running on %s.", layout)
-    choices = {
-        "convolution": default_implementation(layout.platform),
-        "network_loop": setup.execution.network_loop,
-        "slice_size": setup.execution.slice_size,
-    }
-    chosen = [
-        f"{name} {value}"
-        for name, value in choices.items()
-        if getattr(config.execution, name) is None
-    ]
-    if chosen:
-        logging.info(
-            "Chosen for %s: config.execution.%s.", layout.platform, ", ".join(chosen)
-        )
+    _log_execution(setup)
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
         height, width, _ = dataset.image_shape
@@ -221,12 +141,40 @@ def log_choices(setup: Setup) -> None:
         config.num_networks,
         config.num_experiments,
     )
+    outer_loop, inner_loop = config.loops()
+    if config.method in ("dc", "dsa"):
+        between = f", with {inner_loop} inner epoch(s) between them"
+        logging.info(
+            "An iteration has %d outer step(s)%s.",
+            outer_loop,
+            between if outer_loop > 1 else "",
+        )
+    if config.method == "dd":
+        logging.info("Not used by dd: config.%s.", ", ".join(UNUSED))
     if len(set(class_ipc)) > 1:
         logging.info(
             "What depends on the images per class is chosen for their mean, %d.",
             config.mean_ipc,
         )
     _log_small_classes(config, dataset, class_ipc)
+
+
+def _log_execution(setup: Setup) -> None:
+    """Logs the devices, and what was chosen for them."""
+    logging.info("Running on %s.", setup.layout)
+    platform = setup.layout.platform
+    choices = {
+        "convolution": default_implementation(platform),
+        "network_loop": setup.execution.network_loop,
+        "slice_size": setup.execution.slice_size,
+    }
+    chosen = [
+        f"{name} {value}"
+        for name, value in choices.items()
+        if getattr(setup.config.execution, name) is None
+    ]
+    if chosen:
+        logging.info("Chosen for %s: config.execution.%s.", platform, ", ".join(chosen))
 
 
 def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:
@@ -289,7 +237,7 @@ def _build(
     layout: Layout,
 ) -> tuple[nn.Module, Execution]:
     """Returns a network that a field of the config names, and how to run it here."""
-    with _naming(field):
+    with naming(field):
         network = make_network(
             name,
             num_classes,
@@ -324,22 +272,3 @@ def choose_evaluation_network(config: Config) -> str:
             condensed,
         )
     return name
-
-
-def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
-    """Checks that a set loaded from `path` can be evaluated on a dataset.
-
-    Raises:
-      UserError: the images or the classes differ.
-    """
-    if synthetic.images.shape[2:] != dataset.image_shape:
-        raise UserError(
-            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
-            f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
-            "images that it was made of."
-        )
-    if synthetic.class_names != dataset.class_names:
-        raise UserError(
-            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
-            f"{dataset.name} has {', '.join(dataset.class_names)}."
-        )

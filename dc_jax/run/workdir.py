@@ -41,8 +41,7 @@ _FREE_FIELDS = {
     "num_processes",
     "process_id",
 }
-# Fields that these methods need unchanged: the learning rate of dataset distillation
-# falls with every tenth of the run.
+# Not free for these methods, whose learning rate falls with every tenth of the run.
 _FIXED_FIELDS = {"dd": {"iterations"}}
 
 # A folder with no other files belongs to no run yet: nothing would be lost.
@@ -50,7 +49,7 @@ _FILES_OF_A_START = {"config.json", ".lock", "log.txt"}
 
 
 def check_name(folder: Path) -> None:
-    """Checks that checkpoints can be kept in a folder of this name.
+    """Checks that a run can have a folder of this name.
 
     Raises:
       UserError: it is not Unicode, or a file, or the address of a bucket.
@@ -112,11 +111,7 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
 
 
 def claim(config: Config, folder: Path) -> None:
-    """Writes the config of a run into a folder that holds no other run.
-
-    Raises:
-      UserError: see `check_is_ours`.
-    """
+    """Writes the config of a run into its folder, after `check_is_ours`."""
     check_is_ours(config, folder)
     write_json(folder / "config.json", config.to_dict())
 
@@ -175,8 +170,7 @@ def finished_result(
       dataset: the dataset to condense, where `config` does not describe it.
 
     Raises:
-      UserError: the run in the folder was on other images than those of `dataset`, or
-        its card is damaged.
+      UserError: its images are not those of `dataset`, or its card is damaged.
     """
     # Not config.json, which may belong to a longer run that was stopped since.
     card = read_json(folder / "card.json")
@@ -283,14 +277,14 @@ def log_result(result: dict[str, Any]) -> None:
 
 def _check_card(card: dict[str, Any], path: Path) -> None:
     """Raises a `UserError` unless a card has all that is read of it here."""
-    is_sound = (
+    accuracy, dataset = card.get("accuracy"), card.get("dataset")
+    if not (
         isinstance(card.get("files"), dict)
-        and isinstance(card.get("dataset"), dict)
-        and "checksum" in card["dataset"]
-        and _is_result(card.get("accuracy"))
-        and _is_result(card["accuracy"].get("own_protocol", card["accuracy"]))
-    )
-    if not is_sound:
+        and isinstance(dataset, dict)
+        and "checksum" in dataset
+        and _is_result(accuracy)
+        and _is_result(accuracy.get("own_protocol", accuracy))
+    ):
         raise UserError(f"{path} is damaged: delete it, or choose another folder.")
 
 

@@ -35,8 +35,8 @@ def apply_crop(image: jax.Array, corner: jax.Array, mean: jax.Array) -> jax.Arra
 def draw_scale(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns the scaled height and width in pixels. Shape `[2]`.
 
-    The authors' code takes both from the height; here the width has its own, which is
-    the same for their square images.
+    The authors' code scales both by the height; here the width scales by itself, which
+    is the same for their square images.
     """
     factors = jax.random.uniform(key, (2,), jnp.float32, 1 - _SCALE, 1 + _SCALE)
     return (factors * jnp.asarray(shape[:2], jnp.float32)).astype(jnp.int32)
@@ -56,10 +56,10 @@ def apply_scale(image: jax.Array, size: jax.Array, mean: jax.Array) -> jax.Array
 
 
 def _nearest(num: int, scaled: jax.Array, side: jax.Array) -> tuple:
-    """Returns every pixel's source index and whether there is one, along one axis."""
+    """Returns the source index of every pixel along one axis, and whether it exists."""
     pixel = jnp.arange(num) + (side - num) // 2 - (side - scaled) // 2
-    # Exact, where PyTorch rounds a single-precision product: for one or two scaled
-    # sizes of a few images (26, 39, 52, 56, ... pixels) it takes a pixel's neighbour.
+    # This is exact. PyTorch rounds a single-precision product and takes a neighbour for
+    # one or two scaled sizes of images of 26, 39, 52, 56, ... pixels.
     source = jnp.clip(pixel * num // scaled, 0, num - 1)
     return source, (pixel >= 0) & (pixel < scaled)
 
@@ -76,7 +76,7 @@ def apply_rotate(image: jax.Array, angle: jax.Array, mean: jax.Array) -> jax.Arr
     Args:
       image: shape `[H, W, D]`.
       angle: whole degrees in [-45, 45). Shape `[]`.
-      mean: its mean over channels fills what lies outside the image. Shape `[D]`.
+      mean: its mean over channels fills the pixels outside the image. Shape `[D]`.
 
     Returns:
       The rotated image. Shape `[H, W, D]`.
@@ -98,7 +98,7 @@ def apply_rotate(image: jax.Array, angle: jax.Array, mean: jax.Array) -> jax.Arr
         jnp.asarray(_spline_prefilter(width), image.dtype),
         precision="highest",
     )
-    # Sixteen gathers that XLA fuses: a tenth of the time of a product of matrices.
+    # XLA fuses the sixteen gathers, which take a tenth of a product of matrices.
     rotated = sum(
         (row_weights[i] * column_weights[j])[..., None]
         * coefficients[top + i, left + j]
@@ -112,8 +112,8 @@ def _rotation_table(height: int, width: int) -> np.ndarray:
     """Returns cosine, sine and centre (row, column) of every angle. Shape `[90, 4]`.
 
     The centre is that of SciPy's enlarged image (`reshape=True`), in pixels of the
-    part of it that is kept. Its size and offset are rounded, so they are made here, in
-    double precision, and not from traced values.
+    part that is kept. Its size and offset are rounded, so they are computed in double
+    precision by NumPy.
     """
     angles = np.deg2rad(np.arange(-_ROTATE, _ROTATE))
     cos, sin = np.cos(angles), np.sin(angles)
@@ -127,7 +127,7 @@ def _rotation_table(height: int, width: int) -> np.ndarray:
 def _spline_prefilter(num: int) -> np.ndarray:
     """Returns the matrix from pixels to the coefficients of their cubic spline.
 
-    Coefficients go on for one beyond either end, mirrored. Shape `[num + 2, num]`.
+    One mirrored coefficient is added at either end. Shape `[num + 2, num]`.
     """
     from scipy import ndimage  # Slow to import, and only rotation needs it.
 

@@ -78,7 +78,7 @@ def name_arrays(draw):
     return names.astype(names.dtype.newbyteorder(draw(st.sampled_from("=>"))))
 
 
-@bad_input.cases(150)
+@bad_input.cases(60)
 @given(
     st.dictionaries(
         st.sampled_from([*NAMES, "train_images", "x_train", "y_train", "x", "../x"]),
@@ -118,7 +118,7 @@ def headers(draw):
     return other if draw(st.integers(0, 5)) == 0 else repr(header)
 
 
-@bad_input.cases(80)
+@bad_input.cases(40)
 @given(headers(), st.binary(max_size=40), st.sampled_from(NAMES), st.integers(1, 2))
 @example(
     "{'descr': '<U0', 'fortran_order': False, 'shape': (4000000000,)}",
@@ -142,7 +142,7 @@ def _npz(compressed):
     return file.getvalue()
 
 
-@bad_input.cases(100)
+@bad_input.cases(40)
 @given(st.one_of(bad_input.damaged(_npz(False)), bad_input.damaged(_npz(True))))
 def test_damaged_npz(data):
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +188,7 @@ def test_a_zip_bomb(tmp_path):
         load_dataset("npz", str(path))
 
 
-@bad_input.cases(60)
+@bad_input.cases(30)
 @given(
     st.sampled_from(["train-images-idx3", "train-labels-idx1", "t10k-images-idx3"]),
     st.booleans(),
@@ -208,15 +208,14 @@ def test_damaged_idx(stem, gzipped, data):
         _load(data.draw(st.sampled_from(["mine", "mnist"])), folder)
 
 
-@pytest.mark.parametrize("name", ["mine", "mnist"])
-@pytest.mark.parametrize("shape", [(0, 5, 5), (20, 0, 5), (0, 0, 0)])
-def test_idx_without_pixels(tmp_path, name, shape):
+@pytest.mark.parametrize("shape", [(0, 5, 5), (20, 0, 5)])
+def test_idx_without_pixels(tmp_path, shape):
     write_idx(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte"
     path.write_bytes(idx_bytes(np.zeros(shape)))
     labels = tmp_path / "train-labels-idx1-ubyte"
     labels.write_bytes(idx_bytes(np.zeros(shape[0])))
-    assert _load(name, tmp_path) is None
+    assert _load("mnist", tmp_path) is None
 
 
 def test_a_gzip_bomb(tmp_path):
@@ -233,7 +232,7 @@ def test_a_gzip_bomb(tmp_path):
     assert _load("mine", tmp_path) is None
 
 
-@bad_input.cases(30)
+@bad_input.cases(15)
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(-1, 200))
 def test_any_split(counts, num):
     """Classes of any size are divided, or the class, file or field is named."""

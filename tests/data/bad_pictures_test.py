@@ -86,7 +86,7 @@ def _load(folder, *names, **kwargs):
 SIZES = st.sampled_from([None, None, 3, 32])
 
 
-@bad_input.cases(150)
+@bad_input.cases(60)
 @given(st.sampled_from(sorted(WHOLE)), SIZES, st.data())
 def test_damaged_pictures(suffix, size, data):
     content = data.draw(bad_input.damaged(WHOLE[suffix]))
@@ -95,7 +95,7 @@ def test_damaged_pictures(suffix, size, data):
         _load(Path(folder), image_size=size)
 
 
-@bad_input.cases(60)
+@bad_input.cases(30)
 @given(
     *(st.sampled_from([0, 1, 4, 5, 9000, 60000, 2**31 - 1, 2**32 - 1]),) * 2,
     st.integers(0, 7),
@@ -113,7 +113,7 @@ def test_any_header(width, height, kind, deep, data, check, size):
         _load(Path(folder), image_size=size)
 
 
-@bad_input.cases(40)
+@bad_input.cases(20)
 @given(
     st.sampled_from(MODES),
     st.sampled_from(["png", "jpeg", "gif", "tiff", "webp", "bmp"]),
@@ -142,7 +142,7 @@ CLASSES = st.one_of(
 )
 
 
-@bad_input.cases(60)
+@bad_input.cases(30)
 @given(st.lists(CLASSES, max_size=3), st.integers(0, 3))
 def test_names_of_classes(names, num):
     with tempfile.TemporaryDirectory() as folder:
@@ -175,14 +175,11 @@ CASES = {
     "loop": (_link_loop, True),
     "outside": (_link_outside, False),
     "broken": (lambda f: (f / "dog" / "x.png").symlink_to("nowhere"), True),
-    "class is a broken link": (lambda f: (f / "eel").symlink_to("nowhere"), True),
     "class is a link": (lambda f: (f / "eel").symlink_to(f / "dog"), True),
     "class is a file": (lambda f: (f / "eel").write_bytes(b""), True),
-    "folder named as a picture": (lambda f: (f / "dog" / "x.png").mkdir(), True),
     "pipe": (lambda f: os.mkfifo(f / "dog" / "x.png"), True),
     "hidden": (_hide, True),
     "empty class": (lambda f: (f / "eel").mkdir(), False),
-    "zero bytes": (lambda f: (f / "dog" / "x.png").touch(), False),
     "text": (lambda f: (f / "dog" / "x.png").write_text("hello"), False),
     "no picture": (lambda f: (f / "dog" / "x.txt").write_text("hello"), True),
 }
@@ -205,16 +202,22 @@ def test_one_image_and_one_class(tmp_path):
     assert _load(tmp_path) is None
 
 
-@pytest.mark.parametrize("size", [10**6, 2**31 - 1])
-def test_an_image_size_beyond_memory(tmp_path, size):
+def test_an_image_size_beyond_memory(tmp_path):
     _write(tmp_path, {})
-    assert _load(tmp_path, "config.dataset.image_size", image_size=size) is None
+    assert _load(tmp_path, "config.dataset.image_size", image_size=2**31 - 1) is None
 
 
 @pytest.mark.parametrize(
-    "path", ["~nobody_here/x", "\0", "x" * 5000, "", "/dev/null", "/proc/self/mem"]
+    ("name", "path"),
+    [
+        ("folder", "~nobody_here/x"),
+        ("npz", "\0"),
+        ("mnist", "x" * 5000),
+        ("npz", ""),
+        ("folder", "/dev/null"),
+        ("npz", "/proc/self/mem"),
+    ],
 )
-@pytest.mark.parametrize("name", ["folder", "npz", "mnist"])
 def test_paths(name, path):
     bad_input.ends_well(
         lambda: load_dataset(name, path), "dataset.path", *([path] if path else [])

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from data_helpers import run_python, write_idx
+from data_helpers import write_idx
 
 from dc_jax.data.sources import load_dataset
 
@@ -24,10 +24,7 @@ def test_digits_are_exact_and_split_by_class():
         np.bincount(digits.train_labels) + np.bincount(digits.test_labels)
     )
     np.testing.assert_allclose(fractions, 0.2, atol=0.004)
-
-
-def test_digits_statistics_are_those_of_the_training_split():
-    digits = load_dataset("digits")
+    # The statistics are those of the training split.
     pixels = digits.train_images.astype(np.float64)
     np.testing.assert_allclose(digits.mean, [pixels.mean()], rtol=1e-6)
     np.testing.assert_allclose(digits.std, [pixels.std()], rtol=1e-6)
@@ -37,16 +34,6 @@ def test_digits_are_always_the_same():
     """Pinned: another split would make every recorded number incomparable."""
     expected = "0a36e20954b35770762bc17298d0b7251852505a179db8135e7b21f753ae2f82"
     assert load_dataset("digits").checksum() == expected
-
-
-def test_digits_load_neither_tensorflow_nor_tfds():
-    run_python(
-        "import sys\n"
-        "from dc_jax.data.sources import load_dataset\n"
-        "load_dataset('digits')\n"
-        "assert 'tensorflow' not in sys.modules\n"
-        "assert 'tensorflow_datasets' not in sys.modules\n"
-    )
 
 
 def test_5000_images_of_mnist_are_always_the_same():

@@ -59,7 +59,7 @@ def test_dataset_properties():
         (
             "train_labels",
             np.zeros(3, np.int32),
-            r"shape \[4\], one label an image, got",
+            r"shape \[4\], one label per image, got",
         ),
         (
             "train_labels",

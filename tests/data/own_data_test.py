@@ -10,7 +10,7 @@ import run_helpers
 from PIL import Image
 
 from dc_jax.data.sources import load_dataset
-from dc_jax.run import runner
+from dc_jax.run import setup
 
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5) * 10
 
@@ -114,10 +114,8 @@ def _deep_png():
     ("content", "message"),
     [
         (b"", "cannot identify"),
-        (b"GIF89a", "."),
         (b"hello", "cannot identify"),
         (_png(20_000, 20_000), "decompression bomb"),
-        (_png(10_000, 10_000), "decompression bomb"),
         (_png(5, 4), "."),
         (_png(5, 4, zlib.compress(b"\0" * 7)), "truncated"),
         (_deep_png(), "more than 8 bits"),
@@ -204,19 +202,15 @@ def test_a_file_of_two_splits(tmp_path, names):
     [
         ({"images": np.zeros((10, 4), "u1")}, r"images must be \[n, H, W\].*\[10, 4\]"),
         ({"images": np.zeros((10, 4, 5), int)}, "images must be uint8, or float"),
-        ({"images": np.full((10, 4, 5), np.nan)}, r"must be in \[0, 1\]"),
         ({"images": np.full((10, 4, 5), 255.0)}, r"must be in \[0, 1\]"),
         ({"images": np.zeros((10, 0, 5), "u1")}, "without a zero"),
         ({"images": np.zeros((9, 4, 5), "u1")}, "10 labels, must have 9"),
         ({"images": np.array([{}] * 10)}, "data.npz cannot be read"),
         ({"labels": np.zeros(10)}, "labels must be integers"),
-        ({"labels": np.zeros((10, 2), int)}, "labels must be integers"),
         ({"labels": np.arange(10) % 2 - 1}, "labels must count from 0, got -1"),
         ({"labels": np.arange(10)}, "class 0 has 1 image"),
-        ({"labels": np.arange(10) % 2 * 2}, "class 1 has 0 image"),
         ({"labels": np.full(10, 2**40)}, "labels must count from 0"),
         ({"class_names": np.array(["one"])}, "class_names must be 2 strings"),
-        ({"class_names": np.arange(2)}, "class_names must be 2 strings"),
     ],
 )
 def test_bad_arrays_are_named(tmp_path, changes, message):
@@ -245,15 +239,12 @@ def test_bad_files_are_named(tmp_path):
         _load(tmp_path, "npz")
 
 
-def test_a_folder_is_condensed(tmp_path):
-    config = run_helpers.tiny_config(
-        **{
-            "dataset.name": "folder",
-            "dataset.path": str(_folder(tmp_path / "pictures", 20)),
-            "dataset.image_size": 8,
-            "iterations": 1,
-            "num_experiments": 1,
-        }
-    )
-    result = runner.condense(config, str(tmp_path / "run"))
-    assert 0 <= result["accuracy_mean"] <= 1
+def test_a_run_reads_the_folder_that_its_config_names(tmp_path):
+    changes = {
+        "dataset.name": "folder",
+        "dataset.path": str(_folder(tmp_path, 20)),
+        "dataset.image_size": 8,
+    }
+    dataset = setup.load(run_helpers.tiny_config(**changes))
+    assert dataset.image_shape == (8, 8, 1)
+    assert dataset.class_names == ("cat", "dog")

@@ -5,8 +5,8 @@ import pytest
 
 from configs.experiments import architecture_search as search_config
 from dc_jax.networks import make_network
-from experiments import architecture_search as search
-from experiments import sweep
+from experiments.architecture_search import __main__ as search
+from experiments.sweep import experiment
 
 SHAPE = (28, 28, 1)
 
@@ -22,7 +22,7 @@ def test_the_space_is_of_different_networks(size, num):
 def test_cells(tmp_path):
     config = search_config.get_config("cpu")
     cells = search.make_cells(config)
-    sweep.check_cells(cells, tmp_path)
+    experiment.check_cells(cells, tmp_path)
     # Three proxies and the images of early stopping; networks of eight shapes.
     assert len(cells) == 4 + 3 * 8
     on_sets, early, whole = cells[4:7]
@@ -33,7 +33,7 @@ def test_cells(tmp_path):
     names = on_sets.values()["evaluation"]["network"].split(",")
     assert len(names) == 6
     command = on_sets.command(tmp_path)
-    assert command[1:3] == ["-m", "experiments.search_run"]
+    assert command[1:3] == ["-m", "experiments.architecture_search.run"]
     assert not any("--mode" in part for part in command)
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark, benchmark_report
-from experiments.benchmark_cases import Case
-from experiments.benchmark_measure import compare, summarise
+from experiments.benchmark import report
+from experiments.benchmark.cases import Case
+from experiments.benchmark.machine import machine
+from experiments.benchmark.measure import compare, summarise
 
 _TINY = ("--smoke", "--ipc=1", "--rounds=2")
 _ROOT = Path(__file__).parent.parent.parent
@@ -62,7 +63,7 @@ def test_the_command_without_pytorch(tmp_path):
     _check_workload(records[-1])
     assert (tmp_path / "benchmark.md").read_text("utf-8").strip() in done.stdout
     again = _run("--nopytorch", f"--output={tmp_path}")
-    assert "holds a benchmark, maybe one that was stopped" in again.stderr
+    assert "already holds a benchmark" in again.stderr
 
 
 @pytest.mark.slow
@@ -96,14 +97,14 @@ def _workload(system, **changes):
 
 
 def test_tables_and_plot_of_records(tmp_path):
-    records = [{"measurement": "machine", **benchmark.machine()}]
+    records = [{"measurement": "machine", **machine()}]
     matmul = {"measurement": "matmul", "gflops": 50.0, "cores": None, "growth": None}
     records.append(_workload("dc_jax") | matmul)
     for growth in (None, "ipc"):
         records += [_workload(s, growth=growth) for s in ("dc_jax", "pytorch")]
         ratio = compare({"dc_jax": [2.0, 4.0], "pytorch": [4.0, 8.0]})
         records.append({"measurement": "ratio", "growth": growth, **ratio})
-    tables = benchmark_report.write(records, tmp_path)
+    tables = report.write(records, tmp_path)
     assert "| outer_step | 1 | 1 | 3 (2 to 4) | 3 | 6 (4 to 8) | 2 | 2 |" in tables
     # 30 GFLOP in 3 seconds, of 50 GFLOP/s.
     assert "| outer_step | 1 | 1 | 30 | 10 | 20 % | 5 |" in tables

@@ -12,17 +12,13 @@ from configs.experiments import continual_run as run_config
 from dc_jax.devices import layout
 from dc_jax.run.signals import Stopped
 from dc_jax.sets import set_file
-from experiments import (
-    continual_learning,
-    continual_run,
-    learner,
-    ray_tasks,
-    results,
-    sweep,
-)
-from experiments.continual_config import ContinualConfig
-from experiments.mirror import Mirror
+from experiments.continual_learning import __main__ as figure4
+from experiments.continual_learning import learner, run
+from experiments.continual_learning.config import ContinualConfig
+from experiments.sweep import experiment, ray_tasks, results
+from experiments.sweep.mirror import Mirror
 
+pytestmark = pytest.mark.usefixtures("quick_compile_all")
 _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
     "max_test": 60,
@@ -45,11 +41,11 @@ def _values(**changes):
 
 
 def _run(folder, sets=(), **changes):
-    return continual_run.run(_values(**changes), str(folder), *sets)
+    return run.run(_values(**changes), str(folder), *sets)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(quick_compile_all, tmp_path_factory):
     """The folder of an undisturbed run, and the images of each of its trainings."""
     folder, trained = tmp_path_factory.mktemp("whole") / "run", []
     train = learner.Learner._train
@@ -152,6 +148,7 @@ def test_the_memory_of_another_run_is_used(whole, tmp_path):
         _run(tmp_path / "other", sets=[str(tmp_path / "nothing")], **changes)
 
 
+@pytest.mark.slow
 def test_classes_are_learned_in_steps(tmp_path):
     result = _run(tmp_path, **{"tasks": "digits", "class_steps": 4, "condense.ipc": 2})
     assert [len(line) for line in result["accuracies_tasks"]] == [1, 2, 3, 4]
@@ -174,17 +171,11 @@ def test_a_folder_has_one_run(whole, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, r"config\.seed must be in \[0, 2\*\*32\), got -1"),
-        ({"tasks": "digits,"}, "config.tasks must be names of datasets"),
         ({"tasks": "svhn, mnist:blue"}, "config.tasks: after a colon .*'mnist:blue'"),
-        ({"class_steps": 2}, "config.tasks must be one dataset where"),
+        ({"class_steps": 2}, "config.tasks must be one dataset if"),
         ({"image_shape": "16x16"}, "must be HEIGHTxWIDTHxCHANNELS, got '16x16'"),
-        ({"temperature": 0.0}, "config.temperature must be positive"),
         ({"training.iterations": 0}, "config.training.iterations must be at least 1"),
-        ({"condense.ipc": 0}, "config.condense.ipc must be at least 1"),
         ({"condense.method": "whole"}, "config.condense must make one set"),
-        ({"condense.num_experiments": 2}, "config.condense must make one set"),
-        ({"condense.method": "dd18"}, "dd18"),
         ({"condense.network.name": "Conv"}, "Conv"),
     ],
 )
@@ -205,30 +196,31 @@ def test_a_task_is_condensed_by_its_name():
 
 def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
     config = experiment_config.get_config()
-    cells = continual_learning.make_cells(config)
-    sweep.check_cells(cells, tmp_path)
+    cells = figure4.make_cells(config)
+    experiment.check_cells(cells, tmp_path)
     assert len(cells) == 5 * 2 * 2
     first, second = cells[:2]
     assert (first.evaluates, second.evaluates) == ((), (first,))
     assert first.labels["memory"] == second.labels["memory"] == "herding"
     command = second.command(tmp_path)
-    assert command[1:3] == ["-m", "experiments.continual_run"]
+    assert command[1:3] == ["-m", "experiments.continual_learning.run"]
     assert f"--set={tmp_path / first.name}" in command
     assert not any("--mode" in part for part in command)
     for size in experiment_config._SIZES:
-        for cell in continual_learning.make_cells(experiment_config.get_config(size)):
+        for cell in figure4.make_cells(experiment_config.get_config(size)):
             ContinualConfig.create(cell.values())
     config.run.usps = "somewhere"
-    assert continual_learning.make_cells(config)[0].values()["usps"] == "somewhere"
-    with pytest.raises(ValueError, match="has the sizes paper, .*got 'cifar100_x'"):
+    assert figure4.make_cells(config)[0].values()["usps"] == "somewhere"
+    with pytest.raises(ValueError, match="has the sizes paper, .*got .cifar100_x."):
         experiment_config.get_config("cifar100_x")
 
 
+@pytest.mark.slow
 def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "use_cpu_cores", lambda most: None)
     config = experiment_config.get_config("smoke")
     config.run.condense.mesh = {"net": 1, "classes": 1}
-    cells = continual_learning.make_cells(config)
+    cells = figure4.make_cells(config)
     for cell in cells:
         ray_tasks.run_cell(cell, Mirror(tmp_path), 1, None)
     rows = results.write_rows(cells, tmp_path)
@@ -250,7 +242,7 @@ def test_the_report_has_the_papers_figure_beside_ours(tmp_path):
         row("dc", 0.0, 1, 0.93, 0.92, 0.91),
         row("random", 0.0, 0, 0.9, 0.8, 0.7),
     ]
-    text = continual_learning.report(config, rows, tmp_path)
+    text = figure4.report(config, rows, tmp_path)
     assert text.splitlines()[:4] == [
         "| memory | distillation | seeds | 1 seen | 2 seen | 3 seen |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -260,5 +252,5 @@ def test_the_report_has_the_papers_figure_beside_ours(tmp_path):
     assert (tmp_path / "figure4.md").read_text() == text
     assert (tmp_path / "figure4.png").read_bytes().startswith(b"\x89PNG")
     config.is_published = False
-    assert "(" not in continual_learning.report(config, rows, tmp_path).split("\n")[2]
-    continual_learning.report(config, [], tmp_path)
+    assert "(" not in figure4.report(config, rows, tmp_path).split("\n")[2]
+    figure4.report(config, [], tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from experiments.cost import Cost, count
+from experiments.plan.cost import Cost, count
 
 
 def _count(function, *args, **kwargs) -> Cost:

@@ -31,8 +31,8 @@ from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.report import kept
 from dc_jax.run import command_line, runner
+from dc_jax.run.checks import check_memory
 from dc_jax.run.compiled import compile_draws, compile_method
-from dc_jax.run.setup import check_memory
 from dc_jax.sets import formats, image_grid, pictures, set_file
 from dc_jax.sets.make import make_set
 from dc_jax.training.augment_siamese import make_siamese

@@ -28,23 +28,10 @@ def _arguments(folder, **changes):
     return [*run_helpers.tiny_command(**changes), f"--workdir={folder}"]
 
 
-def _labels_beyond(path):
-    np.savez(path, images=np.zeros((10, 8, 8), "u1"), labels=[0, 2**31 - 1] * 5)
-
-
-def _nan(path):
+def test_data(tmp_path):
+    path, folder = tmp_path / "data.npz", tmp_path / "run"
     images = np.full((20, 8, 8), np.nan)
     np.savez(path, images=images, labels=np.arange(20) % 2)
-
-
-def _text(path):
-    path.write_text("no arrays")
-
-
-@pytest.mark.parametrize("write", [_labels_beyond, _nan, _text])
-def test_data(tmp_path, write):
-    path, folder = tmp_path / "data.npz", tmp_path / "run"
-    write(path)
     changes = {"dataset.name": "npz", "dataset.path": path}
     assert str(path) in _fail(*_arguments(folder, **changes))
     assert not folder.exists()
@@ -53,10 +40,8 @@ def test_data(tmp_path, write):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("ipc", 10**12),
         ("lr_img", 10**400),
         ("dataset.path", "~nobody_here/x"),
-        ("items", 3),
         ("dataset.name[0]", "x"),
     ],
 )
@@ -66,9 +51,7 @@ def test_fields(tmp_path, field, value):
     assert not folder.exists()
 
 
-@pytest.mark.parametrize(
-    "field", ["ipc", "num_experiments", "num_evaluations", "num_networks", "batch_real"]
-)
+@pytest.mark.parametrize("field", ["ipc", "num_networks"])
 def test_more_than_memory(tmp_path, field):
     line = _fail(*_arguments(tmp_path / "run", **{field: 2**31 - 1}))
     assert f"config.{field}" in line
@@ -91,7 +74,6 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("card.json", b"[]"),
         ("card.json", b"[" * 99999),
         ("config.json", b"3"),
     ],

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dc_jax.base import SyntheticSet
 from dc_jax.sets import image_grid
 
 
@@ -77,6 +79,36 @@ def test_class_name_is_left_of_its_images():
     images = np.argwhere((named == 100).all(axis=-1))
     assert columns.max() < images[0][1]
     assert images[0][0] < rows.min() <= rows.max() < images[0][0] + 64
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_images", "side", "channels"),
+    [(10, 10, 8, 1), (10, 1, 28, 1), (3, 50, 8, 3), (100, 1, 32, 3), (2, 3, 70, 5)],
+)
+def test_saved_picture(tmp_path, num_classes, num_images, side, channels):
+    shape = (num_classes, num_images, side, side, channels)
+    labels = np.repeat(np.arange(num_classes, dtype=np.int32)[:, None], num_images, 1)
+    synthetic_set = SyntheticSet(
+        images=np.zeros(shape, np.float32),
+        labels=labels,
+        mean=np.full(channels, 0.5, np.float32),
+        std=np.full(channels, 0.25, np.float32),
+        class_names=tuple(map(str, range(num_classes))),
+    )
+    image_grid.save_image_grid(tmp_path / "grid.png", synthetic_set)
+    with Image.open(tmp_path / "grid.png") as picture:
+        assert picture.format == "PNG"
+        picture.load()
+    # Room for every image, and no more than about as much again.
+    columns = min(num_images, 25)
+    scale = max(1, min(64 // side, 1600 // (columns * side)))
+    drawn = num_classes * num_images * (side * scale) ** 2
+    assert drawn < picture.width * picture.height < 3 * drawn
+
+
+def test_no_columns_are_refused():
+    with pytest.raises(ValueError, match="max_columns must be >= 1, got 0"):
+        _draw(np.zeros((1, 1, 8, 8, 1), np.uint8), ("a",), max_columns=0)
 
 
 def test_any_class_name():

@@ -42,13 +42,8 @@ def test_a_set_is_what_the_page_says(name):
     assert accuracy == f"{mean:.1f} ± {std:.1f} ({recipe['num_evaluations']} networks)"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=() if "digits" in name else pytest.mark.slow)
-        for name in SUMS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SUMS)
 def test_networks_learn_from_a_set(name):
     synthetic = dc_jax.load_synthetic_set(FOLDER / name)
     recipe = json.loads(synthetic.recipe)

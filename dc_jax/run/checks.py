@@ -1,0 +1,94 @@
+"""Checks of a run before anything is compiled, and of a set before it is evaluated."""
+
+import contextlib
+import math
+import operator
+from collections.abc import Iterator
+
+import numpy as np
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data.dataset import Dataset
+from dc_jax.errors import UserError, check_fits
+from dc_jax.methods import check_method
+from dc_jax.networks import has_batch_norm
+from dc_jax.run import tensorboard
+from dc_jax.training import augment_siamese
+from dc_jax.training.augment import parse_strategy
+
+
+def check_names(config: Config) -> None:
+    """Checks what does not need the dataset, before it is downloaded and prepared.
+
+    Raises:
+      UserError: a method, network or augmentation is unknown, fields exclude one
+        another, or a package is missing.
+    """
+    if config.dataset.validation and config.dataset.stream:
+        raise UserError(
+            "config.dataset.validation must be None where config.dataset.stream is "
+            f"True, got {config.dataset.validation}."
+        )
+    if config.tensorboard:
+        tensorboard.check_package()
+    check_method(config.method)
+    for field in ("network.name", "evaluation.network"):
+        name = operator.attrgetter(field)(config)
+        with naming(f"config.{field}"):
+            if name is not None:
+                has_batch_norm(name)
+    with naming("config.augmentation"):
+        augment_siamese.parse_strategy(config.augmentation)
+    with naming("config.evaluation.augmentation"):
+        parse_strategy(config.evaluation.augmentation or "none")
+
+
+def check_memory(config: Config, dataset: Dataset) -> None:
+    """Checks that a run can fit into memory, by the least that it takes.
+
+    Raises:
+      UserError: some fields are too large.
+    """
+    num_classes = dataset.num_classes
+    image = 4 * math.prod(dataset.image_shape)
+    images = num_classes * int(np.max(config.ipc)) * image
+    checks = {
+        "images of config.num_experiments x config.ipc": config.num_experiments
+        * images,
+        "gradients of config.num_networks x config.ipc": config.num_networks * images,
+        "images of config.batch_real": config.batch_real * image,
+        "results of config.num_evaluations": 4
+        * config.num_evaluations
+        * num_classes**2,
+    }
+    for what, num_bytes in checks.items():
+        check_fits(num_bytes, f"the {what}")
+
+
+def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
+    """Checks that a set loaded from `path` can be evaluated on a dataset.
+
+    Raises:
+      UserError: the images or the classes differ.
+    """
+    if synthetic.images.shape[2:] != dataset.image_shape:
+        raise UserError(
+            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
+            f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
+            "images that it was made of."
+        )
+    if synthetic.class_names != dataset.class_names:
+        raise UserError(
+            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
+            f"{dataset.name} has {', '.join(dataset.class_names)}."
+        )
+
+
+@contextlib.contextmanager
+def naming(field: str) -> Iterator[None]:
+    """Names the field of the config in what is wrong with it."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{field}: {error}") from error

@@ -1,0 +1,1 @@
+"""Times this project's programs and plain PyTorch in turn."""
