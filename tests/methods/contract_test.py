@@ -35,7 +35,7 @@ class TestGradientMatching(MethodContract):
 
 class TestSiamese(MethodContract):
     make = staticmethod(METHODS["dsa"])
-    fields = {"method": "dsa", "init": None, "augmentation": "crop"}
+    fields = {"method": "dsa", "init": "noise", "augmentation": "crop"}
     network = BATCH_NORM
 
 
