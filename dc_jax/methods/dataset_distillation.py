@@ -58,11 +58,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     Devices that share the classes all train every network, but each computes the loss
     on the real images of its own classes alone.
 
-    Args:
-      config: the run.
-      network: the module to train on the images.
-      execution: how to run it on this backend.
-
     Raises:
       UserError: the config has an augmentation, or classes with different numbers of
         images.
