@@ -28,9 +28,7 @@ def one_line(error: object, limit: int | None = None) -> str:
       The text, or the name of the error's type where it says nothing.
     """
     # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
-    while isinstance(error, BaseException) and error.args:
-        if not isinstance(error.args[0], BaseException):
-            break
+    while getattr(error, "args", ()) and isinstance(error.args[0], BaseException):
         error = error.args[0]
     # A KeyError puts its text into quotes.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error

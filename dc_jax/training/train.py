@@ -1,6 +1,6 @@
-"""Training networks on a set of images, as one scan.
+"""Trains a network on a set of images, as one scan.
 
-Shared by the inner loop of condensation and by evaluation. Everything is written for
+The inner loop of condensation and the evaluation share it. Everything is written for
 one network; `batched` runs it over many.
 """
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dc_jax.devices.backend import fold_slices
 from dc_jax.devices.layout import WHOLE, Axis
 from dc_jax.training import augment
 
@@ -29,13 +30,14 @@ class Recipe:
     Attributes:
       network: the module.
       optimiser: of its parameters.
-      batch_size: images a step; the last batch of an epoch may be smaller.
-      slice_size: images whose gradient is computed at once; the gradient of a batch is
-        accumulated over slices. Changes memory and speed only.
+      batch_size: images per step; the last batch of an epoch may be smaller.
+      slice_size: how many images are differentiated at once: the gradient of a batch
+        is accumulated over slices. Changes memory and speed only.
       augmentation: strategy of `augment`, drawn anew for every image and step.
       devices: that share the images of a batch.
-      loss: of logits `[n, C]` and labels, for every image, `[n]`. With one of its own
-        `labels` may be a tree of arrays `[n, ...]`.
+      loss: takes logits `[n, C]` and labels, and returns the loss of every image,
+        `[n]`. With another loss than the default, `labels` may be any tree of arrays
+        `[n, ...]`.
     """
 
     network: nn.Module
@@ -51,7 +53,7 @@ class TrainState(NamedTuple):
     """A network in training.
 
     Attributes:
-      variables: `params`, and `batch_stats` where there is batch norm.
+      variables: `params`, and `batch_stats` if there is batch norm.
       opt_state: of the optimiser.
       step: updates so far. Shape `[]`.
     """
@@ -172,7 +174,7 @@ def mean_gradient(
 ) -> dict[str, Any]:
     """Returns the gradient of the mean cross-entropy with respect to the parameters.
 
-    Batch norm, where there is any, uses its running statistics.
+    Batch norm, if there is any, uses its running statistics.
 
     Args:
       network: the module.
@@ -243,81 +245,6 @@ def gradient_and_predictions(
     return grads, devices.gather(predictions, num)
 
 
-def accuracy(
-    network: nn.Module,
-    variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    slice_size: int,
-) -> jax.Array:
-    """Returns the fraction of images classified rightly, `[]`; see `confusion`."""
-    counts = confusion(network, variables, images, labels, slice_size=slice_size)
-    return jnp.trace(counts) / labels.shape[0]
-
-
-def confusion(
-    network: nn.Module,
-    variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    slice_size: int,
-) -> jax.Array:
-    """Returns how many images of each class, a row, are taken for each, a column.
-
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      slice_size: images at once. Changes memory and speed only.
-
-    Returns:
-      Shape `[C, C]`, int32.
-    """
-
-    def predict(images: jax.Array) -> jax.Array:
-        return network.apply(variables, images)
-
-    def count(counts, batch):
-        images, labels = batch
-        predictions = jnp.argmax(predict(images), axis=-1)
-        return counts.at[labels, predictions].add(1)
-
-    num_classes = jax.eval_shape(predict, images[:1]).shape[-1]
-    counts = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return fold_slices(count, counts, (images, labels), slice_size)
-
-
-def fold_slices(
-    function: Callable[[Any, Any], Any], carry: Any, xs: Any, size: int
-) -> Any:
-    """Folds `carry = function(carry, slice)` over consecutive slices of `xs`.
-
-    Args:
-      function: takes the carry and a slice of `xs`.
-      carry: to begin with.
-      xs: arrays of one length n along axis 0.
-      size: of a slice; the last one is smaller where n is no multiple of it.
-
-    Returns:
-      The last carry.
-    """
-    n = jax.tree.leaves(xs)[0].shape[0]
-    full, rest = divmod(n, size)
-    if full > 1:
-        slices = jax.tree.map(
-            lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs
-        )
-        carry, _ = jax.lax.scan(lambda c, x: (function(c, x), None), carry, slices)
-    elif full == 1:
-        carry = function(carry, jax.tree.map(lambda x: x[:size], xs))
-    if rest:
-        carry = function(carry, jax.tree.map(lambda x: x[full * size :], xs))
-    return carry
-
-
 def _weighted_cross_entropy(
     logits: jax.Array, labels_and_weights: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
@@ -340,7 +267,7 @@ def _train_gradient(recipe, variables, images, labels):
         )
         return grads, variables, predictions
 
-    def loss(params):  # Batch statistics are of the whole batch: no slices.
+    def loss(params):  # Not in slices: batch norm needs the whole batch.
         logits, updated = network.apply(
             {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
         )

@@ -7,7 +7,7 @@ _IMPORTS = """
 import sys
 from dc_jax.run import loop, runner
 from dc_jax.sets import image_grid
-HEAVY = {"matplotlib", "sklearn", "tensorflow", "tensorflow_datasets"}
+HEAVY = {"matplotlib", "orbax", "sklearn", "tensorflow", "tensorflow_datasets"}
 assert not HEAVY & set(sys.modules), HEAVY & set(sys.modules)
 """
 

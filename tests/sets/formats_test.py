@@ -200,7 +200,7 @@ def test_pictures_stay_in_their_folder(tmp_path, name):
 _TFDS = """
 import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-sys.path.insert(0, {tests!r})
+sys.path[:0] = [{tests!r}, {tests!r} + "/sets"]
 import numpy as np
 import formats_test
 from dc_jax.sets import formats
