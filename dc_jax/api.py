@@ -7,7 +7,6 @@ given. Not for use inside `jax.jit`: a call compiles programs of its own.
 """
 
 import contextlib
-import difflib
 import os
 import signal
 import tempfile
@@ -18,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from numpy.typing import ArrayLike
 
 from dc_jax.base import SyntheticSet
@@ -34,14 +32,11 @@ from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
 from dc_jax.run.checks import check_names
 from dc_jax.run.evaluation import build_evaluator, count_sets
+from dc_jax.run.overrides import NAME, make_config
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.sets import set_file
 from dc_jax.sets.card import make_recipe, training_of
-
-_NAME = "arrays"
-# Fields of the config that would have no effect here, or another than they say.
-_NOT_HERE = ("eval_every", "num_experiments", "num_evaluations")
 
 
 def condense(
@@ -96,7 +91,7 @@ def condense(
         "iterations": iterations,
         "seed": seed,
     }
-    config = _make_config(fields, overrides)
+    config = make_config(fields, overrides)
     return _make_set(config, _dataset(images, labels, class_names), workdir)
 
 
@@ -142,7 +137,7 @@ def select(
             f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
-    config = _make_config(fields, overrides)
+    config = make_config(fields, overrides)
     return _make_set(config, _dataset(images, labels, class_names), workdir)
 
 
@@ -190,52 +185,16 @@ def evaluate(
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
     fields |= {name: value for name, value in given.items() if value is not None}
     fields |= {"num_evaluations": num_networks, "seed": seed}
-    config = _make_config(fields, overrides)
+    config = make_config(fields, overrides)
     check_names(config)
     images, labels = _test_split(synthetic_set, test_images, test_labels)
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
-        config, _NAME, num_classes, images.shape[1:], layout
+        config, NAME, num_classes, images.shape[1:], layout
     )
     evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
-
-
-def _make_config(
-    fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
-) -> Config:
-    """Returns the defaults with other values of some fields, by dotted names.
-
-    Raises:
-      UserError: an override is unknown, not for here, or of a wrong value.
-    """
-    from dc_jax.configs import base  # Only where it is used: it is a file for users.
-
-    values = flatten_dict(base.get_config().to_dict(), sep=".")
-    values |= {"num_experiments": 1, "dataset.name": _NAME, **fields}
-    for name, value in (overrides or {}).items():
-        _check_override(name, values, fields)
-        values[name] = value
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in values.items()
-    }
-    return Config.create(unflatten_dict(plain, sep="."))
-
-
-def _check_override(
-    name: str, values: Mapping[str, Any], fields: Mapping[str, Any]
-) -> None:
-    if name not in values:
-        near = difflib.get_close_matches(str(name), values, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
-        raise UserError(f"overrides: {name!r} is not a field of the config{hint}")
-    is_own = name.startswith("dataset.") and name != "dataset.stream"
-    if is_own or name in _NOT_HERE or name == "distributed":
-        raise UserError(f"overrides: {name!r} is not for calls from Python.")
-    if name in fields and not name.startswith("evaluation."):
-        raise UserError(f"overrides: {name!r} is an argument of the call itself.")
 
 
 def _dataset(
@@ -243,19 +202,19 @@ def _dataset(
 ) -> Dataset:
     """Returns images to condense as a dataset, on which nothing is to be tested."""
     _check_not_traced(images, labels)
-    images, labels = check_split(np.asarray(images), np.asarray(labels), _NAME)
+    images, labels = check_split(np.asarray(images), np.asarray(labels), NAME)
     if isinstance(class_names, str):
         raise UserError(f"class_names must be several, got {class_names!r}.")
     names = None if class_names is None else np.asarray(class_names)
     mean, std = channel_statistics(images)
     return Dataset(
-        name=_NAME,
+        name=NAME,
         source="the caller",
         train_images=images,
         train_labels=labels,
         test_images=images,
         test_labels=labels,
-        class_names=check_class_names(names, labels, _NAME),
+        class_names=check_class_names(names, labels, NAME),
         mean=mean,
         std=std,
     )
@@ -269,12 +228,12 @@ def _test_split(
     images, labels = check_split(
         np.asarray(images),
         np.asarray(labels),
-        _NAME,
+        NAME,
         names=("test_images", "test_labels"),
     )
     problem = find_problem(images, labels, len(synthetic_set.class_names), "test")
     if problem:
-        raise UserError(f"{_NAME}: {problem}.")
+        raise UserError(f"{NAME}: {problem}.")
     ours = synthetic_set.images.shape[2:]
     if ours != images.shape[1:]:
         raise UserError(
@@ -305,7 +264,7 @@ def _make_set(
     )
     synthetic = synthetic.replace(recipe=recipe)
     if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
+        set_file.save_synthetic_set(Path(workdir) / set_file.SETNAME, synthetic)
     return synthetic
 
 

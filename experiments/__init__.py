@@ -1,4 +1,4 @@
-"""What is measured with the package: commands to run from the root of the repository.
+"""Measurements with the package: commands to run from the root of the repository.
 
-Not part of the package, and not installed with it.
+They are not part of the package and are not installed with it.
 """

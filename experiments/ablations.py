@@ -1,4 +1,4 @@
-"""The paper's ablations: width, depth, activation, pooling, norm, distance; and more.
+"""The paper's ablations: width, depth, activation, pooling, norm, distance and more.
 
 python -m experiments.ablations --output=runs/ablations
 """
@@ -14,15 +14,15 @@ from experiments.sweep.results import Row
 
 
 def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
-    """Writes and returns the tables, and draws figure 3 where there is its table."""
+    """Writes and returns the tables; draws figure 3 if there is its table."""
     if "ipc" in config.tables:
         _plot(matrix.find_entries(config, rows, "ipc"), folder / "figure3.png")
     return matrix.report(config, rows, folder, lambda *cell: ABLATIONS.get(cell))
 
 
 def _plot(entries: list[dict[str, Any]], path: Path) -> None:
-    """Draws figure 3: accuracy against images a class."""
-    # Not before: it takes long to import.
+    """Draws figure 3: accuracy against images per class."""
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")
@@ -41,7 +41,7 @@ def _plot(entries: list[dict[str, Any]], path: Path) -> None:
         if table == "ipc"
     }
     axes.plot(list(paper), list(paper.values()), "s--", label="paper, MNIST")
-    axes.set(xlabel="images a class", ylabel="test accuracy, %")
+    axes.set(xlabel="images per class", ylabel="test accuracy, %")
     axes.legend()
     figure.savefig(path, dpi=150)
 

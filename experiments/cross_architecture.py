@@ -1,4 +1,4 @@
-"""Table 2 of the paper: images condensed with one network train another.
+"""Table 2 of the paper: images condensed with one network train other networks.
 
 python -m experiments.cross_architecture --output=runs/cross_architecture
 """

@@ -2,8 +2,8 @@
 
   python -m experiments.dd_comparison --output=runs/dd_comparison
 
-A set of DD is tested by its own training, with the learned learning rates, as its
-authors do, and by the one that all methods have in common.
+A set of DD is tested in two ways: by its own training with the learned learning rates,
+as its authors do, and by the training that all methods have in common.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ _OWN = "dd, own training"
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
-    """Returns a cell for each dataset, method and ipc; the whole set has no ipc."""
+    """Returns a cell per dataset, method and ipc; the whole set has no ipc."""
     cells = []
     for dataset, fields in config.datasets.items():
         for method in _COLUMNS:
@@ -38,7 +38,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     """Writes and returns the table.
 
-    Datasets that the paper does not have stand beside its values of MNIST.
+    Datasets that are not in the paper stand beside its values for MNIST.
     """
     entries = []
     for row in rows:
@@ -55,14 +55,14 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     note = tables.NOTE
     others = [name for name in config.datasets if _compared(name) != name]
     if others:
-        note += f" Those beside {', '.join(others)} are of {_compared(others[0])}."
+        note += f" Those beside {', '.join(others)} are for {_compared(others[0])}."
     text = f"{table}\n\n{note}\n"
     (folder / "dd_comparison.md").write_text(text, "utf-8")
     return text
 
 
 def _compared(dataset: str) -> str:
-    """Returns the dataset of the paper's values that stand beside ours."""
+    """Returns the dataset whose values in the paper stand beside ours."""
     return dataset if any(dataset == name for name, *_ in TABLE3) else "mnist"
 
 

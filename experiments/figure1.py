@@ -1,10 +1,10 @@
 """Figure 1(a) of the paper: accuracy against the time to train a network on a set.
 
-The time is that of a cell, tests and compilation included, by its networks.
+The time is the mean of a cell per network, including tests and compilation.
 
   python -m experiments.figure1 --output=runs/figure1
 
-The sets are the cells of Table 1, so with the same --output nothing is run twice.
+The sets are the cells of Table 1, so with its --output no cell runs twice.
 """
 
 from pathlib import Path
@@ -17,9 +17,9 @@ from experiments.table1 import make_cells, published
 
 
 def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
-    """Draws the figure, and returns its numbers as a table."""
+    """Draws the figure; returns its numbers as a table."""
     del config
-    points = [(row, seconds_a_network(row["result"])) for row in rows]
+    points = [(row, seconds_per_network(row["result"])) for row in rows]
     _plot(points, folder / "figure1.png")
     text = tables.markdown(
         ("dataset", "method", "ipc", "seconds to train and test a network", "accuracy"),
@@ -37,14 +37,14 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     return text
 
 
-def seconds_a_network(result: dict) -> float:
-    """Returns the time of training and testing one network, with its compilation."""
+def seconds_per_network(result: dict) -> float:
+    """Returns the time to train and test one network, including compilation."""
     networks = result["num_experiments"] * result["num_evaluations"]
     return (result["seconds"] - result.get("seconds_condense", 0)) / networks
 
 
 def _plot(points: list[tuple[Row, float]], path: Path) -> None:
-    # Not before: it takes long to import.
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(row["dataset"] for row, _ in points))
@@ -71,8 +71,8 @@ def _plot(points: list[tuple[Row, float]], path: Path) -> None:
             ylabel="test accuracy, %",
             title=name,
         )
-        axes.margins(0.1)  # For the numbers.
-        axes.legend(title="numbers: images a class")
+        axes.margins(0.1)  # Space for the numbers.
+        axes.legend(title="numbers: images per class")
     figure.savefig(path, dpi=150)
 
 

@@ -1,4 +1,4 @@
-"""Table 1 of the paper: accuracy by dataset, images a class and method.
+"""Table 1 of the paper: accuracy by dataset, images per class and method.
 
 python -m experiments.table1 --output=runs/table1
 python -m experiments.table1 --output=runs/table1 \
@@ -16,7 +16,7 @@ from experiments.sweep.results import Row
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
-    """Returns a cell for each dataset, ipc and method; the whole set has no ipc."""
+    """Returns a cell per dataset, ipc and method; the whole set has no ipc."""
     cells = []
     for dataset in config.datasets:
         for method in config.methods:
@@ -41,7 +41,7 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
 
 
 def published(row: Row) -> Value | None:
-    """Returns the paper's value of a cell, None where it has none."""
+    """Returns the paper's value of a cell, or None."""
     if row["method"] == "whole":
         return WHOLE.get(row["dataset"])
     return TABLE1.get((row["dataset"], row["ipc"], row["method"]))

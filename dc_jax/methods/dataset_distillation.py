@@ -23,7 +23,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from absl import logging
 
 from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
@@ -38,7 +37,8 @@ from dc_jax.training.unrolled import init_xavier, train_unrolled
 # Of the run, between two halvings of Adam's learning rate: 40 of the authors' 400
 # epochs.
 _DECAYS = 10
-_UNUSED = (
+# Fields of the config that it does not use.
+UNUSED = (
     "outer_loop",
     "inner_loop",
     "distance",
@@ -73,7 +73,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             f"{config.augmentation!r}."
         )
     num_steps = check_equal_ipc(config)
-    logging.info("Not used by dd: config.%s.", ", ".join(_UNUSED))
     optimiser, layout = make_optimiser(config), execution.layout
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:

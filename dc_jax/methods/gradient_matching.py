@@ -35,7 +35,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import logging
 
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import SIAMESE_PREFIX, Config
@@ -51,29 +50,17 @@ from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient,
 
 @dataclasses.dataclass(frozen=True)
 class Matching:
-    """What one outer step needs besides arrays.
+    """What one outer step needs besides arrays."""
 
-    Attributes:
-      recipe: how the networks are trained between outer steps.
-      distance: between gradients, see `distances`.
-      batch_real: N.
-      optimiser: of the images.
-      num_networks: M.
-      network_loop: `vmap` or `map`, how the axis M is run.
-      layout: the devices.
-      augmentation: strategy of `augment_siamese`, drawn for each class, network, step.
-      ipc: synthetic images of each class where they differ; None where all have I.
-    """
-
-    recipe: Recipe
-    distance: str
-    batch_real: int
-    optimiser: optax.GradientTransformation
-    num_networks: int
-    network_loop: str
-    layout: Layout = ONE_DEVICE
-    augmentation: str = "none"
-    ipc: tuple[int, ...] | None = None
+    recipe: Recipe  # How the networks are trained between outer steps.
+    distance: str  # Between gradients, see `distances`.
+    batch_real: int  # N
+    optimiser: optax.GradientTransformation  # Of the images.
+    num_networks: int  # M
+    network_loop: str  # How the axis M is run: `vmap` or `map`.
+    layout: Layout = ONE_DEVICE  # The devices.
+    augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
+    ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -90,12 +77,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       execution: how to run it on this backend.
     """
     outer_loop, inner_loop = config.loops()
-    between = f"s, with {inner_loop} inner epoch(s) between them"
-    logging.info(
-        "An iteration has %d outer step%s.",
-        outer_loop,
-        between if outer_loop > 1 else "",
-    )
     matching = make_matching(config, network, execution)
 
     def step(

@@ -23,7 +23,7 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
 
 
 def check_equal_ipc(config: Config) -> int:
-    """Returns I, for a method that needs as many images of each class.
+    """Returns I, for a method that needs the same number of images of each class.
 
     Raises:
       UserError: the classes have different numbers of images.
@@ -31,8 +31,8 @@ def check_equal_ipc(config: Config) -> int:
     numbers = {config.ipc} if isinstance(config.ipc, int) else {*config.ipc}
     if len(numbers) > 1:
         raise UserError(
-            f"config.ipc must be one number for {config.method}, which needs as many "
-            f"images of each class, got {list(config.ipc)}."
+            f"config.ipc must be one number for {config.method}, which needs the same "
+            f"number of images of each class, got {list(config.ipc)}."
         )
     return numbers.pop()
 

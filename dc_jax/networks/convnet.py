@@ -36,7 +36,7 @@ _SUFFIX = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class ConvNetSpec:
-    """What the name of a ConvNet says.
+    """The properties of a ConvNet that its name gives.
 
     Attributes:
       depth: number of blocks; None leaves it to `convnet_depth`.
@@ -54,7 +54,7 @@ class ConvNetSpec:
 
 
 def parse_convnet_name(name: str) -> ConvNetSpec | None:
-    """Returns what a name such as `ConvNetD2W64BN` says, None if it is no such name."""
+    """Returns what a name such as `ConvNetD2W64BN` means; None for any other name."""
     if not name.startswith("ConvNet"):
         return None
     fields = {}
@@ -77,9 +77,9 @@ def parse_convnet_name(name: str) -> ConvNetSpec | None:
 def convnet_depth(image_shape: tuple[int, ...]) -> int:
     """The number of blocks of a ConvNet whose name gives none.
 
-    Three, the paper's; two where the smaller side is below 16 pixels and one where it
-    is below 4. The third block of an 8x8 image would normalise each channel over a map
-    of 2x2 pixels, which leaves next to nothing to learn from.
+    It is three, as in the paper, but two if the smaller side is below 16 pixels, and
+    one if it is below 4. The third block of an 8x8 image would normalise each channel
+    over a map of 2x2 pixels, which leaves next to nothing to learn from.
 
     Args:
       image_shape: `(H, W, ...)`.
@@ -89,7 +89,7 @@ def convnet_depth(image_shape: tuple[int, ...]) -> int:
 
 
 def default_depth(name: str, image_shape: tuple[int, ...]) -> int | None:
-    """The depth that was chosen by the resolution; None for any other network."""
+    """The depth that the resolution decides; None if it does not decide."""
     spec = parse_convnet_name(name)
     return convnet_depth(image_shape) if spec and spec.depth is None else None
 

@@ -1,12 +1,12 @@
-"""How a convolution is lowered: one choice, in one place.
+"""Convolutions, and the choice between their implementations.
 
 XLA's CPU backend canonicalises convolutions only in a program's entry computation.
-Inside `scan`, `map`, `while` and `cond` the gradients that JAX makes of a convolution
-(in other layouts than NHWC/HWIO) fall to a scalar loop, some fifty times slower:
+Inside `scan`, `map`, `while` and `cond`, the gradients that JAX makes of a convolution
+(in other layouts than NHWC/HWIO) become a scalar loop, about fifty times slower:
 https://github.com/jax-ml/jax/issues/12868. `trilinear_conv` writes those gradients as
-plain NHWC/HWIO convolutions itself, to every order of differentiation; where all three
-of its functions are 3x3 convolutions with stride 1, `winograd` computes them with fewer
-multiplications. GPUs and TPUs are best served by the native convolution.
+plain NHWC/HWIO convolutions, to every order of differentiation. If they are 3x3
+convolutions with stride 1, `winograd` computes them with fewer multiplications. On GPUs
+and TPUs the native convolution is best.
 """
 
 import functools
@@ -39,9 +39,9 @@ def make_conv_fn(
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
     Args:
-      implementation: `native`, `trilinear`, `winograd` (trilinear, and by Winograd's
-        algorithm where that applies), or None for the backend's best one: `winograd`
-        on CPU, `native` elsewhere.
+      implementation: `native`, `trilinear`, `winograd` (which is `trilinear`, with
+        Winograd's algorithm where that applies), or None for the best one on the
+        platform: `winograd` on CPU, `native` elsewhere.
       platform: `cpu`, `gpu` or `tpu`; None for JAX's default.
 
     Raises:
@@ -62,7 +62,7 @@ def make_conv_fn(
 
 
 def default_implementation(platform: str) -> str:
-    """Returns what is best on `cpu`, `gpu` or `tpu`."""
+    """Returns the best implementation on `cpu`, `gpu` or `tpu`."""
     return "winograd" if platform == "cpu" else "native"
 
 
@@ -107,9 +107,9 @@ def _is_swapped(
 ) -> bool:
     """Whether XLA swaps image and kernel, in a convolution or its gradient.
 
-    It does where the kernel is the larger, and the swapped one falls to a scalar loop:
-    a 3x3 convolution of 512 channels took 170 ms on 10 images of 2x2 pixels, and 11 ms
-    on as many of 4x4.
+    It does if the kernel is the larger one. The swapped convolution becomes a scalar
+    loop: a 3x3 convolution of 512 channels took 170 ms on 10 images of 2x2 pixels, and
+    11 ms on 10 images of 4x4 pixels.
     """
     outputs = [
         (image[i] + sum(pads[i]) - kernel[i]) // strides[i] + 1 for i in range(2)
@@ -117,7 +117,8 @@ def _is_swapped(
     return math.prod(kernel) > min(math.prod(image), math.prod(outputs))
 
 
-# One object each: networks are equal, and programs reused, when their functions are.
+# Made once: networks are equal, and their programs are reused, only if their `conv_fn`
+# is the same object.
 _trilinear = functools.partial(_conv_general_dilated, fast=False)
 _winograd = functools.partial(_conv_general_dilated, fast=True)
 
@@ -165,8 +166,8 @@ def patches_conv(
 def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     """`a @ b` of two matrices, whose gradients are such products to every order.
 
-    JAX would make the gradient of `b` as the transpose of `g.T @ a`, for which the CPU
-    backend first copies the larger g: the first layer took twice as long in all.
+    JAX would compute the gradient of `b` as the transpose of `g.T @ a`. The CPU backend
+    then first copies g, the larger array, and the first layer took twice as long.
     """
     return a @ b
 
@@ -190,15 +191,16 @@ def trilinear_conv(
     """A convolution whose gradients are NHWC/HWIO convolutions to every order.
 
     For images x, kernel w and an output cotangent g, the sum of `conv(x, w) * g` is
-    linear in each of the three. Its derivatives with respect to g, x and w are the
-    three functions below, so the gradient of any of them is made of the other two.
+    linear in each of the three. Its derivatives with respect to g, x and w are
+    `_output`, `_to_image` and `_to_kernel`, and the gradient of each consists of the
+    other two.
 
     Args:
       x: images, `[n, H, W, D]`.
       w: kernel, `[h, w, D, O]`.
       strides: of rows and columns.
       pads: zeros before and after, of rows and columns.
-      fast: whether a 3x3 convolution with stride 1 is left to `winograd`.
+      fast: whether `winograd` computes 3x3 convolutions with stride 1.
 
     Returns:
       `[n, H', W', O]`. Reverse-mode differentiation only.

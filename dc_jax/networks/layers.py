@@ -91,8 +91,8 @@ def norm(x: jax.Array, kind: str, *, train: bool) -> jax.Array:
     """One of `NORMS`, with a learned gain and bias. Shape `[n, H, W, D]` is kept.
 
     "layer" normalises each image over rows, columns and channels together, with a gain
-    for every entry; "instance" each channel of an image by itself; "group" `GROUPS`
-    groups of channels. `train` matters to "batch" alone.
+    for every entry. "instance" normalises each channel of an image by itself, and
+    "group" normalises `GROUPS` groups of channels. Only "batch" reads `train`.
     """
     if kind == "none":
         return x
@@ -116,8 +116,8 @@ def _norm(x: jax.Array, kind: str, train: bool) -> jax.Array:
 class InstanceNorm(nn.Module):
     """Instance normalisation: each channel of each image by itself.
 
-    The same as `nn.InstanceNorm`, with which the gradient of the paper's ConvNet took
-    up to a third longer on a CPU.
+    It computes the same as `nn.InstanceNorm`. With that, the gradient of the paper's
+    ConvNet took up to a third longer on a CPU.
     """
 
     @nn.compact
@@ -132,12 +132,12 @@ class InstanceNorm(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation as PyTorch has it.
+    """Batch normalisation as in PyTorch.
 
-    A pass with `train=True` normalises by the batch and moves the running statistics
-    (collection `batch_stats`) a tenth of the way to it; the running variance takes the
-    batch's unbiased variance, which flax's own module does not. Otherwise the running
-    statistics are used and kept.
+    A pass with `train=True` normalises by the statistics of the batch, and moves the
+    running statistics (collection `batch_stats`) a tenth of the way to them. The
+    running variance moves to the unbiased variance of the batch, unlike in flax's own
+    module. Any other pass normalises by the running statistics, and keeps them.
     """
 
     @nn.compact
@@ -153,7 +153,7 @@ class BatchNorm(nn.Module):
             mean, var = jnp.mean(x, axes), jnp.var(x, axes)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
-                # PyTorch refuses a single value a channel; its variance is zero here.
+                # PyTorch refuses one value per channel; here its variance is zero.
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value += _BATCH_NORM_MOMENTUM * (mean - running_mean.value)
                 running_var.value += _BATCH_NORM_MOMENTUM * (
@@ -167,11 +167,11 @@ class BatchNorm(nn.Module):
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:
-    """Divides by the channels around, `[n, H, W, D]` -> `[n, H, W, D]`.
+    """Divides each channel by its neighbours, `[n, H, W, D]` -> `[n, H, W, D]`.
 
     PyTorch's `LocalResponseNorm(4, alpha=0.001 / 9, beta=0.75, k=1)`: channel c by
-    (k + alpha * m)**beta, with m the mean of the squares of channels c - 2 to c + 1, of
-    which those that are not there are 0. Computed in JAX's default float type.
+    (k + alpha * m)**beta. Here m is the mean of the squares of channels c - 2 to c + 1;
+    channels that do not exist count as 0. Computed in JAX's default float type.
     """
     square = jnp.square(x.astype(float))
     padded = jnp.pad(square, ((0, 0), (0, 0), (0, 0), (2, 1)))
@@ -198,8 +198,9 @@ def activate(x: jax.Array, kind: str) -> jax.Array:
 def pool(x: jax.Array, kind: str) -> jax.Array:
     """One of `POOLINGS` over 2x2 windows. `[n, H, W, D]` -> `[n, H // 2, W // 2, D]`.
 
-    An odd last row or column is left out. Plain slices and sums: the window reductions
-    of `flax.linen` have gradients 3 (average) to 18 (max) times slower on a CPU.
+    An odd last row or column is left out. It uses plain slices and sums, because the
+    gradients of `flax.linen`'s window reductions are 3 (average) to 18 (max) times
+    slower on a CPU.
     """
     if kind == "none":
         return x
@@ -237,11 +238,11 @@ def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def first_padding(x: jax.Array, padding: int) -> int:
-    """The padding of a first convolution, which brings 28x28 images to 32x32.
+    """The padding of a first convolution, which makes 28x28 images 32x32.
 
     Args:
       x: images, `[n, H, W, D]`.
-      padding: of the convolution for every other size.
+      padding: of the convolution for images of any other size.
     """
     return padding + (padded_shape(x.shape[1:3])[0] - x.shape[1]) // 2
 

@@ -27,8 +27,8 @@ class Entry:
     """A network that is known by one name.
 
     Attributes:
-      make: from a `conv_fn` to the features, see `Network`.
-      min_side: the fewest rows and columns of which a pixel is left at the end.
+      make: makes the features, see `Network`, with a `conv_fn`.
+      min_side: the fewest rows and columns of an image that the network can take.
       has_batch_norm: whether it has running statistics.
     """
 
@@ -45,7 +45,7 @@ def _resnet(norm: str, is_pooled: bool) -> Entry:
     )
 
 
-# Networks of one name each, to which others may be added; ConvNets are named by a rule.
+# Every network but the ConvNets, whose names follow a rule. Others may be added.
 NETWORKS = {
     "MLP": Entry(lambda conv_fn: MLP(), 1),
     "LeNet": Entry(lenet.LeNet, lenet.MIN_SIDE),
@@ -86,12 +86,12 @@ def has_batch_norm(name: str) -> bool:
 
 
 def without_batch_norm(name: str) -> str:
-    """Returns the network to evaluate small sets with that another condensed.
+    """Returns the name of the network that evaluates the small sets of a network.
 
-    It is the one of the same name without batch norm, whose statistics a few images do
-    not give: as the authors' code has it by default, with instance norm and, in
-    ResNet18, strides for the pooling that only matching needs. It is the network itself
-    where that has no batch norm, or nothing to take its place.
+    A few images are not enough for the statistics of batch norm, so networks with batch
+    norm are evaluated with instance norm instead, as in the authors' code. In ResNet18,
+    strides also replace the pooling, which only matching needs. A network without batch
+    norm, or without such a counterpart, is evaluated itself.
 
     Raises:
       UserError: the name is unknown.
@@ -115,10 +115,10 @@ def make_network(
 
     The result has `init(key, images) -> variables`, `apply(variables, images, train) ->
     logits` and `apply(variables, images, method="embed") -> [n, F]`, the classifier's
-    input. `variables` holds `params`, and `batch_stats` where there is batch norm.
+    input. `variables` holds `params`, and `batch_stats` if there is batch norm.
 
-    Images of 28x28 pixels are padded to 32x32 in the first convolution (but not in
-    `ResNet18*` and `MLP`), as the authors do with theirs.
+    The first convolution pads images of 28x28 pixels to 32x32, as in the authors' code
+    (but not in `ResNet18*` and `MLP`).
 
     Args:
       name: one of `network_names()`, or any combination of ConvNet suffixes.

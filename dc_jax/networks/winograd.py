@@ -1,10 +1,11 @@
 """3x3 convolutions with 16 multiplications for four outputs instead of 36.
 
 The minimal filtering F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional
-Neural Networks", CVPR 2016, https://arxiv.org/abs/1509.09308, section 4.1: windows of
-4x4 pixels, two pixels apart, and the kernel are each taken to 16 numbers, which are
-multiplied one by one (each a matrix product over channels), and every 16 products give
-2x2 outputs. Equal to the direct convolution but for rounding.
+Neural Networks", CVPR 2016, https://arxiv.org/abs/1509.09308, section 4.1. Each window
+of 4x4 pixels (they are two pixels apart) is transformed to 16 numbers, and so is the
+kernel. These are multiplied one by one (each time a matrix product over channels), and
+the 16 products give 2x2 outputs. The result equals the direct convolution but for
+rounding.
 """
 
 import jax

@@ -27,7 +27,7 @@ from dc_jax.run.signals import signals_kill
 from dc_jax.sets.make import make_set
 from dc_jax.training.full_data import WholeTraining, make_whole_training
 
-# Fields of the config that are for other methods.
+# Fields of the config that only other methods use.
 _UNUSED = (
     "iterations",
     "outer_loop",
@@ -121,7 +121,7 @@ def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
 
 
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
-    """Returns the training images of indices `[C, I]`, -1 for none, as a set."""
+    """Returns the training images of indices `[C, I]` as a set; -1 is a blank slot."""
     is_image = indices >= 0
     images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
     images = np.where(is_image[..., None, None, None], images, 0)
@@ -136,12 +136,12 @@ def _learn(
     members: np.ndarray,
     label: int,
 ) -> dict[str, Any]:
-    """Returns what the method needs to know of the images of a class.
+    """Returns what the method needs to know about the images of a class, by name.
 
     Args:
       config: its method.
-      trainer: of `trained`; None where no network is needed.
-      trained: a network.
+      trainer: that trained the network; None if the method needs no network.
+      trained: the network; None as above.
       members: indices of the images. Shape `[n]`.
       label: the class.
     """
@@ -165,7 +165,7 @@ def whole_accuracies(setup: Setup, folder: Path) -> tuple[np.ndarray, dict[str, 
     """Trains networks on the whole training set, and tests them.
 
     Returns:
-      Their accuracies, fractions, `[1, N]`, and what else belongs to the result.
+      Their accuracies, fractions, `[1, N]`, and other fields of the result.
     """
     training = train_by_phases(
         setup.protocol,
@@ -200,7 +200,7 @@ def train_by_phases(
 def train_and_test(
     trainer: WholeTrainer, num: int
 ) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns what `whole_accuracies` does, of `num` networks of a trainer."""
+    """Trains `num` networks and tests them. Returns the same as `whole_accuracies`."""
     accuracies, on_the_way, seconds = [], [], 0.0
     for number in range(num):
         trained = trainer.train(number, num)
@@ -218,9 +218,9 @@ def train_and_test(
 
 
 def _feature_trainer(setup: Setup, folder: Path) -> WholeTrainer:
-    """Returns what trains the networks of features and forgetting events.
+    """Returns the trainer of the networks that coresets need.
 
-    The protocol is that of evaluation, but with `config.coreset.epochs` in all.
+    Its protocol is that of evaluation, but with `config.coreset.epochs` epochs.
     """
     config, dataset = setup.config, setup.dataset
     protocol = make_protocol(
@@ -228,7 +228,7 @@ def _feature_trainer(setup: Setup, folder: Path) -> WholeTrainer:
         dataset_name=dataset.name,
         network_name=config.network.name,
     )
-    # A protocol counts one less than are run.
+    # A protocol runs one epoch more than it says.
     protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
     logging.info("Features: %s.", protocol)
     training = train_by_phases(protocol, setup.network, setup.execution, dataset)

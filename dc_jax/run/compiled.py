@@ -102,11 +102,13 @@ def compile_draws(
         return _without_arguments(offsets, state)
 
     def of_experiments(draw: Callable[[jax.Array], Offsets], keys: jax.Array):
-        def of_one(key: jax.Array) -> list[jax.Array]:
+        def of_one(key: jax.Array) -> jax.Array:
             # [..., C, num] -> [C, ... * num]
             moved = [jnp.moveaxis(leaf, -2, 0) for leaf in jax.tree.leaves(draw(key))]
+            nothing = jnp.zeros((store.num_classes, 0), jnp.int32)
             return jnp.concatenate(
-                [leaf.reshape(store.num_classes, -1) for leaf in moved], axis=1
+                [nothing, *(leaf.reshape(store.num_classes, -1) for leaf in moved)],
+                axis=1,
             )
 
         offsets = jax.lax.map(of_one, keys)  # [E, C, P / E]

@@ -14,6 +14,7 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, make_execution, use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.evaluation.protocol import Protocol, make_protocol
+from dc_jax.methods.dataset_distillation import UNUSED
 from dc_jax.networks import (
     default_depth,
     make_network,
@@ -119,23 +120,9 @@ def log_choices(setup: Setup) -> None:
     Raises:
       UserError: `config.ipc` has not as many numbers as there are classes.
     """
-    config, dataset, layout = setup.config, setup.dataset, setup.layout
+    config, dataset = setup.config, setup.dataset
     class_ipc = np.array(config.class_ipc(dataset.num_classes))
-    logging.info("Running on %s.", layout)
-    choices = {
-        "convolution": default_implementation(layout.platform),
-        "network_loop": setup.execution.network_loop,
-        "slice_size": setup.execution.slice_size,
-    }
-    chosen = [
-        f"{name} {value}"
-        for name, value in choices.items()
-        if getattr(config.execution, name) is None
-    ]
-    if chosen:
-        logging.info(
-            "Chosen for %s: config.execution.%s.", layout.platform, ", ".join(chosen)
-        )
+    _log_execution(setup)
     depth = default_depth(config.network.name, dataset.image_shape)
     if depth is not None:
         height, width, _ = dataset.image_shape
@@ -154,12 +141,40 @@ def log_choices(setup: Setup) -> None:
         config.num_networks,
         config.num_experiments,
     )
+    outer_loop, inner_loop = config.loops()
+    if config.method in ("dc", "dsa"):
+        between = f", with {inner_loop} inner epoch(s) between them"
+        logging.info(
+            "An iteration has %d outer step(s)%s.",
+            outer_loop,
+            between if outer_loop > 1 else "",
+        )
+    if config.method == "dd":
+        logging.info("Not used by dd: config.%s.", ", ".join(UNUSED))
     if len(set(class_ipc)) > 1:
         logging.info(
             "What depends on the images per class is chosen for their mean, %d.",
             config.mean_ipc,
         )
     _log_small_classes(config, dataset, class_ipc)
+
+
+def _log_execution(setup: Setup) -> None:
+    """Logs the devices, and what was chosen for them."""
+    logging.info("Running on %s.", setup.layout)
+    platform = setup.layout.platform
+    choices = {
+        "convolution": default_implementation(platform),
+        "network_loop": setup.execution.network_loop,
+        "slice_size": setup.execution.slice_size,
+    }
+    chosen = [
+        f"{name} {value}"
+        for name, value in choices.items()
+        if getattr(setup.config.execution, name) is None
+    ]
+    if chosen:
+        logging.info("Chosen for %s: config.execution.%s.", platform, ", ".join(chosen))
 
 
 def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:

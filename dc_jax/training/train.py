@@ -1,6 +1,6 @@
-"""Training networks on a set of images, as one scan.
+"""Trains a network on a set of images, as one scan.
 
-Shared by the inner loop of condensation and by evaluation. Everything is written for
+The inner loop of condensation and the evaluation share it. Everything is written for
 one network; `batched` runs it over many.
 """
 
@@ -29,13 +29,14 @@ class Recipe:
     Attributes:
       network: the module.
       optimiser: of its parameters.
-      batch_size: images a step; the last batch of an epoch may be smaller.
-      slice_size: images whose gradient is computed at once; the gradient of a batch is
-        accumulated over slices. Changes memory and speed only.
+      batch_size: images per step; the last batch of an epoch may be smaller.
+      slice_size: how many images are differentiated at once: the gradient of a batch
+        is accumulated over slices. Changes memory and speed only.
       augmentation: strategy of `augment`, drawn anew for every image and step.
       devices: that share the images of a batch.
-      loss: of logits `[n, C]` and labels, for every image, `[n]`. With one of its own
-        `labels` may be a tree of arrays `[n, ...]`.
+      loss: takes logits `[n, C]` and labels, and returns the loss of every image,
+        `[n]`. With another loss than the default, `labels` may be any tree of arrays
+        `[n, ...]`.
     """
 
     network: nn.Module
@@ -51,7 +52,7 @@ class TrainState(NamedTuple):
     """A network in training.
 
     Attributes:
-      variables: `params`, and `batch_stats` where there is batch norm.
+      variables: `params`, and `batch_stats` if there is batch norm.
       opt_state: of the optimiser.
       step: updates so far. Shape `[]`.
     """
@@ -172,7 +173,7 @@ def mean_gradient(
 ) -> dict[str, Any]:
     """Returns the gradient of the mean cross-entropy with respect to the parameters.
 
-    Batch norm, where there is any, uses its running statistics.
+    Batch norm, if there is any, uses its running statistics.
 
     Args:
       network: the module.
@@ -251,7 +252,7 @@ def accuracy(
     *,
     slice_size: int,
 ) -> jax.Array:
-    """Returns the fraction of images classified rightly, `[]`; see `confusion`."""
+    """Returns the fraction of images that are classified correctly, `[]`."""
     counts = confusion(network, variables, images, labels, slice_size=slice_size)
     return jnp.trace(counts) / labels.shape[0]
 
@@ -264,7 +265,7 @@ def confusion(
     *,
     slice_size: int,
 ) -> jax.Array:
-    """Returns how many images of each class, a row, are taken for each, a column.
+    """Returns the confusion matrix: rows are true classes, columns predicted ones.
 
     Args:
       network: the module.
@@ -340,7 +341,7 @@ def _train_gradient(recipe, variables, images, labels):
         )
         return grads, variables, predictions
 
-    def loss(params):  # Batch statistics are of the whole batch: no slices.
+    def loss(params):  # Not in slices: batch norm needs the whole batch.
         logits, updated = network.apply(
             {**variables, "params": params}, images, train=True, mutable=["batch_stats"]
         )

@@ -1,6 +1,6 @@
-"""Training whose every step has its own images and its own learning rate.
+"""Trains a network by steps that each have their own images and learning rate.
 
-It is what dataset distillation differentiates through, and how its sets are used
+Dataset distillation differentiates through this training, and its sets are used by it
 afterwards: Wang, Zhu, Torralba and Efros, "Dataset Distillation", 2018,
 https://arxiv.org/abs/1811.10959, algorithm 1.
 """
@@ -22,12 +22,12 @@ def init_xavier(
 ) -> dict[str, Any]:
     """Returns fresh variables: Xavier-normal kernels of gain 1, and biases of 0.
 
-    What else a network has begins as ever.
+    Everything else is initialised as usual.
 
     Args:
       network: the module.
       key: consumed.
-      images: of the shape that it is for. Shape `[n, H, W, D]`.
+      images: any images that the network can take. Shape `[n, H, W, D]`.
     """
     rest_key, kernel_key = jax.random.split(key)
 
@@ -49,15 +49,15 @@ def train_unrolled(
     labels: jax.Array,
     learning_rates: jax.Array,
 ) -> dict[str, Any]:
-    """Trains a network by I steps of gradient descent an epoch, in their order.
+    """Trains a network by I steps of gradient descent per epoch.
 
-    Step i is on image i of every class. It can be differentiated, and then keeps no
-    more than the parameters of every step: the rest is computed again.
+    Step i trains on image i of every class. Reverse-mode differentiation stores only
+    the parameters of every step, and computes everything else again.
 
     Args:
-      network: the module. Batch norm, where there is any, has the statistics of the
+      network: the module. Batch norm, if there is any, uses the statistics of the
         step's images.
-      variables: of the network to begin with.
+      variables: of the network before the training.
       images: normalised. Shape `[C, I, H, W, D]`.
       labels: Shape `[C, I]`.
       learning_rates: of each epoch's steps. Shape `[R, I]`.

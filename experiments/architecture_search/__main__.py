@@ -1,15 +1,16 @@
-"""Table 4 of the paper: which ConvNet is best, told by training all on a small set.
+"""Table 4 of the paper: finds the best ConvNet by training all on a small set.
 
   python -m experiments.architecture_search --output=runs/search
 
-Every network of the space is trained on each small set, its proxies, and on the whole
-training set; and, for early stopping, on as many of its images, once, as a proxy shows
-a network in all its epochs. A proxy is good if it ranks the networks as the whole set
-does. All rank by held-out training images; the network that each takes for the best is
-then trained on all training images, and tested.
+Every network of the space is trained on the whole training set, and on each of several
+small sets, the proxies. "Early stopping" is one more proxy: it trains once on as many
+training images as a small set shows a network in all its epochs. A proxy is good if it
+ranks the networks as the whole set does. Networks are ranked by their accuracy on
+held-out training images. The network that each proxy ranks first is then trained on all
+training images, and tested.
 
-Networks of one shape, which differ in activation or in which pooling they have, are a
-cell: one program trains them side by side.
+Networks of one shape differ only in activation, or in which pooling they have. They are
+one cell of the sweep: one program trains them side by side.
 """
 
 import itertools
@@ -27,13 +28,13 @@ from experiments.sweep.paper import TABLE4, Search
 from experiments.sweep.results import Row
 
 WHOLE, EARLY = "whole", "early stopping"
-# What a row of the sweep has trained its networks on, besides the two above.
+# What the networks of a row of the sweep are trained on, besides the two above.
 _SETS, _EVERYTHING = "sets", "everything"
 _TOP = 10
 
 
 def networks(space: Iterable[Iterable[str]]) -> list[str]:
-    """Returns the names of all networks of a space, a suffix of each of its axes."""
+    """Returns the names of a space's networks: one suffix from each of its axes."""
     return [f"ConvNet{''.join(parts)}" for parts in itertools.product(*space)]
 
 
@@ -46,7 +47,7 @@ def shapes(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
-    """Returns the runs that make the sets, and three of the networks of each shape."""
+    """Returns the runs that make the sets, and three runs for each shape."""
     file = f"configs/{config.dataset}.py"
     run = flatten(config.run) | {"dataset.validation": config.validation}
 
@@ -99,9 +100,9 @@ def _results(rows: list[Row], trained_on: str) -> dict[str, dict]:
 
 
 def find_scores(config: ConfigDict, rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Returns how each proxy ranks the networks: accuracy on held-out images, by name.
+    """Returns for each proxy the accuracy of the networks on held-out images, by name.
 
-    Of the networks of which everything is done.
+    Networks whose runs are not all finished are left out.
     """
     on_sets, early, whole = (_results(rows, name) for name in (_SETS, EARLY, WHOLE))
     names = [name for name in on_sets if name in early and name in whole]
@@ -115,7 +116,7 @@ def find_scores(config: ConfigDict, rows: list[Row]) -> dict[str, dict[str, floa
 
 
 def rank_correlation(proxy: np.ndarray, whole: np.ndarray, top: int) -> float:
-    """Returns Spearman's correlation over the networks that a proxy has at the top.
+    """Returns Spearman's correlation over the networks that a proxy ranks highest.
 
     Args:
       proxy: accuracy of each network. Shape `[n]`.
@@ -123,7 +124,7 @@ def rank_correlation(proxy: np.ndarray, whole: np.ndarray, top: int) -> float:
       top: how many.
 
     Returns:
-      NaN where all of a kind are equal.
+      The correlation; NaN if all accuracies of `proxy`, or all of `whole`, are equal.
     """
     best = np.argsort(-proxy, kind="stable")[:top]
     if np.ptp(proxy[best]) == 0 or np.ptp(whole[best]) == 0:
@@ -134,8 +135,8 @@ def rank_correlation(proxy: np.ndarray, whole: np.ndarray, top: int) -> float:
 def interval(proxy: np.ndarray, whole: np.ndarray, top: int) -> tuple[float, float]:
     """Returns the 95 % bootstrap interval of `rank_correlation` over networks.
 
-    Of the percentiles of samples that have a correlation. NaN for fewer than ten
-    networks, of which samples are too often all the same.
+    Samples without a correlation are left out. The interval is NaN for fewer than ten
+    networks, whose samples are too often all the same.
     """
     if len(proxy) < _TOP:
         return float("nan"), float("nan")
@@ -176,10 +177,10 @@ def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
     text = (
         f"{tables.markdown(head, lines)}\n\n{len(scores[WHOLE])} networks; Spearman's "
         "rank correlation with training on the whole set, with the 95 % interval of a "
-        "bootstrap over networks; nan where all are equal. The best network, trained "
-        "on the whole set. Minutes of training all networks, with compilation. In "
-        "brackets the paper's, of 720 networks on CIFAR-10, its minutes on a GTX 1080 "
-        "Ti.\n"
+        "bootstrap over networks; nan if all accuracies are equal. Accuracies are of "
+        "the best network, trained on the whole set. Minutes are for training all "
+        "networks, compilation included. In brackets are the paper's numbers: 720 "
+        "networks on CIFAR-10, on a GTX 1080 Ti.\n"
     )
     (folder / "architecture_search.md").write_text(text, "utf-8")
     return text
@@ -209,7 +210,7 @@ def _minutes(config: ConfigDict, rows: list[Row], proxy: str) -> float:
 
 
 def _images(rows: list[Row], proxy: str) -> int | str:
-    """Returns how many images are kept to train on, "?" if the set is to be made."""
+    """Returns how many images are kept to train on; "?" if the set is not made yet."""
     label, value = ("trained on", WHOLE) if proxy == WHOLE else ("set", proxy)
     results = [row["result"] for row in rows if row.get(label) == value]
     return results[0]["training_images"] if results else "?"

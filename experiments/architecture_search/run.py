@@ -4,10 +4,10 @@
       --config.evaluation.network=ConvNetD1AS,ConvNetD1AR --workdir=runs/shape \
       --set=runs/herding,runs/dc
 
-On each of the sets that are given, or without `--set` on the whole training set. The
-networks may differ in activation, and in which pooling they have. In the workdir:
-result.json, and of the whole training set networks, from which the same command
-continues; one that is done is not run again.
+It trains them on each of the given sets, or without `--set` on the whole training set.
+The networks may differ in activation, and in which pooling they have. It writes
+result.json to the workdir and, for the whole training set, the trained networks. The
+same command continues a run that was stopped, and does not repeat a finished one.
 """
 
 from pathlib import Path

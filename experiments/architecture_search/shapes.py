@@ -219,8 +219,8 @@ def _on_everything(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the accuracies after training on the whole training set.
 
-    They are `[1, N, names]`, or `[1, N]` of one name. What else belongs to the result
-    is as `train_and_test` returns it.
+    They are `[1, N, names]`, or `[1, N]` if there is one name. Other fields of the
+    result are as `train_and_test` returns them.
     """
     execution, check = networks.execution, check_finite
     training = train_by_phases(networks.protocol, networks.module, execution, dataset)

@@ -1,23 +1,24 @@
-"""How fast this project's programs run on the CPU, beside plain PyTorch.
+"""How fast this project's programs run on the CPU, compared with plain PyTorch.
 
   python -m experiments.benchmark --output=runs/benchmark
   python -m experiments.benchmark --output=runs/growth --workloads= --growth
 
-Workloads, on random images of FashionMNIST's shapes, with the paper's ConvNet:
+The workloads use the paper's ConvNet and random images of FashionMNIST's shapes:
 
-  outer_step   an update of the images by the gradients of 256 real images a class; in
-               this project an iteration of one outer step, which also draws its
-               networks and real images
+  outer_step   an update of the images by the gradients of 256 real images per class; in
+               this project an iteration of one outer step, which also draws networks
+               and real images
   inner_epoch  an epoch of training on the synthetic set, as between outer steps
   eval_epoch   an epoch of the training of evaluation networks
   test_10k     a pass over 10,000 test images
   dm_step      an iteration of distribution matching, without augmentation
 
-Every workload has a process of its own for each system. Both are made ready and warm,
-then asked in turn, while the other waits; nothing else should run on the machine.
-Without PyTorch (`pip install -e ".[bench]"`) this project is measured alone. In the
-folder: benchmark.jsonl (a line a measurement, as soon as it is done), benchmark.md (the
-tables that are printed), growth.png.
+Each system runs a workload in its own process. Both processes get ready and warm, then
+they run in turn while the other waits. Nothing else should run on the machine. Without
+PyTorch (`pip install -e ".[bench]"`) only this project is measured.
+
+The folder gets benchmark.jsonl (a line per measurement, written at once), benchmark.md
+(the tables, which are also printed) and growth.png.
 """
 
 import dataclasses
@@ -42,22 +43,24 @@ from experiments.benchmark.machine import machine
 from experiments.benchmark.measure import measure, measure_startup
 
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the results.", required=True)
-_IPC = flags.DEFINE_list("ipc", "1,10,50", "Numbers of synthetic images a class.")
+_IPC = flags.DEFINE_list("ipc", "1,10,50", "Numbers of synthetic images per class.")
 _NETWORKS = flags.DEFINE_list("networks", "1", "Numbers of networks at once.")
-_WORKLOADS = flags.DEFINE_list("workloads", ",".join(WORKLOADS), "Those to measure.")
+_WORKLOADS = flags.DEFINE_list(
+    "workloads", ",".join(WORKLOADS), "Workloads to measure."
+)
 _ROUNDS = flags.DEFINE_integer(
-    "rounds", 5, "How often each system has its turn.", lower_bound=1
+    "rounds", 5, "Number of turns of each system.", lower_bound=1
 )
 _GROWTH = flags.DEFINE_bool(
-    "growth", False, "Measure outer steps of growing sizes too."
+    "growth", False, "Also measure outer steps of growing sizes."
 )
-_STARTUP = flags.DEFINE_bool("startup", False, "Measure the start of the program too.")
-_SMOKE = flags.DEFINE_bool("smoke", False, "Tiny sizes, to see whether all works.")
+_STARTUP = flags.DEFINE_bool("startup", False, "Also measure the start of the program.")
+_SMOKE = flags.DEFINE_bool("smoke", False, "Use tiny sizes, to see whether all works.")
 _PYTORCH = flags.DEFINE_bool(
-    "pytorch", True, "Compare with PyTorch where there is one."
+    "pytorch", True, "Compare with PyTorch if it is installed."
 )
 _TORCH_PYTHON = flags.DEFINE_string(
-    "torch_python", None, "Python that has PyTorch. None: this one, if it has."
+    "torch_python", None, "A Python that has PyTorch. Default: this one."
 )
 
 
@@ -68,19 +71,20 @@ def main(argv: Sequence[str]) -> None:
     unknown = set(_WORKLOADS.value) - {*WORKLOADS}
     if unknown:
         raise app.UsageError(
-            f"--workloads must be of {', '.join(WORKLOADS)}, got {', '.join(unknown)}."
+            f"--workloads must be among {', '.join(WORKLOADS)}, got "
+            f"{', '.join(unknown)}."
         )
     for flag in (_IPC, _NETWORKS):
         if not all(text.isdecimal() and int(text) for text in flag.value):
             raise app.UsageError(
-                f"--{flag.name} must be of whole numbers from 1, got {flag.value}."
+                f"--{flag.name} must be whole numbers of at least 1, got {flag.value}."
             )
     folder = Path(_OUTPUT.value)
     path = folder / "benchmark.jsonl"
     if path.exists():
         raise app.UsageError(
-            f"{folder} holds a benchmark, maybe one that was stopped: delete it or "
-            "choose another folder."
+            f"{folder} already holds a benchmark, perhaps an unfinished one: delete it "
+            "or choose another folder."
         )
     folder.mkdir(parents=True, exist_ok=True)
     records = []
@@ -112,9 +116,9 @@ def _measure_all() -> Iterator[dict[str, Any]]:
 
 
 def _cases(base: Case) -> Iterator[tuple[Case, str | None]]:
-    """Yields the cases to measure, and what grows where it is that which is asked."""
+    """Yields the cases to measure, and the size that grows, or None."""
     for workload in _WORKLOADS.value:
-        # A pass over the test images has nothing to do with the synthetic ones.
+        # A pass over the test images does not depend on the synthetic images.
         ipcs = _IPC.value[:1] if workload == "test_10k" else _IPC.value
         for networks in map(int, _NETWORKS.value):
             for ipc in map(int, ipcs):
@@ -127,7 +131,7 @@ def _cases(base: Case) -> Iterator[tuple[Case, str | None]]:
 
 
 def find_pythons() -> dict[str, str]:
-    """Returns the interpreter of each system; without PyTorch only this project's."""
+    """Returns the interpreter of each system that can be measured here."""
     pythons = {"dc_jax": sys.executable}
     if not _PYTORCH.value:
         return pythons
@@ -135,7 +139,7 @@ def find_pythons() -> dict[str, str]:
         pythons["pytorch"] = _TORCH_PYTHON.value or sys.executable
     else:
         logging.info(
-            "PyTorch is not installed here, so dc_jax is measured alone. To compare: "
+            "PyTorch is not installed, so only dc_jax is measured. To compare: "
             "pip install -e '.[bench]', or --torch_python."
         )
     return pythons

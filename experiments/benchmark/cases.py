@@ -1,4 +1,4 @@
-"""What is benchmarked: a workload and its sizes. Plain Python, for every process."""
+"""What is benchmarked: a workload and its sizes. Imports neither JAX nor PyTorch."""
 
 import dataclasses
 
@@ -7,23 +7,23 @@ WORKLOADS = ("outer_step", "inner_epoch", "eval_epoch", "test_10k", "dm_step")
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A workload on random images, by default of the shapes of FashionMNIST.
+    """A workload on random images; the defaults are the shapes of FashionMNIST.
 
     Attributes:
       workload: one of `WORKLOADS`, or `matmul`: a product of two square matrices.
-      ipc: synthetic images a class.
-      classes: how many.
-      networks: how many at once; PyTorch takes them one after another.
+      ipc: synthetic images per class.
+      classes: number of classes.
+      networks: number of networks at once; PyTorch runs them one after another.
       side: rows and columns of a grey image.
       width: channels of the ConvNet.
       depth: blocks of the ConvNet.
-      batch_real: real images a class for one gradient.
+      batch_real: real images per class for one gradient.
       batch_train: images in a step of training.
-      real_per_class: real images a class that batches are drawn from.
+      real_per_class: real images per class from which batches are drawn.
       num_test: test images.
       matrix: rows and columns of `matmul`.
       cores: of the CPU that may be used; None for all.
-      turn_seconds: how long a worker repeats the workload, at least once, when asked.
+      turn_seconds: how long a worker repeats the workload in a turn, at least once.
     """
 
     workload: str = "outer_step"
@@ -42,7 +42,7 @@ class Case:
     turn_seconds: float = 0.5
 
 
-# Everything tiny: no figures, only whether it works.
+# Everything tiny, to see whether it works.
 SMOKE = Case(
     classes=2,
     side=8,
@@ -56,7 +56,7 @@ SMOKE = Case(
     turn_seconds=0.01,
 )
 
-# What an outer step is measured against, one at a time; the rest is as in the base.
+# Sizes of which one at a time grows in an outer step; the others stay as they are.
 GROWTH = {
     "ipc": (1, 2, 5, 10, 20, 50),
     "classes": (2, 5, 10, 20),

@@ -15,7 +15,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def machine() -> dict[str, Any]:
-    """Returns what the figures depend on."""
+    """Returns the processor, the memory, the load and the versions of packages."""
     cpu = platform.processor() or platform.machine()
     path = Path("/proc/cpuinfo")
     if path.exists():
@@ -37,7 +37,7 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit that is measured, `-dirty` where files differ from it."""
+    """Returns the commit that is measured, with `-dirty` if files differ from it."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

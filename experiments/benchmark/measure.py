@@ -1,4 +1,4 @@
-"""Times workloads of several systems in turn, and the start of the program."""
+"""Times the workloads of several systems in turn, and the start of the program."""
 
 import contextlib
 import dataclasses
@@ -18,9 +18,9 @@ from absl import logging
 from experiments.benchmark.cases import Case
 
 ROOT = Path(__file__).parent.parent.parent
-# All systems on the CPU; and programs are compiled, not found.
+# All systems run on the CPU, and programs are compiled, not read from a cache.
 _ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-# For the threads of one system to fall asleep before the other's turn.
+# In this time the threads of one system fall asleep before the turn of the other.
 _PAUSE = 0.25
 
 
@@ -32,23 +32,23 @@ def measure(
     Args:
       case: the workload.
       pythons: the interpreter of each system.
-      rounds: how often each has its turn.
+      rounds: number of turns of each system.
 
     Returns:
-      A record for each system, and one of their ratio where there are two.
+      A record for each system, and one of their ratio if there are two systems.
     """
     fields = dataclasses.asdict(case)
     changed = [f"{k} {v}" for k, v in fields.items() if v != getattr(Case, k)]
     logging.info("Measuring %s: %s.", case.workload, ", ".join(changed) or "as it is")
     with contextlib.ExitStack() as stack:
-        # One is ready and warm before the next one is started.
+        # A worker is ready and warm before the next one is started.
         workers = {
             system: stack.enter_context(Worker(system, python, case))
             for system, python in pythons.items()
         }
         seconds: dict[str, list[float]] = {system: [] for system in workers}
         for index in range(rounds):
-            # Each goes first in half the rounds.
+            # Each system goes first in half the rounds.
             for system in list(workers)[:: -1 if index % 2 else 1]:
                 time.sleep(_PAUSE)
                 seconds[system].append(workers[system].ask("run")["seconds"])
@@ -78,7 +78,7 @@ def summarise(seconds: list[float]) -> dict[str, Any]:
 
 
 def compare(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Returns how many times as long PyTorch takes."""
+    """Returns by which factor PyTorch takes longer."""
     ours, torch = seconds["dc_jax"], seconds["pytorch"]
     ratios = [theirs / own for own, theirs in zip(ours, torch, strict=True)]
     return {
@@ -89,7 +89,7 @@ def compare(seconds: dict[str, list[float]]) -> dict[str, Any]:
 
 
 class Worker:
-    """The parent's side of a process of `benchmark_worker`, ready once it is made."""
+    """The parent's side of a process of `worker`; ready when it is entered."""
 
     def __init__(self, system: str, python: str, case: Case):
         self._name = f"{system} {case.workload}"
@@ -109,7 +109,7 @@ class Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._process.stdin.close()  # What it ends by, once it is idle.
+        self._process.stdin.close()  # This ends the process when it is idle.
         if error[0] is not None:
             self._process.kill()
         self._process.wait()
@@ -129,8 +129,8 @@ class Worker:
 
 
 def measure_startup(*, rounds: int) -> list[dict[str, Any]]:
-    """Times the program, from its command to its help and to its first iteration."""
-    logging.info("Start-up.")
+    """Times the program from its start to its help and to its first iteration."""
+    logging.info("Measuring the start of the program.")
     first = "first iteration of the digits"
     with tempfile.TemporaryDirectory() as cache:
         _seconds_to_first_iteration(cache)
@@ -159,7 +159,11 @@ def _seconds_to_help() -> float:
 
 
 def _seconds_to_first_iteration(cache: str | None = None) -> float:
-    """Until the first line of `metrics.jsonl`; `cache` holds compiled programs."""
+    """Returns the time to the first line of `metrics.jsonl`.
+
+    Args:
+      cache: folder of compiled programs; None compiles all.
+    """
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--config=configs/digits.py", f"--workdir={folder}/run"]
         arguments += [f"--config.execution.compilation_cache={cache or folder}"]

@@ -1,4 +1,4 @@
-"""The tables and the plot of a benchmark, from the records of its JSON lines."""
+"""Makes the tables and the plot of a benchmark from the records of its JSON lines."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 _NAMES = {"dc_jax": "dc_jax", "pytorch": "PyTorch"}
 _AXIS_LABELS = {
-    "ipc": "images a class",
+    "ipc": "images per class",
     "classes": "classes",
     "networks": "networks",
     "side": "rows and columns of an image",
@@ -17,7 +17,7 @@ _AXIS_LABELS = {
 
 
 def write(records: list[Record], folder: Path) -> str:
-    """Saves the tables as `benchmark.md`, and the plot; returns the tables."""
+    """Writes the tables to `benchmark.md`, and the plot; returns the tables."""
     sections = [_machine(records)]
     pairs = _pairs(records, growth=None)
     if pairs:
@@ -33,7 +33,7 @@ def write(records: list[Record], folder: Path) -> str:
 
 
 def _pairs(records: list[Record], growth: str | None) -> list[dict[str, Record]]:
-    """The records of each case by system, and of their ratio where there are two."""
+    """Returns the records of each case by system, with their ratio if there is one."""
     pairs: list[dict[str, Record]] = []
     for record in records:
         if record["measurement"] == "workload" and record["growth"] == growth:
@@ -46,7 +46,7 @@ def _pairs(records: list[Record], growth: str | None) -> list[dict[str, Record]]
 
 
 def _peak(records: list[Record]) -> float | None:
-    """GFLOP/s of the matrix product on all cores."""
+    """Returns the GFLOP/s of the matrix product on all cores."""
     for record in records:
         if record["measurement"] == "matmul" and record["cores"] is None:
             return record["gflops"]
@@ -90,11 +90,11 @@ def _times(pairs: list[dict[str, Record]]) -> str:
             ]
         )
     header = [
-        *("workload", "images a class", "networks", "dc_jax, s"),
-        *("dc_jax, s a network", "PyTorch, s", "PyTorch / dc_jax, of medians"),
+        *("workload", "images per class", "networks", "dc_jax, s"),
+        *("dc_jax, s per network", "PyTorch, s", "PyTorch / dc_jax, of medians"),
         "median of paired ratios",
     ]
-    return "Seconds a run, median (least to most).\n\n" + markdown(header, rows)
+    return "Seconds per run, median (minimum to maximum).\n\n" + markdown(header, rows)
 
 
 def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
@@ -115,8 +115,8 @@ def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
             ]
         )
     header = [
-        *("workload", "images a class", "networks", "direct GFLOP"),
-        *("direct GFLOP/s", "of the matrix product's", "PyTorch, direct GFLOP/s"),
+        *("workload", "images per class", "networks", "direct GFLOP"),
+        *("direct GFLOP/s", "share of the matrix product's", "PyTorch, direct GFLOP/s"),
         *("compile, s", *(f"{name}, MiB" for name in _BUFFERS)),
         *("dc_jax resident, MiB", "PyTorch resident, MiB"),
     ]
@@ -125,12 +125,12 @@ def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
 
 _BUFFERS = ("temporary", "argument", "output")
 _PROGRAMS_NOTE = """\
-GFLOP are those of the direct algorithm without its products with padding: Winograd's,
-which dc_jax has for its 3x3 convolutions on a CPU, multiplies 2.25 times less often, so
-a share may exceed what direct convolutions could reach. Compiled from cold.
-Buffers are those of the compiled program. Resident memory is that of a process for this
-workload alone: the most while running, with what compilation left behind (and the most
-in all)."""
+GFLOP are those of the direct algorithm without its products with padding. dc_jax uses
+Winograd's algorithm for 3x3 convolutions on a CPU, which multiplies 2.25 times less
+often, so a share may exceed what direct convolutions can reach. Programs are compiled
+without a cache. Buffers are those of the compiled program. Resident memory is the peak
+of a process that runs only this workload: while running, including what compilation
+left behind (and since its start)."""
 
 
 def _startup(records: list[Record]) -> str:
@@ -139,7 +139,7 @@ def _startup(records: list[Record]) -> str:
         for record in records
         if record["measurement"] == "startup"
     ]
-    return "Start-up, from the command.\n\n" + markdown(["to", "seconds"], rows)
+    return "Start of the program.\n\n" + markdown(["to", "seconds"], rows)
 
 
 def _growth(records: list[Record]) -> str:
@@ -164,7 +164,7 @@ def _axes(records: list[Record]) -> list[str]:
 
 def _plot(records: list[Record], path: Path) -> None:
     """Draws the seconds of an outer step against each axis."""
-    # Not above: only a benchmark of growth needs it.
+    # Imported here because only a benchmark of growth needs it.
     from matplotlib.figure import Figure
 
     axes = _axes(records)
@@ -183,7 +183,7 @@ def _plot(records: list[Record], path: Path) -> None:
             )
         plot.set(xlabel=_AXIS_LABELS[axis], ylim=(0, None))
         plot.grid(alpha=0.3)
-    plots[0].set_ylabel("seconds an outer step")
+    plots[0].set_ylabel("seconds per outer step")
     plots[0].legend()
     figure.savefig(path, dpi=120)
 

@@ -1,8 +1,8 @@
 """The same workloads in plain PyTorch, as a user would write them.
 
-One class and one network after another, float32, all cores, no compiler (it has no
-second derivatives). Against this project's own programs it has two things less to do:
-its networks are made and its real images chosen once, not in every outer step.
+They run one class and one network after another, in float32, on all cores, without
+`torch.compile` (it has no second derivatives). They do two things less than this
+project's programs: networks are made and real images chosen once, not in every step.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class ConvNet(nn.Module):
 
 
 def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
-    """Returns how to run a workload, and what else there is to report."""
+    """Returns functions that run a workload and that report on it."""
     networks = [ConvNet(case) for _ in range(case.networks)]
     run = WORKLOADS[case.workload](case, networks)
 
@@ -53,29 +53,14 @@ def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]
 
 
 def outer_step(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
-    """One update of the images, by the gradients of all classes."""
-    real = torch.randn(case.classes, case.batch_real, 1, case.side, case.side)
-    images, _ = _synthetic_set(case)
-    images.requires_grad_()
-    optimiser = torch.optim.SGD([images], lr=0.1, momentum=0.5)
+    """One update of the images by the gradients of all classes."""
 
-    def match(network: ConvNet) -> torch.Tensor:
-        loss = torch.zeros(())
-        for label in range(case.classes):
-            synthetic = images[label * case.ipc : (label + 1) * case.ipc]
-            grads_real = _gradient(network, real[label], label, create_graph=False)
-            grads_syn = _gradient(network, synthetic, label, create_graph=True)
-            for pair in zip(grads_real, grads_syn, strict=True):
-                loss = loss + layer_distance(*pair)
-        return loss
+    def class_loss(network: ConvNet, synthetic, real, label: int) -> torch.Tensor:
+        grads_real = _gradient(network, real, label, create_graph=False)
+        grads_syn = _gradient(network, synthetic, label, create_graph=True)
+        return sum(map(layer_distance, grads_real, grads_syn))
 
-    def run() -> None:
-        optimiser.zero_grad()
-        for network in networks:
-            (match(network) / len(networks)).backward(inputs=[images])
-        optimiser.step()
-
-    return run
+    return _matching(case, networks, class_loss, lr=0.1)
 
 
 def inner_epoch(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
@@ -106,27 +91,14 @@ def test_10k(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
 
 def dm_step(case: Case, networks: list[ConvNet]) -> Callable[[], None]:
     """One update of the images by distribution matching, without augmentation."""
-    real = torch.randn(case.classes, case.batch_real, 1, case.side, case.side)
-    images, _ = _synthetic_set(case)
-    images.requires_grad_()
-    optimiser = torch.optim.SGD([images], lr=1.0, momentum=0.5)
 
-    def match(network: ConvNet) -> torch.Tensor:
-        loss = torch.zeros(())
-        for label in range(case.classes):
-            with torch.no_grad():
-                target = network.embed(real[label]).mean(0)
-            synthetic = images[label * case.ipc : (label + 1) * case.ipc]
-            loss = loss + ((network.embed(synthetic).mean(0) - target) ** 2).sum()
-        return loss
+    def class_loss(network: ConvNet, synthetic, real, label: int) -> torch.Tensor:
+        del label
+        with torch.no_grad():
+            target = network.embed(real).mean(0)
+        return ((network.embed(synthetic).mean(0) - target) ** 2).sum()
 
-    def run() -> None:
-        optimiser.zero_grad()
-        for network in networks:
-            (match(network) / len(networks)).backward(inputs=[images])
-        optimiser.step()
-
-    return run
+    return _matching(case, networks, class_loss, lr=1.0)
 
 
 WORKLOADS = {
@@ -139,12 +111,38 @@ WORKLOADS = {
 
 
 def layer_distance(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
-    """One minus the cosine, summed over output units; vectors count nothing."""
+    """One minus the cosine, summed over output units; 0 for vectors."""
     if real.ndim == 1:
         return torch.zeros(())
     real, synthetic = real.flatten(1), synthetic.flatten(1)
     norms = real.norm(dim=1) * synthetic.norm(dim=1)
     return (1 - (real * synthetic).sum(1) / (norms + 1e-6)).sum()
+
+
+def _matching(
+    case: Case,
+    networks: list[ConvNet],
+    class_loss: Callable[..., torch.Tensor],
+    *,
+    lr: float,
+) -> Callable[[], None]:
+    """One update of the images by a loss, summed over classes, mean over networks."""
+    real = torch.randn(case.classes, case.batch_real, 1, case.side, case.side)
+    images, _ = _synthetic_set(case)
+    images.requires_grad_()
+    optimiser = torch.optim.SGD([images], lr=lr, momentum=0.5)
+
+    def run() -> None:
+        optimiser.zero_grad()
+        for network in networks:
+            loss = torch.zeros(())
+            for label in range(case.classes):
+                synthetic = images[label * case.ipc : (label + 1) * case.ipc]
+                loss = loss + class_loss(network, synthetic, real[label], label)
+            (loss / len(networks)).backward(inputs=[images])
+        optimiser.step()
+
+    return run
 
 
 def _gradient(

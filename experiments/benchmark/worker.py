@@ -1,10 +1,11 @@
-"""A process that holds one workload of one system ready, and runs it when asked.
+"""A process that keeps one workload of one system ready, and runs it on request.
 
   python -m experiments.benchmark.worker dc_jax '{"workload": "outer_step", "ipc": 1}'
 
-Lines of JSON on its standard output: `{}` once it is ready and warm, then an answer to
-every line of its standard input, where it waits without using the CPU: to `run` the
-seconds of one run, to `finish` what there is to say of all of them.
+It writes lines of JSON to its standard output: `{}` when it is ready and warm, then an
+answer to every line of its standard input. The answer to `run` is the seconds of one
+run, the answer to `finish` are the facts about all runs. While it waits for a line it
+does not use the CPU.
 """
 
 import importlib
@@ -19,8 +20,8 @@ from pathlib import Path
 
 from experiments.benchmark.cases import Case
 
-# Modules with `prepare(case) -> (run, facts)`: what to time, and what else to report,
-# which is asked for at the end.
+# Modules with `prepare(case) -> (run, facts)`: the function to time, and one that
+# returns what else to report, which is called at the end.
 SYSTEMS = {
     "dc_jax": "experiments.benchmark.workloads",
     "pytorch": "experiments.benchmark.torch_baseline",
@@ -29,11 +30,11 @@ SYSTEMS = {
 
 def main() -> None:
     system, case = sys.argv[1], Case(**json.loads(sys.argv[2]))
-    # Whatever else is printed goes to standard error.
+    # Everything else that is printed goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     if case.cores:
-        # Before the system starts its threads, one for each core that it sees.
+        # This comes before the system starts a thread for each core that it sees.
         cores = sorted(os.sched_getaffinity(0))[: case.cores]
         os.sched_setaffinity(0, cores)
     run, facts = importlib.import_module(SYSTEMS[system]).prepare(case)
@@ -45,7 +46,7 @@ def main() -> None:
     for request in sys.stdin:
         if request.strip() == "run":
             if repeats > 1:
-                run()  # Others had the caches, and its threads slept.
+                run()  # Warms the caches and wakes the threads again.
             reply = {"seconds": _seconds(run, repeats)}
         else:
             running = _peak_mib()
@@ -66,17 +67,17 @@ def _seconds(run: Callable[[], None], repeats: int) -> float:
 
 
 def _peak_mib() -> float | None:
-    """The largest resident memory so far; None where the system does not tell."""
+    """Returns the largest resident memory so far; None if the system does not say."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    # Not `getrusage`, which begins with the memory of the process that started this.
+    # `getrusage` would start with the memory of the process that started this one.
     kib = re.search(r"VmHWM:\s+(\d+) kB", status.read_text("utf-8"))[1]
     return round(int(kib) / 1024, 1)
 
 
 def _forget_peak() -> None:
-    """Makes the peak begin again from what is resident now."""
+    """Sets the peak to the memory that is resident now."""
     path = Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5", "utf-8")

@@ -1,8 +1,8 @@
-"""The workloads as this project runs them: its own functions, jitted as it does.
+"""The workloads in this project's own functions, jitted as the project does.
 
-Each is a function of a case, and of whether it is only to be counted: by the direct
-algorithm on one device. It returns a jitted function and its arguments, which are on
-the device. All are pure, so every run does the same work.
+Each takes a case and returns a jitted function and its arguments on the device. With
+`counted` it is the program of the direct algorithm on one device, whose operations are
+counted. All functions are pure, so every run does the same work.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ Program = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
-    """Compiles a workload; returns how to run it, and what else there is to report."""
+    """Compiles a workload; returns functions that run it and that report on it."""
     use_cpu_cores()
     function, args = PROGRAMS[case.workload](case, counted=False)
     began = time.perf_counter()
@@ -64,7 +64,7 @@ def prepare(case: Case) -> tuple[Callable[[], None], Callable[[], dict[str, Any]
 
 def _direct_flops(case: Case) -> int:
     function, args = PROGRAMS[case.workload](case, counted=True)
-    # The only loop of unknown length is that over epochs, of which there is one.
+    # The only loop of unknown length is over epochs, and there is one epoch.
     return cost.count(function.trace(*args).jaxpr, while_trips=1).flops
 
 
@@ -124,7 +124,7 @@ def test_10k(case: Case, *, counted: bool) -> Program:
 
 
 def matmul(case: Case, *, counted: bool) -> Program:
-    """A product of two matrices, for what the machine can do."""
+    """A product of two matrices, which shows what the machine can do."""
     del counted
     matrix = jax.random.normal(jax.random.key(0), (case.matrix, case.matrix))
     return jax.jit(jnp.matmul), (matrix, matrix)
@@ -160,7 +160,7 @@ def make_config(case: Case, *, counted: bool) -> Config:
 def random_dataset(
     case: Case, *, real_per_class: int = 1, num_test: int = 1
 ) -> Dataset:
-    """Returns random grey images in the place of FashionMNIST."""
+    """Returns random grey images instead of FashionMNIST."""
     rng = np.random.default_rng(0)
 
     def split(num: int) -> tuple[np.ndarray, np.ndarray]:
@@ -180,7 +180,7 @@ def random_dataset(
 
 
 def _make_parts(config: Config, dataset: Dataset) -> tuple[nn.Module, Execution]:
-    """Returns the network, and how to run it on all devices."""
+    """Returns the network and how to run it on all devices."""
     layout = make_layout(config, dataset.num_classes)
     return make_parts(config, dataset, "network", layout)
 

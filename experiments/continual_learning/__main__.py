@@ -1,4 +1,4 @@
-"""Figure 4 of the paper: accuracy on all tasks seen, while a network learns more.
+"""Figure 4 of the paper: accuracy on the tasks seen while a network learns more.
 
 python -m experiments.continual_learning --output=runs/continual
 python -m experiments.continual_learning --output=runs/continual_classes \
@@ -17,14 +17,14 @@ from experiments.sweep.results import Row
 
 _NOTE = (
     "Mean test accuracy in percent over the tasks seen, mean ± standard deviation over "
-    "seeds; in brackets the paper's. A question mark: read off a plot."
+    "seeds, with the paper's in brackets. A question mark: read off a plot."
 )
 
 
 def make_cells(config: ConfigDict) -> list[Cell]:
     """Returns a cell for each seed, memory and weight of distillation.
 
-    Those that differ in the weight alone have one memory, made by the first.
+    Cells that differ only in the weight share a memory, which the first of them makes.
     """
     cells, run = [], flatten(config.run)
     for seed in config.seeds:
@@ -56,7 +56,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 
 
 def report(config: ConfigDict, rows: list[Row], folder: Path) -> str:
-    """Draws the figure; writes and returns its numbers as a table."""
+    """Draws the figure, and writes and returns its numbers as a table."""
     lines = _lines(rows)
     _plot(config.scenario, lines, folder / "figure4.png")
     num_tasks = max((line.shape[1] for line in lines.values()), default=0)
@@ -104,7 +104,7 @@ def _cells(line: np.ndarray, published: tuple[Value | None, ...]) -> list[str]:
 
 
 def _plot(title: str, lines: dict[tuple[str, float], np.ndarray], path: Path) -> None:
-    # Not before: it takes long to import.
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 4), layout="constrained")

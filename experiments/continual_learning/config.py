@@ -61,28 +61,28 @@ class ContinualConfig:
 
     @classmethod
     def create(cls, values: Mapping[str, Any]) -> "ContinualConfig":
-        """Checks plain values, as of `ConfigDict.to_dict()`, and freezes them.
+        """Checks plain values, such as those of `ConfigDict.to_dict()`; freezes them.
 
         Raises:
-          UserError: a field is unknown, missing, of a wrong type or not allowed, or
-            fields exclude one another.
+          UserError: a field is unknown, is missing, or has a wrong type or value, or
+            fields exclude each other.
         """
         config = check_values(cls, values)
         if config.class_steps and len(config.task_names()) > 1:
             raise UserError(
-                "config.tasks must be one dataset where config.class_steps is given, "
+                "config.tasks must be one dataset if config.class_steps is given, "
                 f"got {config.tasks!r}."
             )
         if config.condense.method == "whole" or config.condense.num_experiments != 1:
             raise UserError(
-                "config.condense must make one set: its method is not to be 'whole' "
-                "and its num_experiments 1, got "
+                "config.condense must make one set: its method must not be 'whole' "
+                "and its num_experiments must be 1, got "
                 f"{config.condense.method!r} and {config.condense.num_experiments}."
             )
         if not isinstance(config.condense.ipc, int):
             raise UserError(
-                "config.condense.ipc must be one number, since the tasks have classes "
-                f"of their own, got {list(config.condense.ipc)}."
+                "config.condense.ipc must be one number, because each task has other "
+                f"classes, got {list(config.condense.ipc)}."
             )
         check_names(config.condensing("digits"))
         for name in config.task_names():
@@ -90,7 +90,7 @@ class ContinualConfig:
         return config
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the plain values that `create` makes this of."""
+        """Returns the plain values from which `create` makes this config."""
         return dataclasses.asdict(self)
 
     def task_names(self) -> list[str]:
@@ -98,14 +98,14 @@ class ContinualConfig:
         return [name.strip() for name in self.tasks.split(",")]
 
     def shape(self) -> tuple[int, int, int] | None:
-        """Returns (H, W, D), or None for that of the first dataset."""
+        """Returns (H, W, D); None means the shape of the first dataset."""
         if self.image_shape is None:
             return None
         height, width, channels = map(int, self.image_shape.split("x"))
         return height, width, channels
 
     def condensing(self, name: str) -> Config:
-        """Returns how a task of images of this dataset is condensed."""
+        """Returns the config that condenses a task of this dataset."""
         values = self.condense.to_dict()
         base, *_ = name.split(":")
         dataset = values["dataset"] | {"name": base, "path": self.path}

@@ -1,6 +1,5 @@
-"""A run of continual learning: tasks one after another, and the memory of each."""
+"""A run of continual learning: learns the tasks in turn and remembers each."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from absl import logging
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices.backend import use_compilation_cache
-from dc_jax.files import write_json
+from dc_jax.files import read_json, write_json
 from dc_jax.run import runner, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
@@ -34,26 +33,27 @@ def run(
 
     Args:
       values: of the config.
-      folder: for all that it writes; created where needed.
-      sets: folder of a finished run of the same tasks, whose memories are used; None
-        makes them.
+      folder: for all that the run writes; created where needed.
+      sets: folder of a finished run of the same tasks, whose memories are used. None:
+        the run makes its own memories.
 
     Returns:
       What is in `result.json`.
 
     Raises:
       UserError: the config or a dataset is unusable, or `folder` holds another run.
-      FileNotFoundError: a file of a dataset, or a memory, is missing.
-      FloatingPointError: a network or a memory stopped being finite.
-      Stopped: by a signal; the tasks learned before are saved.
+      FileNotFoundError: a memory or a file of a dataset is missing.
+      FloatingPointError: a network or a memory became NaN or infinite.
+      Stopped: a signal stopped the run; the tasks learned before are saved.
     """
     config, folder = ContinualConfig.create(values), Path(folder)
     with workdir.locked(folder):
         workdir.claim(config, folder)
         path = folder / "result.json"
-        if path.exists():
-            logging.info("%s holds the finished run already.", folder)
-            return json.loads(path.read_text("utf-8"))
+        result = read_json(path)
+        if result is not None:
+            logging.info("%s already holds the finished run.", folder)
+            return result
         result = _learn_all(config, folder, Path(sets) if sets else folder)
         write_json(path, result)
     return result
@@ -65,7 +65,7 @@ def _learn_all(config: ContinualConfig, folder: Path, sets: Path) -> dict[str, A
     Args:
       config: of the run.
       folder: of the run.
-      sets: whose memories are used; where it is `folder`, they are made.
+      sets: folder whose memories are used; if it is `folder`, they are made.
     """
     use_compilation_cache(config.condense.execution)
     dataset, tasks = make_tasks(config)
@@ -92,7 +92,7 @@ def _learn_all(config: ContinualConfig, folder: Path, sets: Path) -> dict[str, A
 def _make_result(
     tasks: list[Task], accuracies: list[list[float]], seconds: float
 ) -> dict[str, Any]:
-    """Returns the accuracies on each task seen, and their means, after each task."""
+    """Returns, after each task, the accuracies on the tasks seen and their mean."""
     seen = [float(np.mean(line)) for line in accuracies]
     return {
         **workdir.summarise(np.array([[seen[-1]]])),
@@ -107,10 +107,10 @@ def _make_result(
 
 
 def make_tasks(config: ContinualConfig) -> tuple[Dataset, list[Task]]:
-    """Returns the tasks, after a dataset that has the classes and shape of all.
+    """Returns a dataset with the classes and image shape of all tasks, and the tasks.
 
     Raises:
-      UserError: a dataset is unusable, or they do not go together.
+      UserError: a dataset is unusable, or the datasets do not fit together.
       FileNotFoundError: a file is missing.
     """
     datasets, shape = [], config.shape()
@@ -132,7 +132,7 @@ def make_tasks(config: ContinualConfig) -> tuple[Dataset, list[Task]]:
 def _remember(
     config: ContinualConfig, folder: Path, sets: Path, number: int, tasks: list[Task]
 ) -> SyntheticSet:
-    """Returns the memory of a task, which is made first where it is the run's own."""
+    """Returns the memory of a task; makes it first if it is the run's own."""
     dataset, own = tasks[number].dataset, sets / f"memory_{number + 1}"
     if sets == folder:
         logging.info("The memory of task %d of %d:", number + 1, len(tasks))

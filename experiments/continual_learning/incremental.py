@@ -1,8 +1,8 @@
-"""Learning a task without forgetting those before: losses and batches.
+"""Learning a task without forgetting earlier tasks: losses and batches.
 
 Castro et al., "End-to-End Incremental Learning", ECCV 2018: a network learns the new
-images and a memory of the old ones, while its outputs are held to what they were
-(distillation); then it is fine-tuned on a balanced part.
+images and a memory of the old images, while a loss keeps its outputs close to those of
+the old network (distillation). Then it is fine-tuned on equally many images per class.
 """
 
 import dataclasses
@@ -28,20 +28,20 @@ def train_distilled(
     weight: float,
     temperature: float,
 ) -> TrainState:
-    """Updates a network once, by the cross-entropy and the distillation loss.
+    """Updates a network once by the cross-entropy and the distillation loss.
 
     Args:
-      recipe: how.
-      state: the network.
-      old: variables of the network that knows the tasks before.
-      is_old: classes that it knows. Shape `[C]`.
-      images: normalised, of one batch. Shape `[n, H, W, D]`.
+      recipe: of the training.
+      state: the network and its optimiser.
+      old: variables of the network that learned the earlier tasks.
+      is_old: whether that network knows a class. Shape `[C]`.
+      images: one batch, normalised. Shape `[n, H, W, D]`.
       labels: Shape `[n]`.
       weight: of the distillation loss.
-      temperature: of it.
+      temperature: of the distillation loss.
 
     Returns:
-      The network.
+      The updated state.
     """
 
     def loss(logits: jax.Array, targets: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -63,18 +63,18 @@ def train_distilled(
 def train_plain(
     recipe: Recipe, state: TrainState, images: jax.Array, labels: Any
 ) -> TrainState:
-    """Updates a network once, by the loss of the recipe, without augmentation."""
-    # The key is of the augmentation.
+    """Updates a network once by the loss of the recipe, without augmentation."""
+    # The key is only for augmentation.
     return train_batch(recipe, state, images, labels, key=jax.random.key(0))[0]
 
 
 def distillation(
     logits: jax.Array, old_logits: jax.Array, is_old: jax.Array, temperature: float
 ) -> jax.Array:
-    """Returns the cross-entropy of softened outputs with the old network's.
+    """Returns the distillation loss of Castro et al.
 
-    The distillation loss of Castro et al.: over the classes that the old network knows,
-    with logits divided by the temperature.
+    It is the cross-entropy of the softened outputs of both networks over the classes
+    that the old network knows. To soften is to divide the logits by the temperature.
 
     Args:
       logits: Shape `[n, C]`.
@@ -88,7 +88,7 @@ def distillation(
 
     def soften(logits: jax.Array) -> jax.Array:
         is_known = jnp.broadcast_to(is_old, logits.shape)
-        # Not -inf, of which the product with a probability of 0 were NaN.
+        # -inf times a probability of 0 would be NaN.
         return jax.nn.log_softmax(jnp.where(is_known, logits / temperature, -1e9))
 
     products = jnp.exp(soften(old_logits)) * soften(logits)
@@ -98,7 +98,7 @@ def distillation(
 def draw_per_class(
     labels: np.ndarray, num: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Returns the indices of `num` images of each class, of all where it has fewer."""
+    """Returns the indices of `num` images per class, or of all if a class has fewer."""
     drawn = [
         rng.permutation(np.flatnonzero(labels == label))[:num]
         for label in np.unique(labels)
@@ -109,13 +109,13 @@ def draw_per_class(
 def draw_batches(
     num: int, size: int, iterations: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yields indices of batches: all images in a random order, again and again.
+    """Yields the indices of batches: all images in a random order, again and again.
 
     Args:
-      num: of images.
-      size: of a batch, which may be of more than all images.
-      iterations: how many batches.
-      rng: consumed.
+      num: number of images.
+      size: of a batch; may exceed `num`.
+      iterations: number of batches.
+      rng: draws the orders.
     """
     waiting = np.empty(0, np.int64)
     for _ in range(iterations):

@@ -1,4 +1,4 @@
-"""The host's side of learning one task after another with one network."""
+"""Trains one network on one task after another."""
 
 import functools
 from collections.abc import Callable
@@ -27,9 +27,9 @@ from experiments.continual_learning.incremental import (
 )
 from experiments.continual_learning.tasks import Task
 
-# Batches that are computed at most before a signal is noticed.
+# A signal is noticed after at most this many batches.
 _BATCHES_AHEAD = 8
-_FINE_TUNING_LR = 0.1  # of that of the training
+_FINE_TUNING_LR = 0.1  # Times the learning rate of the training.
 Images = tuple[np.ndarray, np.ndarray]  # [n, H, W, D] and labels [n]
 Variables = dict[str, Any]
 
@@ -46,8 +46,8 @@ class Learner:
 
         Args:
           config: of the run.
-          dataset: with the classes and image shape of all tasks.
-          tasks: what will be learned.
+          dataset: has the classes and image shape of all tasks.
+          tasks: in their order.
 
         Raises:
           UserError: the network does not fit the images.
@@ -92,15 +92,18 @@ class Learner:
     def learn(
         self, number: int, variables: Variables, memory: list[SyntheticSet]
     ) -> Variables:
-        """Returns the network after a task: trained on it and the memory, fine-tuned.
+        """Trains the network on a task and the memory, then fine-tunes it.
 
         Args:
           number: of the task, from 0.
-          variables: of the network that knows the tasks before.
-          memory: of each task before.
+          variables: of the network that learned the earlier tasks.
+          memory: of each earlier task.
+
+        Returns:
+          The variables of the network after the task.
 
         Raises:
-          Stopped: by a signal; the task will have to be learned anew.
+          Stopped: a signal stopped the training; the task must be learned again.
           FloatingPointError: the network is not finite.
         """
         task, training = self.tasks[number], self._config.training
@@ -119,7 +122,7 @@ class Learner:
         return learned
 
     def test(self, number: int, variables: Variables) -> float:
-        """Returns the accuracy on the test images of a task, a fraction."""
+        """Returns the accuracy on the test images of a task, in [0, 1]."""
         dataset, classes = self.tasks[number]
         images = normalise(dataset.test_images, dataset.mean, dataset.std)
         labels = classes[dataset.test_labels].astype(np.int32)
@@ -133,7 +136,7 @@ class Learner:
         step: Callable[..., Any],
         parts: list[Images],
     ) -> Variables:
-        """Trains on images of several sources; phase 1 is fine-tuning."""
+        """Trains on the images of several sources; phase 1 is the fine-tuning."""
         images, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         training, what = self._config.training, ("Learning", "Fine-tuning")[phase]
         iterations = (training.iterations, training.fine_tuning)[phase]
@@ -161,7 +164,7 @@ class Learner:
         images: np.ndarray,
         labels: np.ndarray,
     ) -> Any:
-        """Trains with a batch; distils but in the first task."""
+        """Trains with one batch; distils in all tasks but the first."""
         batch = self._put((images, labels))
         if number == 0 or self._config.distillation == 0:
             return self._plain[phase](state, *batch)
@@ -174,30 +177,30 @@ class Learner:
         return np.random.default_rng([self._config.seed, number, phase])
 
     def _put(self, tree: Any) -> Any:
-        """Puts arrays whole on every device."""
+        """Puts whole arrays on every device."""
         return jax.tree.map(lambda leaf: self._layout.put(np.asarray(leaf)), tree)
 
 
 def balance(
     images: np.ndarray, labels: np.ndarray, ipc: int, rng: np.random.Generator
 ) -> Images:
-    """Returns as many images of each class as the memory has of each class of a task.
+    """Returns as many images per class as the memory has of each class of a task.
 
-    They are drawn at random, whatever the memory is made by: its methods differ in what
-    they keep of old tasks alone.
+    They are drawn at random whatever method makes the memory, so that methods differ
+    only in what they keep of old tasks.
     """
     kept = draw_per_class(labels, ipc, rng)
     return images[kept], labels[kept]
 
 
 def _images(task: Task) -> Images:
-    """Returns the training images, normalised, with the network's labels."""
+    """Returns the normalised training images with the network's labels."""
     dataset = task.dataset
     images = normalise(dataset.train_images, dataset.mean, dataset.std)
     return np.asarray(images), task.classes[dataset.train_labels].astype(np.int32)
 
 
 def _remembered(task: Task, memory: SyntheticSet) -> Images:
-    """Returns the images of a memory, with the network's labels."""
+    """Returns the images of a memory with the network's labels."""
     images, labels = flatten_set(np.asarray(memory.images), np.asarray(memory.labels))
     return images, task.classes[labels].astype(np.int32)

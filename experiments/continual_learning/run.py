@@ -3,9 +3,9 @@
   python -m experiments.continual_learning.run --workdir=runs/continual \
       --config=configs/experiments/continual_run.py --config.condense.method=herding
 
-The same command again continues a run that was stopped, after the last task that it has
-learned. In the workdir: networks (after each task), memory_1 and so on (each the folder
-of a run of `dc_jax.main`) and result.json.
+The same command continues a run that was stopped, after the last task that it learned.
+The workdir holds the networks after each task, memory_1 and so on (each the folder of a
+run of `dc_jax.main`), and result.json.
 """
 
 from pathlib import Path
@@ -16,10 +16,10 @@ from experiments.sweep import command
 
 
 def check(values: dict[str, Any], folder: Path) -> None:
-    """Checks the values of a config, and that the folder is not another run's.
+    """Checks the values of a config, and that the folder holds no other run.
 
     Raises:
-      UserError: one is bad, or it is.
+      UserError: a value is bad, or the folder holds another run.
     """
     from dc_jax.run import workdir
     from experiments.continual_learning.config import ContinualConfig
@@ -28,14 +28,14 @@ def check(values: dict[str, Any], folder: Path) -> None:
 
 
 def run(values: dict[str, Any], folder: str, *sets: str) -> dict[str, Any]:
-    """Learns all tasks, see `continual.run`.
+    """Learns all tasks; see `continual.run`.
 
     Raises:
-      UserError: as there; or more than one run's memories are given.
+      UserError: as there, or there is more than one folder of memories.
     """
     if len(sets) > 1:
         raise UserError(f"--set must be one folder, got {', '.join(sets)}.")
-    # Not before: `--help` and a mistyped flag need not wait for JAX.
+    # Imported here so that `--help` does not wait for JAX.
     from experiments.continual_learning import continual
 
     return continual.run(values, folder, sets=sets[0] if sets else None)
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     command.main(
         run,
         "configs/experiments/continual_run.py",
-        sets="Workdir of another run, finished, whose memories are used.",
+        sets="Workdir of a finished run whose memories are used.",
     )

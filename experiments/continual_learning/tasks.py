@@ -1,4 +1,4 @@
-"""Sequences of tasks for continual learning: datasets, or classes of one dataset."""
+"""Tasks for continual learning: several datasets, or the classes of one dataset."""
 
 import dataclasses
 from pathlib import Path
@@ -11,9 +11,9 @@ from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.sources import load_dataset
 from dc_jax.errors import UserError
 
-# Of LIBSVM's page of multi-class datasets.
+# From LIBSVM's page of multi-class datasets.
 _USPS_FILES = {"train": "usps.bz2", "test": "usps.t.bz2"}
-# Images that are resized at once.
+# Number of images that are resized at once.
 _CHUNK = 4096
 _CHANGES = {
     "inverted": lambda images: 255 - images,
@@ -22,11 +22,11 @@ _CHANGES = {
 
 
 class Task(NamedTuple):
-    """What is learned at once.
+    """A task, which the network learns as a whole.
 
     Attributes:
-      dataset: its images; their labels count the task's own classes.
-      classes: what the network calls these. Shape `[C]`.
+      dataset: the images of the task, with labels from 0 to its number of classes C.
+      classes: the network's label of each class of the task. Shape `[C]`.
     """
 
     dataset: Dataset
@@ -43,7 +43,7 @@ def dataset_tasks(datasets: list[Dataset]) -> list[Task]:
     for other in datasets[1:]:
         if other.num_classes != first.num_classes:
             raise UserError(
-                f"config.tasks must have as many classes each, got "
+                f"config.tasks must have equally many classes each, got "
                 f"{first.num_classes} of {first.name} and {other.num_classes} of "
                 f"{other.name}."
             )
@@ -60,7 +60,7 @@ def dataset_tasks(datasets: list[Dataset]) -> list[Task]:
 
 
 def class_tasks(dataset: Dataset, steps: int, rng: np.random.Generator) -> list[Task]:
-    """Returns tasks of some classes each, in an order that is drawn.
+    """Returns tasks of some classes each, in a random order.
 
     Raises:
       UserError: there are fewer classes than steps.
@@ -75,7 +75,7 @@ def class_tasks(dataset: Dataset, steps: int, rng: np.random.Generator) -> list[
 
 
 def _only(dataset: Dataset, classes: np.ndarray) -> Dataset:
-    """Returns the images of some classes, labelled by their places among these."""
+    """Returns the images of some classes, labelled by the places of these classes."""
     places = np.full(dataset.num_classes, -1, np.int32)
     places[classes] = np.arange(len(classes))
     names = [dataset.class_names[label] for label in classes]
@@ -94,7 +94,7 @@ def _only(dataset: Dataset, classes: np.ndarray) -> Dataset:
 
 
 def limit_test(dataset: Dataset, num: int) -> Dataset:
-    """Returns a dataset with at most so many test images, always the same ones."""
+    """Returns a dataset with at most `num` test images, always the same ones."""
     if len(dataset.test_labels) <= num:
         return dataset
     kept = np.random.default_rng(0).permutation(len(dataset.test_labels))[:num]
@@ -106,20 +106,20 @@ def limit_test(dataset: Dataset, num: int) -> Dataset:
 
 
 def check_name(name: str, image_shape: tuple[int, int, int] | None) -> None:
-    """Checks the change in the name of a task's dataset, see `load`.
+    """Checks the change in the name of a task's dataset; see `load`.
 
     Raises:
-      UserError: it is unknown, or impossible with images of this shape.
+      UserError: the change is unknown, or impossible with images of this shape.
     """
     _, colon, change = name.partition(":")
     if colon and change not in _CHANGES:
         raise UserError(
-            f"config.tasks: after a colon comes one of {', '.join(_CHANGES)}, got "
+            f"config.tasks: after a colon must come {' or '.join(_CHANGES)}, got "
             f"{name!r}."
         )
     if change == "rotated" and image_shape and image_shape[0] != image_shape[1]:
         raise UserError(
-            f"config.image_shape must be square where config.tasks has {name}, got "
+            f"config.image_shape must be square if config.tasks has {name}, got "
             f"{'x'.join(map(str, image_shape))}."
         )
 
@@ -131,16 +131,16 @@ def load(
     path: str | None = None,
     usps: str | None = None,
 ) -> Dataset:
-    """Loads a dataset of a task.
+    """Loads the dataset of a task.
 
     Args:
-      name: of the dataset; may be followed by a colon and `inverted` or `rotated`.
-      image_shape: (H, W, D) to bring its images to; None leaves them as they are.
+      name: of the dataset; a colon and `inverted` or `rotated` may follow.
+      image_shape: (H, W, D) of the images returned; None leaves them as they are.
       path: see `load_dataset`.
       usps: folder of the files of USPS.
 
     Returns:
-      The dataset. Its images are uint8 where they were changed.
+      The dataset. Images that were changed are uint8.
 
     Raises:
       UserError: there is no such dataset or change, or colours would be lost.
@@ -182,7 +182,7 @@ def load_usps(folder: str | None) -> Dataset:
             pixels, labels = load_svmlight_file(str(path), n_features=256)
         except (ValueError, OSError, EOFError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        # From -1 to 1; the labels count from 1.
+        # Pixels are from -1 to 1, labels start at 1.
         pixels = np.rint((pixels.toarray() + 1) * 127.5).clip(0, 255)
         arrays[f"{split}_images"] = pixels.astype(np.uint8).reshape(-1, 16, 16, 1)
         arrays[f"{split}_labels"] = labels.astype(np.int32) - 1
@@ -198,7 +198,7 @@ def load_usps(folder: str | None) -> Dataset:
 
 
 def _reshape(images: np.ndarray, shape: tuple[int, int, int], name: str) -> np.ndarray:
-    """Resizes images bilinearly, and gives grey ones as many channels as needed.
+    """Resizes images bilinearly, and repeats the channel of grey images if needed.
 
     Args:
       images: `[n, h, w, d]` uint8, or float32 in [0, 1].

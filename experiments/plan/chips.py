@@ -1,6 +1,6 @@
 """Published peaks of TPU chips.
 
-Peak and bandwidth are those of Google's pages, read in 2026:
+Peak and bandwidth are from Google's pages, read in 2026:
 
   v4   https://cloud.google.com/tpu/docs/v4
   v5e  https://cloud.google.com/tpu/docs/v5e
@@ -20,12 +20,12 @@ class Chip(NamedTuple):
     """One chip.
 
     Attributes:
-      flops: peak operations a second in bfloat16.
-      bandwidth: of its memory, bytes a second.
+      flops: peak operations per second in bfloat16.
+      bandwidth: of its memory, in bytes per second.
       hbm_bytes: memory that the compiler leaves to a program, as libtpu 0.0.42 says
-        when it runs out; published are 32, 16, 95 and 32 GB.
-      chip_config: the setting of libtpu under which a chip is one device, as it is for
-        JAX on a TPU; None for the default.
+        when it runs out; 32, 16, 95 and 32 GB are published.
+      chip_config: setting of libtpu under which a chip is one device, as it is for JAX
+        on a TPU; None for the default.
     """
 
     flops: float
@@ -46,12 +46,12 @@ def parse_topology(topology: str) -> Chip:
     """Returns the chip of a topology such as `v5e:2x4`.
 
     Raises:
-      UserError: it is no topology of a known chip.
+      UserError: this is no topology of a known chip.
     """
     match = re.fullmatch(r"(\w+):\d+(x\d+)+", topology)
     if match is None or match[1] not in CHIPS:
         raise UserError(
-            f"--topology must be a chip and its grid, as v5e:2x4 or v4:2x2x2, of the "
-            f"chips {', '.join(CHIPS)}, got {topology!r}."
+            f"--topology must be a chip ({', '.join(CHIPS)}) and its grid, such as "
+            f"v5e:2x4 or v4:2x2x2, got {topology!r}."
         )
     return CHIPS[match[1]]

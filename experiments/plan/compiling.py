@@ -1,4 +1,4 @@
-"""Compiles the step of a run for the chips of a topology, without chips or images."""
+"""Compiles the step of a run for chips that need not be there, without images."""
 
 import importlib.util
 import os
@@ -72,11 +72,11 @@ class Program(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """What a program needs of each device.
+    """The memory that a program needs on each device.
 
     Attributes:
-      bytes: arguments, results, temporaries and code; None if the compiler gave up
-        without saying.
+      bytes: of arguments, results, temporaries and code; None if the compiler ran out
+        of memory without saying how much it needs.
       fits: whether the compiler could place them.
     """
 
@@ -97,12 +97,12 @@ def check_libtpu() -> None:
 
 
 def get_devices(topology: str, chip: Chip) -> list[Any]:
-    """Returns the devices of a topology, one a chip.
+    """Returns the devices of a topology, one per chip.
 
     Raises:
       UserError: libtpu has no such topology.
     """
-    # Otherwise libtpu asks the cloud which machine this is.
+    # Without this, libtpu asks the cloud which machine this is.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
     try:
@@ -114,16 +114,16 @@ def get_devices(topology: str, chip: Chip) -> list[Any]:
 
 
 def make_program(config: Config, devices: Sequence[Any]) -> Program:
-    """Returns the step of a run as a run compiles it for these devices.
+    """Returns the step of a run as the run itself compiles it for these devices.
 
     Raises:
-      UserError: the dataset is not in `DATASETS` or not whole, or there are too few
-        devices.
+      UserError: the dataset is not in `DATASETS`, is streamed or is split, or there are
+        too few devices.
     """
     if config.dataset.stream or config.dataset.validation:
         raise UserError(
-            "config.dataset.stream and config.dataset.validation must be False and "
-            "None here: the plan is of all training images."
+            "a plan is for all training images in memory: config.dataset.stream must "
+            "be False and config.dataset.validation None."
         )
     if config.dataset.name not in DATASETS:
         raise UserError(
@@ -155,7 +155,7 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
 
 
 def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:
-    """Returns what `make_store` returns of a dataset, as shapes."""
+    """Returns the shapes of what `make_store` returns for a dataset."""
     blocks = class_blocks(np.array(data.counts), layout.classes.size)
     num_images = len(blocks) * int(blocks.sum(1).max())
     classes = jax.ShapeDtypeStruct((blocks.size,), jnp.int32)
@@ -180,7 +180,7 @@ def _place(leaf: Any, layout: Layout, spec: P) -> jax.ShapeDtypeStruct:
 
 
 def measure_memory(program: Program, chip: Chip) -> Memory:
-    """Compiles a program and returns the memory that each device needs."""
+    """Compiles a program and returns the memory that it needs on each device."""
     try:
         compiled = program.step.lower(*program.args).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -199,7 +199,7 @@ def measure_memory(program: Program, chip: Chip) -> Memory:
 
 
 def parse_needed(message: str) -> int | None:
-    """Returns the bytes that the compiler says it would have needed, if it does."""
+    """Returns the bytes that the compiler says it would have needed, or None."""
     match = re.search(r"(?:Used |\()([\d.]+)([KMGT])\)? (?:of|exceeds)", message)
     if match is None:
         return None

@@ -1,7 +1,7 @@
 """Counts the matrix products and convolutions of a traced program.
 
-XLA's own `cost_analysis` counts the body of a loop once, and almost all the work of a
-step is inside loops; so this walks the jaxpr and multiplies by the trip counts.
+XLA's own `cost_analysis` counts the body of a loop once, but almost all the work of a
+step is inside loops. So this module walks the jaxpr and multiplies by the trip counts.
 """
 
 import math
@@ -20,8 +20,8 @@ class Cost(NamedTuple):
     Attributes:
       flops: floating-point operations of matrix products and convolutions; a
         multiplication and an addition are two.
-      bytes: of the operands and results of these, each read or written once for every
-        time it is used. What is between them is taken to be fused into them.
+      bytes: of the operands and results of these, each read or written once per use.
+        Everything between them counts as fused into them.
     """
 
     flops: float
@@ -40,18 +40,18 @@ _NOTHING = Cost(0, 0)
 def count(program: ClosedJaxpr, *, while_trips: float | None = None) -> Cost:
     """Returns the work of a program on one device.
 
-    What no result needs does not count, as XLA removes it. A `scan` counts as often as
-    it is long, a `cond` as the branch with the most operations. The body of a
-    `shard_map` has the shapes of one device's part and counts once; what is outside of
-    it counts in full, as if every device did all of it.
+    Operations that no result needs do not count, because XLA removes them. The body of
+    a `scan` counts once per step, a `cond` counts as its branch with the most
+    operations. The body of a `shard_map` has the shapes of one device's part and counts
+    once; what is outside it counts as if every device did all of it.
 
     Args:
       program: what `jax.make_jaxpr` returns.
-      while_trips: how often the body of a `while` runs, on average; None where no
-        `while` holds a matrix product or convolution.
+      while_trips: how often the body of a `while` runs on average; None if no `while`
+        holds a matrix product or convolution.
 
     Raises:
-      UserError: a `while` does, and `while_trips` is None.
+      UserError: a `while` holds one, but `while_trips` is None.
     """
     jaxpr = program.jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -103,7 +103,7 @@ def _dot_flops(equation: Any) -> int:
 
 
 def _conv_flops(equation: Any) -> int:
-    """Products with padding and with the holes of a dilated operand do not count."""
+    """Counts no products with padding or with the holes of a dilated operand."""
     params = equation.params
     lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
     lhs, rhs = (v.aval.shape for v in equation.invars)
@@ -133,7 +133,7 @@ def _num_pairs(
     image_dilation: int,
     kernel_dilation: int,
 ) -> int:
-    """Returns how many outputs and kernel entries meet a pixel, along one axis.
+    """Returns the number of pairs of an output and a kernel entry that meet a pixel.
 
     Args:
       image: pixels.
@@ -141,8 +141,8 @@ def _num_pairs(
       output: pixels.
       low: zeros before the first pixel.
       stride: between outputs.
-      image_dilation: distance of pixels.
-      kernel_dilation: distance of kernel entries.
+      image_dilation: distance between pixels.
+      kernel_dilation: distance between kernel entries.
     """
     starts = stride * np.arange(output)[:, None] - low
     places = starts + kernel_dilation * np.arange(kernel)

@@ -1,4 +1,4 @@
-"""What the commands of single runs share: flags, and errors of one line."""
+"""What the commands of single runs share: flags, and errors as one line."""
 
 import logging as std_logging
 import sys
@@ -16,9 +16,10 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
     """Runs `run(values, folder, *sets)` as a command.
 
     Args:
-      run: takes the values of the config, the folder of the run, and other runs'.
-      default: file of the config, None where the flag is needed.
-      sets: what `--set`, the folders of these joined by commas, is for.
+      run: takes the values of the config, the folder of the run, and folders of other
+        runs.
+      default: file of the config; None if the flag is needed.
+      sets: help of `--set`, the folders of other runs joined by commas.
     """
     config = config_flags.DEFINE_config_file(
         "config", default, "The run.", lock_config=True
@@ -26,7 +27,7 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_list("set", [], sets)
 
-    # `--help` shows them.
+    # So that `--help` shows them.
     for name in ("config", "workdir", "set"):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
 
@@ -38,7 +39,7 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
         std_logging.getLogger("jax").setLevel(std_logging.WARNING)
-        # Not before: `--help` and a mistyped flag need not wait for JAX.
+        # Not imported above, so that `--help` does not wait for JAX.
         from dc_jax.devices import layout
         from dc_jax.run.signals import Stopped
 

@@ -1,90 +1,62 @@
-"""Runs the cells of an experiment: here one after another, or as tasks of Ray.
+"""Runs the cells of an experiment: on this machine one after another, or on Ray.
 
 Every experiment is a module with `make_cells(config)` and `report(config, rows,
-folder)`, and ends in `sweep.main(make_cells, report)`. The command again continues: a
-cell that is done is not run again, one that was stopped goes on from its checkpoint.
+folder)`, and ends in `experiment.main(make_cells, report)`. The same command continues
+an experiment: a cell that is done is not run again, and a cell that was stopped goes on
+from its checkpoint.
 """
 
 import importlib
 import re
 import shlex
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from dc_jax.errors import UserError, one_line
+from dc_jax.errors import ERRORS, UserError, one_line
 from dc_jax.run.command_line import parse_flags
 from experiments.sweep.cells import MAIN, ROOT, Cell
 from experiments.sweep.mirror import Mirror
+from experiments.sweep.processes import run_here
 from experiments.sweep.ray_tasks import run_on_ray
 from experiments.sweep.results import Row, check_is_ours, claim, read_rows, write_rows
 
+MakeCells = Callable[[ConfigDict], list[Cell]]
+MakeMore = Callable[[ConfigDict, list[Row]], list[Cell]]
+Report = Callable[[ConfigDict, list[Row], Path], str]
+
+
+def _none(config: ConfigDict, rows: list[Row]) -> list[Cell]:
+    return []
+
 
 def main(
-    make_cells: Callable[[ConfigDict], list[Cell]],
-    report: Callable[[ConfigDict, list[Row], Path], str],
-    default: str,
-    *,
-    make_more: Callable[[ConfigDict, list[Row]], list[Cell]] = lambda *_: [],
+    make_cells: MakeCells, report: Report, default: str, *, make_more: MakeMore = _none
 ) -> None:
     """Runs an experiment as a command.
 
     Args:
       make_cells: returns the runs of the experiment's config.
-      report: writes tables and figures of what is done into a folder; returns the
-        table.
+      report: writes tables and figures of the finished cells into a folder, and returns
+        the table.
       default: the experiment's config, a file of `configs/`.
-      make_more: returns runs that follow from the rows of all the others.
+      make_more: returns the runs that follow from the rows of all other runs.
     """
-    # Without the default, which would be read, and fail, before flags are parsed.
-    config = config_flags.DEFINE_config_file(
-        "config", None, f"The experiment. Where it is not given, {default}."
-    )
-    # Here and not above: an import of this module is to define no flags.
-    flags.DEFINE_string(
-        "output", None, "Folder of cells and results; may be one in a bucket, gs://..."
-    )
-    flags.DEFINE_bool(
-        "list", False, "Only print the commands of the cells that are not done."
-    )
-    flags.DEFINE_string(
-        "ray",
-        None,
-        "Address of a Ray cluster, 'auto', or 'local' for one of this machine.",
-    )
-    flags.DEFINE_list(
-        "ray_resources", "CPU=2", "What Ray gives to a cell, as CPU=8,GPU=1."
-    )
-
-    # `--help` shows them.
-    for name in ("config", "output", "list", "ray", "ray_resources"):
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    config = _define_flags(default)
 
     def run(argv: list[str]) -> None:
-        if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}.")
-        if not flags.FLAGS.output:
-            raise app.UsageError("--output=FOLDER is needed.")
-        if flags.FLAGS["ray_resources"].present and not flags.FLAGS.ray:
-            raise app.UsageError("--ray_resources needs --ray=ADDRESS.")
+        _check_flags(argv)
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().setFormatter(None)
+        functions = (make_cells, report, make_more)
         try:
-            run_all(
-                config.value,
-                make_cells,
-                report,
-                flags.FLAGS,
-                make_more=make_more,
-                name=default,
-            )
-        except (ValueError, KeyError, OSError) as error:
+            run_all(config.value, *functions, options=flags.FLAGS, name=default)
+        except ERRORS as error:
             sys.exit(f"error: {one_line(error)}")
         except KeyboardInterrupt:
             logging.info("Stopped by SIGINT. The same command continues.")
@@ -92,45 +64,97 @@ def main(
 
     def parse(argv: list[str]) -> list[str]:
         is_given = any(re.match(r"--?config(=|$)", argument) for argument in argv)
-        if not is_given:  # Before the flags of its fields.
+        if not is_given:  # It must come before the flags of its fields.
             argv = [argv[0], f"--config={ROOT / default}", *argv[1:]]
         return parse_flags(argv)
 
     app.run(run, flags_parser=parse)
 
 
+def _define_flags(default: str) -> flags.FlagHolder:
+    """Defines the flags of an experiment; returns that of the config."""
+    # The flag has no default, because a default would be read before flags are parsed.
+    config = config_flags.DEFINE_config_file(
+        "config", None, f"The experiment. Default: {default}."
+    )
+    # Defined here, so that importing this module defines no flags.
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder of the cells and results; may be in a bucket, as in gs://...",
+    )
+    flags.DEFINE_bool(
+        "list", False, "Only print the commands of the cells that are not done."
+    )
+    flags.DEFINE_string(
+        "ray",
+        None,
+        "Address of a Ray cluster, 'auto', or 'local' for a cluster of this machine.",
+    )
+    flags.DEFINE_list(
+        "ray_resources", "CPU=2", "What Ray gives to each cell, as in CPU=8,GPU=1."
+    )
+
+    # So that `--help` shows them.
+    for name in ("config", "output", "list", "ray", "ray_resources"):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
+    return config
+
+
+def _check_flags(argv: list[str]) -> None:
+    """Checks the flags of `main`.
+
+    Raises:
+      UsageError: a flag is missing, or there is an argument that is no flag.
+    """
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+    if not flags.FLAGS.output:
+        raise app.UsageError("--output=FOLDER is needed.")
+    if flags.FLAGS["ray_resources"].present and not flags.FLAGS.ray:
+        raise app.UsageError("--ray_resources needs --ray=ADDRESS.")
+
+
 def run_all(
     config: ConfigDict,
-    make_cells: Callable[[ConfigDict], list[Cell]],
-    report: Callable[[ConfigDict, list[Row], Path], str],
-    options: flags.FlagValues,
+    make_cells: MakeCells,
+    report: Report,
+    make_more: MakeMore = _none,
     *,
-    make_more: Callable[[ConfigDict, list[Row]], list[Cell]] = lambda *_: [],
+    options: flags.FlagValues,
     name: str,
 ) -> None:
-    """Runs an experiment's cells that are not done, or only prints their commands.
+    """Runs the cells of an experiment that are not done, or only prints their commands.
 
     Args:
-      config: the experiment; for the others, see `main`.
+      config: the experiment.
+      make_cells: see `main`.
+      report: see `main`.
+      make_more: see `main`.
       options: the flags.
       name: of the experiment.
 
     Raises:
-      UserError: the config is another experiment's, the output is unusable, or cells
+      UserError: the config is of another experiment, the output is unusable, or cells
         failed.
     """
     try:
         first = make_cells(config)
     except AttributeError as error:
         raise UserError(
-            f"--config is not one of {name}, which has what this lacks: "
-            f"{one_line(error)}"
+            f"--config must be an experiment such as {name}: {one_line(error)}"
         ) from error
     output = open_output(options)
     folder = output.folder
     check_is_ours(name, folder, options.output)
     check_cells(first, folder)
-    cells = _and_more(config, first, make_more, folder)
+
+    def all_cells() -> list[Cell]:
+        """Returns the cells; also those that follow from them, if all are done."""
+        rows = read_rows(first, folder)
+        return first + make_more(config, rows) if len(rows) == len(first) else first
+
+    cells = all_cells()
     if options.list:
         for cell in cells:
             if cell.read_result(folder) is None:
@@ -139,20 +163,20 @@ def run_all(
     claim(name, folder)
     try:
         run_cells(cells, output, options)
-        later = _and_more(config, first, make_more, folder)
+        later = all_cells()
         if len(later) > len(cells):
             cells = later
             run_cells(cells, output, options)
-    finally:  # Also where it is stopped.
+    finally:  # Also if the experiment is stopped.
         print(report(config, write_rows(cells, folder), folder))
         output.push()
 
 
 def open_output(options: flags.FlagValues) -> Mirror:
-    """Returns the folder of the results, as it is.
+    """Returns the folder of the results, brought up to date.
 
     Raises:
-      UserError: it is a file, or a bucket with `--list`.
+      UserError: the output is a file, or a bucket with `--list`.
     """
     output = Mirror.open(options.output)
     if options.list and output.address:
@@ -167,14 +191,6 @@ def open_output(options: flags.FlagValues) -> Mirror:
     return output
 
 
-def _and_more(
-    config: ConfigDict, cells: list[Cell], make_more: Any, folder: Path
-) -> list[Cell]:
-    """Returns the cells, and where all are done those that follow from them."""
-    rows = read_rows(cells, folder)
-    return cells + make_more(config, rows) if len(rows) == len(cells) else cells
-
-
 def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> None:
     """Runs the cells that are not done.
 
@@ -182,7 +198,7 @@ def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> N
       UserError: some failed.
     """
     open_cells = [cell for cell in cells if cell.read_result(output.folder) is None]
-    logging.info("%d of %d cells are to be run.", len(open_cells), len(cells))
+    logging.info("Running %d of %d cells.", len(open_cells), len(cells))
     if options.ray and open_cells:
         results = run_on_ray(
             open_cells, output, address=options.ray, resources=options.ray_resources
@@ -197,18 +213,17 @@ def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> N
         write_rows(cells, output.folder)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}), see "
-            f"log.txt in their folders; the same command tries them again."
+            f"{len(failed)} of {len(cells)} cells failed ({', '.join(failed)}): see "
+            f"log.txt in their folders. The same command tries them again."
         )
 
 
 def check_cells(cells: list[Cell], folder: Path) -> None:
-    """Checks the cells before any is run.
+    """Checks all cells before any of them runs.
 
     Raises:
-      UserError: two have one folder, one is to evaluate what is not made before, a
-        value of a field is bad, or a folder is another run's.
-      KeyError: a field is not one of the config.
+      UserError: two cells have one folder, a cell evaluates a set that no cell before
+        it makes, a field is unknown or has a bad value, or a folder holds another run.
     """
     checks = {MAIN: _check_main}
     seen: set[str] = set()
@@ -217,7 +232,9 @@ def check_cells(cells: list[Cell], folder: Path) -> None:
             raise UserError(f"two cells are named {cell.name}.")
         for other in cell.evaluates:
             if other.name not in seen:
-                raise UserError(f"{cell.name} evaluates {other.name}: not there.")
+                raise UserError(
+                    f"{cell.name} evaluates {other.name}, which no cell makes before."
+                )
         if cell.module not in checks:
             checks[cell.module] = importlib.import_module(cell.module).check
         checks[cell.module](cell.values(), folder / cell.name)
@@ -225,7 +242,7 @@ def check_cells(cells: list[Cell], folder: Path) -> None:
 
 
 def _check_main(values: dict[str, Any], folder: Path) -> None:
-    # Not before: they wait for JAX.
+    # These import JAX, which takes long.
     from dc_jax.config import Config
     from dc_jax.run import workdir
     from dc_jax.run.checks import check_names
@@ -233,48 +250,3 @@ def _check_main(values: dict[str, Any], folder: Path) -> None:
     config = Config.create(values)
     check_names(config)
     workdir.check_is_ours(config, folder)
-
-
-def run_here(cells: list[Cell], output: Mirror) -> Iterator[tuple[Cell, str | None]]:
-    """Runs cells one after another; yields each with what went wrong, or None."""
-    folder = output.folder
-    for cell in cells:
-        unmade = [c.name for c in cell.evaluates if c.read_result(folder) is None]
-        if unmade:
-            yield cell, f"there is no set of {', '.join(unmade)}."
-            continue
-        log = folder / cell.name / "log.txt"
-        logging.info("%s: see %s", cell.name, log)
-        code = _call(cell.command(folder), log)
-        if code in (-signal.SIGINT, 128 + signal.SIGINT):
-            raise KeyboardInterrupt
-        if code == 0:
-            cell.finish(folder)
-        output.push(cell.name)  # The log of one that failed, too.
-        yield cell, _last_line(log) if code else None
-
-
-def _call(command: list[str], log: Path) -> int:
-    """Runs a command, which ends with this process; returns its exit code."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "a", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
-        )
-        before = signal.signal(signal.SIGTERM, _stop)
-        try:
-            return process.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-            process.terminate()  # It saves its state.
-            process.wait()
-
-
-def _stop(*_: Any) -> None:
-    logging.info("Stopped by SIGTERM. The same command continues.")
-    sys.exit(128 + signal.SIGTERM)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text("utf-8").strip().splitlines()
-    return lines[-1] if lines else "it ended without a word"

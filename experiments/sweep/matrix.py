@@ -1,8 +1,9 @@
-"""Tables of which set is how good on which network, and their cells.
+"""Tables of sets by the networks they are tested with, and the cells of these tables.
 
-An experiment's config has `sets`, the fields of the runs that make them, by name, and
-`tables`: each a tuple of entries (row, column, name of the set, network to test with).
-A set, and a test of it, is made once, however many entries it has.
+The config of such an experiment has `sets`, the fields of the runs that make the sets,
+by name; and `tables`, each a tuple of entries (row, column, name of the set, network to
+test with). Every set is made once, and tested once with each network, even if several
+entries have it.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from experiments.sweep.paper import Value
 from experiments.sweep.results import Row
 
 Published = Callable[[str, str, str], Value | None]
-# Of table 2, and of the ablations.
+# The dataset of table 2 and of the ablations in the paper.
 _PUBLISHED_DATASET = "mnist"
 
 
@@ -32,7 +33,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
             targets.setdefault(name, {})[network] = None
     for name, networks in targets.items():
         changes = run | flatten(config.sets[name])
-        # The networks that count are those of the tests.
+        # Only the networks of the tests count.
         making = Cell({"set": name}, file, changes | {"num_evaluations": 1})
         cells.append(making)
         for network in networks:
@@ -45,7 +46,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 def report(
     config: ConfigDict, rows: list[Row], folder: Path, published: Published
 ) -> str:
-    """Writes a file of each table, draws it, and returns all.
+    """Writes a file and a figure for each table, and returns all tables.
 
     Args:
       config: the experiment.
@@ -79,7 +80,7 @@ def report(
 
 
 def _iterations(rows: list[Row]) -> str:
-    """Returns a sentence on the iterations of the sets, where they are known."""
+    """Returns a sentence on the iterations of the sets, if they are known."""
     sets: dict[int, list[str]] = {}
     for row in rows:
         if "iterations" in row["result"]:
@@ -94,8 +95,8 @@ def _iterations(rows: list[Row]) -> str:
 
 
 def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
-    """Draws a table with its entries, of which there are some, as a heat map."""
-    # Not before: it takes long to import.
+    """Draws the entries of a table, at least one, as a heat map."""
+    # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     rows = list(dict.fromkeys(entry["condensed with"] for entry in entries))
@@ -125,7 +126,7 @@ def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
 def find_entries(
     config: ConfigDict, rows: list[Row], title: str
 ) -> list[dict[str, Any]]:
-    """Returns those entries of a table that are done: row, column and result."""
+    """Returns the entries of a table that are done: row, column and result."""
     results = {
         (row["set"], row["tested with"]): row["result"]
         for row in rows

@@ -1,8 +1,8 @@
-"""The folder of a sweep, which may be a copy of one in a bucket.
+"""The folder of a sweep, which may be a copy of a folder in a bucket.
 
-Cells run in a folder of the machine, as they write checkpoints, locks and memory-mapped
-files; what others need of them, all but these, is copied to the bucket and back. What
-is done is what is done in the bucket.
+Cells run in a folder of this machine, because they write checkpoints, locks and
+memory-mapped files. What others need of them is copied to the bucket and back: all but
+these files. A cell is done if the bucket says so.
 """
 
 import contextlib
@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dc_jax.errors import UserError
-from dc_jax.files import is_address
+from dc_jax.files import is_address, write_atomically
 from experiments.sweep.cells import RECORD
 
-# Of a cell, what only the machine that runs it needs.
+# Files and folders of a cell that only the machine that runs it needs.
 _PRIVATE = {"checkpoints", "networks", ".lock"}
 
 
@@ -27,7 +27,7 @@ class Mirror:
 
     Attributes:
       folder: of this machine.
-      address: of the bucket, None where there is none.
+      address: of the folder in the bucket; None if there is none.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class Mirror:
 
     @classmethod
     def open(cls, output: str) -> "Mirror":
-        """Returns the folder of an output, in the user's cache for one in a bucket."""
+        """Returns the folder of an output; for a bucket it is in the user's cache."""
         if not is_address(output):
             return cls(Path(output).absolute())
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -45,36 +45,32 @@ class Mirror:
     def pull(self, *names: str) -> None:
         """Copies cells from the bucket.
 
-        Without names, all that are done there, and the files beside them; cells that
-        are not done there then are not done here either, but keep their checkpoints.
+        Without names it copies all cells that are done there, and the files beside
+        them. Cells that are not done there are then not done here either, but they
+        keep their checkpoints.
 
         Raises:
-          UserError: the bucket's kind is unknown, or a package is missing.
-          OSError: it cannot be read.
+          UserError: the kind of bucket is unknown, or a package is missing.
+          OSError: the bucket cannot be read.
         """
         if self.address is None:
             return
-        with self._opened() as (system, root):
-            places = [path.removeprefix(root).lstrip("/") for path in system.find(root)]
+        with self._opened() as bucket:
+            places = sorted(bucket.find(""), key=_is_record)
             done = {_cell_of(place) for place in places if _is_record(place)}
             if not names:
-                self._forget_others(done, places)
-            for place in sorted(places, key=_is_record):
+                self._forget_others(places)
+            for place in places:
                 if _cell_of(place) in (names or {"", *done}):
-                    local = self.folder / place
-                    local.parent.mkdir(parents=True, exist_ok=True)
-                    # Others may read what is there.
-                    temporary = f"{local}.{os.getpid()}.tmp"
-                    system.get_file(f"{root}/{place}", temporary)
-                    os.replace(temporary, local)
+                    write_atomically(self.folder / place, bucket.cat_file(place))
 
     def push(self, *names: str) -> None:
-        """Copies cells to the bucket, or without names the files beside them.
+        """Copies cells to the bucket, or without names the files beside the cells.
 
         The record that a cell is done goes last.
 
         Raises:
-          UserError, OSError: as `pull`.
+          UserError, OSError: see `pull`.
         """
         if self.address is None:
             return
@@ -82,38 +78,37 @@ class Mirror:
         for name in names:
             paths += (self.folder / name).rglob("*")
         places = [p.relative_to(self.folder) for p in paths if p.is_file()]
-        with self._opened() as (system, root):
-            for place in sorted(places, key=lambda place: _is_record(str(place))):
-                if _PRIVATE.isdisjoint(place.parts) and place.suffix != ".tmp":
-                    target = f"{root}/{place.as_posix()}"
-                    system.makedirs(target.rpartition("/")[0], exist_ok=True)
-                    system.put_file(str(self.folder / place), target)
+        public = [p for p in places if _PRIVATE.isdisjoint(p.parts)]
+        with self._opened() as bucket:
+            for place in sorted((p.as_posix() for p in public), key=_is_record):
+                if not place.endswith(".tmp"):
+                    bucket.makedirs(place.rpartition("/")[0], exist_ok=True)
+                    bucket.put_file(str(self.folder / place), place)
 
-    def _forget_others(self, done: set[str], places: list[str]) -> None:
+    def _forget_others(self, places: list[str]) -> None:
         """Removes records, and results beside the cells, that the bucket lacks."""
-        for path in self.folder.glob(f"*/{RECORD}"):
-            if path.parent.name not in done:
-                path.unlink()
-        for path in self.folder.glob("results.*"):
-            if path.name not in places:
-                path.unlink()
+        for pattern in (f"*/{RECORD}", "results.*"):
+            for path in self.folder.glob(pattern):
+                if path.relative_to(self.folder).as_posix() not in places:
+                    path.unlink()
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[tuple[Any, str]]:
-        """Gives the file system of the bucket, and the path of the folder there."""
+    def _opened(self) -> Iterator[Any]:
+        """Gives the folder in the bucket as a file system of its own."""
         try:
-            # Not before: few need it.
-            import fsspec
+            # Few need this package, so it is not imported above.
+            from fsspec.core import url_to_fs
+            from fsspec.implementations.dirfs import DirFileSystem
 
-            system, root = fsspec.core.url_to_fs(self.address)
+            system, root = url_to_fs(self.address)
         except (ImportError, ValueError) as error:
             raise UserError(
                 f"--output={self.address} needs a package ({error}); for gs:// "
                 'pip install -e ".[gcs]".'
             ) from error
         try:
-            yield system, root
-        # Each kind of bucket has errors of its own.
+            yield DirFileSystem(root, system)
+        # Each kind of bucket has its own errors.
         except Exception as error:
             raise OSError(
                 f"--output={self.address} cannot be read or written "

@@ -15,9 +15,9 @@ class Search(NamedTuple):
 
     Attributes:
       accuracy: of the network found, in percent.
-      correlation: Spearman's, over the ten best.
+      correlation: Spearman's rank correlation over the ten best networks.
       minutes: of training all networks.
-      images: that are stored.
+      images: stored.
     """
 
     accuracy: float | str
@@ -26,8 +26,9 @@ class Search(NamedTuple):
     images: int | str
 
 
-# Continual learning of SVHN, MNIST and USPS, figure 4: the mean over the tasks seen,
-# after each, by memory and whether with distillation. The first are read off the plot.
+# Figure 4, continual learning of SVHN, MNIST and USPS: the mean over the tasks seen,
+# after each task, by memory and by whether there is distillation. The first values are
+# read off the plot.
 FIGURE4 = {
     ("herding", True): (Value(94.3, is_verified=False), Value(94.3), Value(94.5)),
     ("dc", True): (Value(94.0, is_verified=False), Value(94.8), Value(95.2)),
@@ -48,7 +49,7 @@ def _square(
     return values
 
 
-# MNIST, 1 image a class: by the network condensed with, and the one tested with.
+# MNIST, 1 image per class: by the network that condenses and the network tested with.
 TABLE2 = _square(
     NETWORKS,
     NETWORKS,
@@ -62,8 +63,8 @@ TABLE2 = _square(
     ),
 )
 
-# LeNet on MNIST and AlexCifarNet on CIFAR-10, by images a class and column. DD by its
-# own training, from its authors.
+# LeNet on MNIST and AlexCifarNet on CIFAR-10, by images per class and column. The
+# values of DD, by its own training, are from its authors.
 TABLE3 = {
     ("mnist", 1, "dc"): Value(85.0, 1.6),
     ("mnist", 10, "dd, own training"): Value(79.5, 8.1),
@@ -75,8 +76,8 @@ TABLE3 = {
     ("cifar10", "all", "whole"): Value(83.1, 0.2),
 }
 
-# MNIST, 1 image a class, tables of the appendix: by what the set is condensed with, and
-# tested with. From memory, but for the default's cells.
+# MNIST, 1 image per class, tables of the appendix: by what the set is condensed with
+# and what it is tested with. From memory, except the cells of the default.
 _ABLATIONS = {
     "activation": (
         ("Sigmoid", "ReLU", "LeakyReLU"),
@@ -142,8 +143,8 @@ ABLATIONS = {
     for table, parts in _ABLATIONS.items()
     for cell, value in _square(*parts, is_verified=False).items()
 }
-# Figure 3, MNIST, by images a class; the first and the last are in table 1 too, the
-# others read off the plot.
+# Figure 3, MNIST, by images per class. The first and the last are also in table 1; the
+# others are read off the plot.
 ABLATIONS |= {
     ("ipc", "ConvNet", "1"): Value(91.7, 0.5),
     ("ipc", "ConvNet", "10"): Value(97.4, 0.2),
@@ -153,7 +154,7 @@ ABLATIONS |= {
     ("ipc", "ConvNet", "50"): Value(98.8, 0.2),
 }
 
-# CIFAR-10, 720 ConvNets: by what they are trained on.
+# Table 4, CIFAR-10, 720 ConvNets: by what they are trained on.
 TABLE4 = {
     "random": Search(76.2, -0.21, 18.8, 100),
     "herding": Search(76.2, -0.20, 18.8, 100),

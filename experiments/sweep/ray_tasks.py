@@ -14,21 +14,21 @@ def run_on_ray(
 ) -> Iterator[tuple[Cell, str | None]]:
     """Runs cells as tasks of Ray; yields each as it ends, as `run_here` does.
 
-    A task whose worker dies is given to another, and goes on from the last checkpoint,
-    or begins anew where the machine is another and they share but a bucket.
+    If the worker of a task dies, another worker takes the task over. It goes on from
+    the last checkpoint; on another machine that shares only a bucket it starts again.
 
     Args:
-      cells: in an order in which sets come before their evaluations.
+      cells: ordered so that sets come before their evaluations.
       output: a folder that all machines share, or a bucket.
       address: of a cluster, `auto`, or `local`.
-      resources: for a task, each as NAME=NUMBER.
+      resources: of a task, each as NAME=NUMBER.
 
     Raises:
-      UserError: a resource is not of this form, Ray is missing, or there is no such
+      UserError: a resource has another form, Ray is missing, or there is no such
         cluster.
     """
     try:
-        import ray  # Not before: few need it.
+        import ray  # Few need it, so it is not imported above.
     except ImportError as error:
         raise UserError('--ray needs: pip install -e ".[ray]"') from error
 
@@ -37,8 +37,8 @@ def run_on_ray(
         ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
     except (ValueError, OSError) as error:
         raise UserError(
-            f"--ray={address} is no cluster that can be reached: must be 'local', "
-            "'auto' on a machine where `ray start` has run, or HOST:PORT."
+            f"--ray={address} cannot be reached: it must be 'local', HOST:PORT, or "
+            "'auto' on a machine where `ray start` has run."
         ) from error
     task = ray.remote(max_retries=3, max_calls=1, **options)(run_cell)
     cores = max(1, int(options.get("num_cpus", 1)))
@@ -81,13 +81,13 @@ def _task_options(resources: list[str]) -> dict[str, Any]:
 
 
 def run_cell(cell: Cell, output: Mirror, cores: int, *_: Any) -> None:
-    """Runs a cell in this process: with it, the lock of the workdir goes."""
+    """Runs a cell in this process, so that its end frees the lock of the workdir."""
     from dc_jax.config import Config
     from dc_jax.devices import layout
     from dc_jax.run import runner
 
     layout.use_cpu_cores(cores)
-    if output.address:  # The cache of this machine may be elsewhere.
+    if output.address:  # This machine may have its cache elsewhere.
         output = Mirror.open(output.address)
     if cell.evaluates:
         output.pull(*(other.name for other in cell.evaluates))

@@ -11,29 +11,29 @@ import numpy as np
 from dc_jax.errors import UserError
 from experiments.sweep.cells import Cell
 
-# The labels of a cell, and `result`: what its run has written.
+# The labels of a cell, and `result`: what its run wrote.
 Row = dict[str, Any]
 _NAME = "results.csv"
-# In the folder of the results: which experiment's they are.
+# The file in the folder of the results that names their experiment.
 _OWNER = "experiment.txt"
-# What reports write there; cells have folders of their own.
+# Kinds of files that reports write there; cells have their own folders.
 _WRITTEN = {".csv", ".jsonl", ".md", ".png"}
-# Besides the labels. The last says what the accuracy is of, where a cell has several.
+# Columns besides the labels. "of" says which of several accuracies of a cell it is.
 _COLUMNS = ("accuracy", "std", "networks", "sets", "seconds", "of")
-# A label, or where a cell trains networks of several names, which of them it is.
+# A label; or, if a cell trains networks of several names, the name of one.
 _NETWORK = "network"
 
 
 def check_is_ours(name: str, folder: Path, output: str) -> None:
-    """Checks that a folder has no results but of this experiment.
+    """Checks that a folder has no results of another experiment.
 
     Args:
       name: of this experiment.
       folder: of the results.
-      output: what the user calls it.
+      output: the folder as the user wrote it.
 
     Raises:
-      UserError: it has.
+      UserError: it has, or it has files that are no experiment's.
     """
     path = folder / _OWNER
     if not path.exists():
@@ -41,20 +41,20 @@ def check_is_ours(name: str, folder: Path, output: str) -> None:
         other = next((file for file in files if file.suffix in _WRITTEN), None)
         if other is not None:
             raise UserError(
-                f"--output={output} has files that are no experiment's, as "
+                f"--output={output} has files that no experiment wrote, such as "
                 f"{other.name}; choose another folder."
             )
         return
     theirs = path.read_text("utf-8").strip()
     if theirs != name:
         raise UserError(
-            f"--output={output} has results of another experiment, of {theirs}; choose "
+            f"--output={output} has results of another experiment, {theirs}; choose "
             "another folder."
         )
 
 
 def claim(name: str, folder: Path) -> None:
-    """Makes a folder that of an experiment's results."""
+    """Marks a folder as that of an experiment's results."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _OWNER).write_text(f"{name}\n", "utf-8")
 
@@ -73,8 +73,8 @@ def _results(cells: list[Cell], folder: Path) -> list[tuple[Cell, dict[str, Any]
 def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
     """Writes the results of the cells that are done; returns the rows.
 
-    `results.csv` has a line for each accuracy; `results.jsonl` has all that their runs
-    have written.
+    `results.csv` has a line for each accuracy; `results.jsonl` has all that the runs
+    wrote.
     """
     done = _results(cells, folder)
     rows = [{**cell.labels, "result": result} for cell, result in done]
@@ -91,7 +91,7 @@ def write_rows(cells: list[Cell], folder: Path) -> list[Row]:
 
 
 def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields what `results.csv` tells of a cell, but its labels."""
+    """Yields what `results.csv` tells of a cell besides its labels."""
     networks = result.get("networks", {None: result})
     parts = [
         (name, *part) for name, one in networks.items() for part in _parts(cell, one)
@@ -110,7 +110,7 @@ def _lines(cell: Cell, result: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _parts(cell: Cell, result: dict[str, Any]) -> Iterator[tuple[str, Any, int]]:
-    """Yields accuracies of a result: of what, as fractions, and of how many sets."""
+    """Yields accuracies of a result: their name, fractions, and number of sets."""
     accuracies = result["accuracies"]
     if len(cell.evaluates) > 1:
         for other, of_set in zip(cell.evaluates, accuracies, strict=True):

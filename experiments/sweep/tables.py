@@ -1,4 +1,4 @@
-"""Tables of results in Markdown, with the paper's figures beside ours."""
+"""Tables of results in Markdown, with the paper's values beside ours."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -18,12 +18,12 @@ def pivot(
     column: str,
     paper: Callable[[dict[str, Any]], Value | None],
 ) -> str:
-    """Returns a table with a line for each `index` and a column for each `column`.
+    """Returns a table with a line per `index` and a column per value of `column`.
 
     Args:
       rows: of a sweep.
-      index: labels that make a line.
-      column: label that makes the columns.
+      index: labels whose values make a line.
+      column: label whose values make the columns.
       paper: returns the published value of a row, or None.
     """
     columns = list(dict.fromkeys(row[column] for row in rows))
@@ -41,7 +41,7 @@ def pivot(
 
 
 def both(result: dict[str, Any], paper: Value | None) -> str:
-    """Returns our accuracy in percent and, in brackets, that of the paper."""
+    """Returns our accuracy in percent, with the paper's in brackets."""
     mean, std = 100 * result["accuracy_mean"], 100 * result["accuracy_std"]
     return f"{mean:.1f} ± {std:.1f}" + (f" ({paper})" if paper else "")
 

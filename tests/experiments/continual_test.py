@@ -18,6 +18,7 @@ from experiments.continual_learning.config import ContinualConfig
 from experiments.sweep import experiment, ray_tasks, results
 from experiments.sweep.mirror import Mirror
 
+pytestmark = pytest.mark.usefixtures("quick_compile_all")
 _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
     "max_test": 60,
@@ -44,7 +45,7 @@ def _run(folder, sets=(), **changes):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(quick_compile_all, tmp_path_factory):
     """The folder of an undisturbed run, and the images of each of its trainings."""
     folder, trained = tmp_path_factory.mktemp("whole") / "run", []
     train = learner.Learner._train
@@ -147,6 +148,7 @@ def test_the_memory_of_another_run_is_used(whole, tmp_path):
         _run(tmp_path / "other", sets=[str(tmp_path / "nothing")], **changes)
 
 
+@pytest.mark.slow
 def test_classes_are_learned_in_steps(tmp_path):
     result = _run(tmp_path, **{"tasks": "digits", "class_steps": 4, "condense.ipc": 2})
     assert [len(line) for line in result["accuracies_tasks"]] == [1, 2, 3, 4]
@@ -169,17 +171,11 @@ def test_a_folder_has_one_run(whole, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seed": -1}, r"config\.seed must be in \[0, 2\*\*32\), got -1"),
-        ({"tasks": "digits,"}, "config.tasks must be names of datasets"),
         ({"tasks": "svhn, mnist:blue"}, "config.tasks: after a colon .*'mnist:blue'"),
-        ({"class_steps": 2}, "config.tasks must be one dataset where"),
+        ({"class_steps": 2}, "config.tasks must be one dataset if"),
         ({"image_shape": "16x16"}, "must be HEIGHTxWIDTHxCHANNELS, got '16x16'"),
-        ({"temperature": 0.0}, "config.temperature must be positive"),
         ({"training.iterations": 0}, "config.training.iterations must be at least 1"),
-        ({"condense.ipc": 0}, "config.condense.ipc must be at least 1"),
         ({"condense.method": "whole"}, "config.condense must make one set"),
-        ({"condense.num_experiments": 2}, "config.condense must make one set"),
-        ({"condense.method": "dd18"}, "dd18"),
         ({"condense.network.name": "Conv"}, "Conv"),
     ],
 )
@@ -219,6 +215,7 @@ def test_cells_with_and_without_distillation_share_a_memory(tmp_path):
         experiment_config.get_config("cifar100_x")
 
 
+@pytest.mark.slow
 def test_cells_are_run_in_this_process_as_by_ray(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "use_cpu_cores", lambda most: None)
     config = experiment_config.get_config("smoke")

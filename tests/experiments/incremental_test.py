@@ -23,6 +23,9 @@ from experiments.continual_learning.incremental import (
 from run_helpers import tiny_config  # isort: skip
 
 
+pytestmark = pytest.mark.usefixtures("quick_compile_all")
+
+
 def test_distillation_is_as_computed_by_hand():
     logits = jnp.array([[2.0, 0.0, 5.0], [0.0, 2 * np.log(3.0), 1.0]])
     old = jnp.array([[0.0, 2 * np.log(3.0), -7.0], [0.0, 2 * np.log(3.0), 3.0]])
@@ -45,7 +48,7 @@ def test_distillation_is_as_computed_by_hand():
 def test_the_gradient_of_distillation_is_zero_where_nothing_changed():
     logits = jax.random.normal(jax.random.key(0), (4, 3))
     is_old = jnp.array([True, False, True])
-    grad = jax.grad(lambda x: distillation(x, logits, is_old, 2.0).sum())
+    grad = jax.jit(jax.grad(lambda x: distillation(x, logits, is_old, 2.0).sum()))
     np.testing.assert_allclose(grad(logits), jnp.zeros((4, 3)), atol=1e-6)
     moved = grad(logits.at[:, 0].add(1.0))
     assert (moved[:, 0] > 0.01).all()
@@ -56,7 +59,8 @@ def _problem():
     images = jax.random.normal(jax.random.key(0), (10, 4, 4, 1))
     labels = jnp.arange(10) % 3
     network = make_network("MLP", 3, (4, 4, 1))
-    new, old = (network.init(jax.random.key(i), images) for i in (1, 2))
+    init = jax.jit(network.init)
+    new, old = (init(jax.random.key(i), images) for i in (1, 2))
     recipe = Recipe(network, optax.sgd(0.1), batch_size=10, slice_size=3)
     return recipe, new, old, images, labels
 
@@ -72,7 +76,7 @@ def test_an_update_is_along_both_gradients(devices):
         distilled = distillation(logits, old_logits, is_old, 2.0)
         return jnp.mean(cross_entropy(logits, labels) + 0.7 * distilled)
 
-    grads = jax.grad(loss)(new["params"])
+    grads = jax.jit(jax.grad(loss))(new["params"])
     expected = jax.tree.map(lambda p, g: p - 0.1 * g, new["params"], grads)
     layout = make_layout(tiny_config(**{"mesh.classes": devices}), 10)
     recipe = Recipe(
@@ -98,12 +102,9 @@ def test_an_update_is_along_both_gradients(devices):
 def test_an_update_without_distillation_is_a_plain_one():
     recipe, new, old, images, labels = _problem()
     state = init_state(recipe, new)
-    distilled = train_distilled(
-        *(recipe, state, old, jnp.ones(3, bool), images, labels),
-        weight=0.0,
-        temperature=2.0,
-    )
-    plain = train_plain(recipe, state, images, labels)
+    step = functools.partial(train_distilled, recipe, weight=0.0, temperature=2.0)
+    distilled = jax.jit(step)(state, old, jnp.ones(3, bool), images, labels)
+    plain = jax.jit(functools.partial(train_plain, recipe))(state, images, labels)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7),
         distilled.variables,

@@ -254,18 +254,10 @@ def _run(*args) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--table", "either --config=FILE or --table is needed"),
-        ("--config.ipx=1", "error: no such field of the config: 'ipx'"),
-        ("--topology=v9:2x2", "error: --topology must be"),
-    ],
-)
-def test_wrong_flags_give_one_line(flag, message):
-    done = _run("--config=configs/digits.py", flag)
+def test_wrong_flags_give_one_line():
+    done = _run("--config=configs/digits.py", "--topology=v9:2x2")
     assert done.returncode == 1
-    assert message in done.stderr
+    assert "error: --topology must be" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -12,14 +12,18 @@ import run_helpers
 
 from configs.experiments import architecture_search as search_config
 from dc_jax.config import Config
+from dc_jax.data.sources import load_dataset
 from dc_jax.networks import make_network
 from dc_jax.run import runner
+from dc_jax.run.baselines import make_coreset
 from dc_jax.run.full_data_trainer import WholeTrainer
 from dc_jax.run.signals import Stopped
+from dc_jax.sets import set_file
 from experiments.architecture_search import __main__ as search
 from experiments.architecture_search import shapes
 from experiments.architecture_search.side_by_side import join, set_member, shape_name
 
+pytestmark = pytest.mark.usefixtures("quick_compile_all")
 NAMES = ("ConvNetD1W8ASNN", "ConvNetD1W8ALNNMP", "ConvNetD1W8NNAP")
 
 
@@ -72,16 +76,15 @@ def test_a_member_is_its_network(is_vmapped):
         return logits, grads
 
     if is_vmapped:
-        outputs = jax.vmap(apply)(np.arange(len(NAMES)))
+        outputs = jax.jit(jax.vmap(apply))(np.arange(len(NAMES)))
     else:
         outputs = jax.lax.map(apply, np.arange(len(NAMES)))
     for index, name in enumerate(NAMES):
         network = make_network(name, 3, (8, 8, 1))
         params = variables["params"]
         expected = network.apply({"params": params}, images)
-        grads = jax.grad(
-            lambda p, network=network: (network.apply({"params": p}, images) ** 2).sum()
-        )(params)
+        loss = lambda p, net=network: (net.apply({"params": p}, images) ** 2).sum()  # noqa: E731
+        grads = jax.jit(jax.grad(loss))(params)
         ours = jax.tree.map(lambda leaf, index=index: leaf[index], outputs)
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5),
@@ -104,6 +107,19 @@ def test_networks_of_two_shapes_are_refused(tmp_path):
         shapes.run(run_helpers.tiny_config().to_dict(), str(tmp_path))
 
 
+def _save_sets(folder):
+    """Two sets of two images of each class."""
+    dataset = load_dataset("digits")
+    members = np.stack(
+        [np.flatnonzero(dataset.train_labels == label)[:4] for label in range(10)]
+    )
+    paths = [str(folder / f"{name}.npz") for name in "ab"]
+    for path, indices in zip(paths, np.split(members, 2, axis=1), strict=True):
+        coreset = make_coreset(indices.astype(np.int32), dataset)
+        set_file.save_synthetic_set(path, coreset)
+    return paths
+
+
 def _values(names, **changes):
     changes = {"evaluation.network": ",".join(names), **changes}
     return run_helpers.tiny_config(**changes).to_dict()
@@ -112,20 +128,17 @@ def _values(names, **changes):
 @pytest.mark.parametrize(
     "names",
     [
-        NAMES[:2],
+        pytest.param(NAMES[:2], marks=pytest.mark.slow),
         pytest.param(("ConvNetD1W8BNAS", "ConvNetD1W8BNMP"), marks=pytest.mark.slow),
     ],
 )
 def test_on_sets_they_are_as_by_themselves(names, tmp_path):
-    made = {"method": "random", "ipc": 2, "num_experiments": 1}
-    made |= {"evaluation.epochs": 30, "evaluation.lr": 0.1}
-    sets = [str(tmp_path / name) for name in "ab"]
-    for seed, folder in enumerate(sets):
-        runner.condense(run_helpers.tiny_config(**made, seed=seed), folder)
-    result = shapes.run(_values(names, **made), str(tmp_path / "shape"), *sets)
+    changes = {"evaluation.epochs": 30, "evaluation.lr": 0.1}
+    sets = _save_sets(tmp_path)
+    result = shapes.run(_values(names, **changes), str(tmp_path / "shape"), *sets)
     assert list(result["networks"]) == list(names)
     for name, ours in result["networks"].items():
-        config = Config.create(_values([name], **made))
+        config = Config.create(_values([name], **changes))
         alone = runner.evaluate(config, *sets)
         assert np.shape(ours["accuracies"]) == (2, config.num_evaluations)
         np.testing.assert_allclose(ours["accuracies"], alone["accuracies"], atol=0.006)
@@ -136,19 +149,19 @@ def test_on_sets_they_are_as_by_themselves(names, tmp_path):
 
 
 def test_a_result_is_of_its_sets_wherever_they_are(tmp_path):
-    made = {"method": "random", "num_experiments": 1, "evaluation.epochs": 1}
-    names = [str(tmp_path / name) for name in ("a", "b")]
-    for seed, name in enumerate(names):
-        runner.condense(run_helpers.tiny_config(**made, seed=seed), name)
-    values, folder = _values(NAMES[:2], **made), str(tmp_path / "shape")
-    of_a = shapes.run(values, folder, names[0])
-    shutil.move(names[0], tmp_path / "moved")
-    assert shapes.run(values, folder, str(tmp_path / "moved")) == of_a
-    of_b = shapes.run(values, folder, names[1])
+    a, b = _save_sets(tmp_path)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    values, folder = _values(NAMES[:1]), str(tmp_path / "shape")
+    of_a = shapes.run(values, folder, a)
+    shutil.move(a, moved / set_file.SET_NAME)
+    assert shapes.run(values, folder, str(moved)) == of_a
+    of_b = shapes.run(values, folder, b)
     assert of_b["made_with"] != of_a["made_with"]
-    assert shapes.run(values, folder, names[1]) == of_b
+    assert shapes.run(values, folder, b) == of_b
 
 
+@pytest.mark.slow
 def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     changes = {
         "method": "whole",
@@ -180,7 +193,7 @@ def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     assert again["networks"] == result["networks"]
 
 
-@pytest.mark.parametrize("loop", ["map", "vmap"])
+@pytest.mark.parametrize("loop", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
 def test_several_go_on_where_they_were_stopped(loop, tmp_path, monkeypatch):
     changes = {
         "method": "whole",

@@ -38,7 +38,7 @@ def test_datasets_get_one_normalisation():
     np.testing.assert_array_equal(second.dataset.mean, DATASET.mean)
     np.testing.assert_array_equal(second.dataset.train_images, other.train_images)
     np.testing.assert_array_equal(first.classes, np.arange(5))
-    with pytest.raises(ValueError, match="as many classes each, got 5 .* and 2"):
+    with pytest.raises(ValueError, match="equally many classes each, got 5 .* and 2"):
         tasks.dataset_tasks([DATASET, random_dataset((3, 3), (4, 4, 1))])
 
 
@@ -109,7 +109,7 @@ def test_usps_is_read_from_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("digits:blue", None, "one of inverted, rotated, got 'digits:blue'"),
+        ("digits:blue", None, "inverted or rotated, got 'digits:blue'"),
         ("digits:rotated", (8, 9, 1), "must be square .*digits:rotated, got 8x9x1"),
         ("usps", None, "config.usps must be a folder .*got None"),
     ],

@@ -1,9 +1,6 @@
-"""The networks: their names, sizes, layers and behaviour under transformations."""
-
-from collections.abc import Callable
+"""The networks: their names, sizes and behaviour under transformations."""
 
 import chex
-import flax.linen as nn
 import golden_inputs
 import jax
 import jax.numpy as jnp
@@ -11,7 +8,6 @@ import numpy as np
 import pytest
 
 from dc_jax import networks
-from dc_jax.networks import layers
 from dc_jax.networks.convnet import ConvNetSpec, parse_convnet_name
 from dc_jax.networks.mlp import MLP
 
@@ -49,7 +45,6 @@ def _images(num, image_shape):
     ("name", "grey", "colour"),
     [
         ("MLP", 118282, 411146),
-        ("ConvNet", 317706, 320010),
         ("LeNet", 61706, 62006),
         ("AlexNet", 1865802, 1872202),
         ("AlexNetBN", 1867722, 1874122),
@@ -60,34 +55,23 @@ def _images(num, image_shape):
         ("ResNet18BN", 11172810, 11173962),
         ("ResNet18_AP", 11213770, 11250762),
         ("ResNet18BN_AP", 11213770, 11250762),
+        ("ConvNet", 317706, 320010),
+        ("ConvNetD1", None, 331530),
+        ("ConvNetD2", None, 233610),
+        ("ConvNetD3", None, 320010),
+        ("ConvNetD4", None, 452490),
+        ("ConvNetW32", None, 24714),
+        ("ConvNetW256", None, 1229834),
+        ("ConvNetNN", None, 319242),
+        ("ConvNetBN", None, 320010),
+        ("ConvNetGN", None, 320010),
+        ("ConvNetLN", None, 663306),
+        ("ConvNetNP", None, 1610250),
     ],
 )
 def test_number_of_parameters_is_the_authors(name, grey, colour):
-    assert _count(name, GREY) == grey
+    assert grey is None or _count(name, GREY) == grey
     assert _count(name, COLOUR) == colour
-
-
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("ConvNetD1", 331530),
-        ("ConvNetD2", 233610),
-        ("ConvNetD3", 320010),
-        ("ConvNetD4", 452490),
-        ("ConvNetW32", 24714),
-        ("ConvNetW64", 86282),
-        ("ConvNetW128", 320010),
-        ("ConvNetW256", 1229834),
-        ("ConvNetNN", 319242),
-        ("ConvNetBN", 320010),
-        ("ConvNetIN", 320010),
-        ("ConvNetGN", 320010),
-        ("ConvNetLN", 663306),
-        ("ConvNetNP", 1610250),
-    ],
-)
-def test_number_of_parameters_of_convnets_is_the_authors(name, count):
-    assert _count(name, COLOUR) == count
 
 
 def test_number_of_parameters_for_other_datasets_is_the_authors():
@@ -114,7 +98,6 @@ def test_every_name_makes_a_network_with_logits_and_embedding(name):
     ("name", "image_shape"),
     [
         ("MLP", (3, 5, 2)),
-        ("ConvNet", (8, 8, 1)),
         ("ConvNet", (2, 3, 1)),
         ("ConvNet", (17, 40, 4)),
         ("ConvNetD4", (16, 31, 1)),
@@ -123,7 +106,6 @@ def test_every_name_makes_a_network_with_logits_and_embedding(name):
         ("AlexNet", (8, 9, 2)),
         ("AlexCifarNet", (1, 9, 2)),
         ("VGG11", (33, 32, 1)),
-        ("VGG11", (64, 96, 3)),
         ("ResNet18", (8, 8, 1)),
         ("ResNet18", (64, 48, 3)),
         ("ResNet18BN_AP", (8, 15, 1)),
@@ -163,13 +145,10 @@ def test_too_small_images_are_refused(name, image_shape, side):
     [
         "convnet",
         "ConvNetXX",
-        "ConvNetD",
         "ConvNetD0",
         "ConvNetD2D3",
         "ConvNetBNIN",
-        "ConvNetASwishAS",
         "ResNet50",
-        "",
     ],
 )
 def test_unknown_names_are_refused_with_what_is_allowed(name):
@@ -185,12 +164,9 @@ def test_unknown_names_are_refused_with_what_is_allowed(name):
     ("name", "expected"),
     [
         ("ConvNet", "ConvNet"),
-        ("ConvNetGN", "ConvNetGN"),
         ("ConvNetBN", "ConvNet"),
         ("ConvNetD2BNMP", "ConvNetD2MP"),
         ("ConvNetASwishBN", "ConvNetASwish"),
-        ("AlexNetBN", "AlexNet"),
-        ("VGG11BN", "VGG11"),
         ("ResNet18BN", "ResNet18"),
         ("ResNet18BN_AP", "ResNet18"),
         ("ResNet18_AP", "ResNet18_AP"),
@@ -219,7 +195,6 @@ def test_impossible_arguments_are_refused():
         ("ConvNet", ConvNetSpec()),
         ("ConvNetASwishBN", ConvNetSpec(activation="swish", norm="batch")),
         ("ConvNetBNASwish", ConvNetSpec(activation="swish", norm="batch")),
-        ("ConvNetASNN", ConvNetSpec(activation="sigmoid", norm="none")),
         ("ConvNetARAP", ConvNetSpec(activation="relu", pooling="average")),
         ("ConvNetW64D2ALGNMP", ConvNetSpec(2, 64, "leaky_relu", "group", "max")),
         ("ConvNetD4W256LNNP", ConvNetSpec(4, 256, norm="layer", pooling="none")),
@@ -252,33 +227,6 @@ def test_only_images_of_28_pixels_are_padded(name, pixels):
         assert shapes["classifier", "kernel"] == (pixels * channels[0], 10)
 
 
-def test_local_response_norm_by_hand():
-    x = np.array([3.0, -10.0, 20.0, 40.0, 5.0, 60.0], np.float32)
-    # Channels c - 2 to c + 1, a quarter of their squares, those outside being 0.
-    sums = [9 + 100, 9 + 100 + 400, 9 + 100 + 400 + 1600, 100 + 400 + 1600 + 25]
-    sums += [400 + 1600 + 25 + 3600, 1600 + 25 + 3600]
-    expected = x / (1 + 0.001 / 9 * np.array(sums) / 4) ** 0.75
-    actual = layers.local_response_norm(jnp.tile(x, (2, 3, 1, 1)))
-    np.testing.assert_allclose(actual, np.tile(expected, (2, 3, 1, 1)), rtol=1e-6)
-    assert layers.local_response_norm(jnp.ones((1, 1, 1, 4), "bfloat16")).dtype == (
-        jnp.bfloat16
-    )
-
-
-@pytest.mark.parametrize("side", [1, 5, 6])
-def test_overlapping_max_pool_is_that_of_flax_and_has_one_gradient_a_window(side):
-    x = _images(2, (side, side + 1, 3))
-    expected = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    np.testing.assert_array_equal(layers.overlapping_max_pool(x), expected)
-    # Among equals the first takes it, as in PyTorch.
-    grads = jax.grad(lambda x: layers.overlapping_max_pool(x).sum())(jnp.ones_like(x))
-    first = np.zeros(x.shape, np.float32)
-    for i in range(expected.shape[1]):
-        for j in range(expected.shape[2]):
-            first[:, max(0, 2 * i - 1), max(0, 2 * j - 1)] += 1
-    np.testing.assert_array_equal(grads, first)
-
-
 def test_padding_puts_zeros_around_the_image():
     module, variables = _network("ConvNetW8D1BN", GREY)
     images = _images(2, GREY)
@@ -304,53 +252,6 @@ def test_weights_and_biases_are_uniform_as_in_pytorch():
         assert np.std(values) == pytest.approx(bound / 3**0.5, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("kind", "groups", "axes"),
-    [("instance", 8, (1, 2)), ("group", 4, (1, 2, 4)), ("layer", 1, (1, 2, 3))],
-)
-def test_norms_divide_by_the_deviation_of_their_group(kind, groups, axes):
-    x = 3 + 0.1 * _images(2, (5, 4, 8))
-    grouped = x.reshape(2, 5, 4, groups, -1) if kind == "group" else x
-    mean = np.mean(grouped, axes, keepdims=True)
-    variance = np.mean((grouped - mean) ** 2, axes, keepdims=True)
-    expected = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape)
-    module = _Layer(lambda x: layers.norm(x, kind, train=False))
-    got, variables = module.init_with_output(jax.random.key(0), x)
-    np.testing.assert_allclose(got, expected, atol=1e-4)
-    affine_shape = x.shape[1:] if kind == "layer" else x.shape[3:]
-    for leaf in jax.tree.leaves(variables):
-        assert leaf.shape == affine_shape
-
-
-class _Layer(nn.Module):
-    """A function of `layers`, which wants to be called from a module."""
-
-    function: Callable[[jax.Array], jax.Array]
-
-    @nn.compact
-    def __call__(self, x):
-        return self.function(x)
-
-
-def test_batch_norm_moves_its_statistics_a_tenth_of_the_way():
-    x = jnp.array([1.0, 2.0, 3.0, 6.0]).reshape(2, 2, 1, 1)  # mean 3, variance 3.5
-    module = layers.BatchNorm()
-    variables = module.init(jax.random.key(0), x, train=True)
-    chex.assert_trees_all_equal(
-        variables["batch_stats"], {"mean": jnp.zeros(1), "var": jnp.ones(1)}
-    )
-    y, updated = module.apply(variables, x, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(y, (x - 3) / np.sqrt(3.5 + 1e-5), rtol=1e-6)
-    # The unbiased variance is 14 / 3.
-    np.testing.assert_allclose(updated["batch_stats"]["mean"], [0.3], rtol=1e-6)
-    np.testing.assert_allclose(
-        updated["batch_stats"]["var"], [0.9 + 1.4 / 3], rtol=1e-6
-    )
-    y = module.apply(variables | updated, x, train=False)
-    expected = (x - 0.3) / np.sqrt(0.9 + 1.4 / 3 + 1e-5)
-    np.testing.assert_allclose(y, expected, rtol=1e-6)
-
-
 def test_batch_norm_of_a_network_uses_running_statistics_unless_training():
     module, variables = _network("ConvNetW8BN", SMALL)
     images = _images(4, SMALL)
@@ -368,38 +269,6 @@ def test_batch_norm_of_a_network_uses_running_statistics_unless_training():
     chex.assert_trees_all_equal_shapes_and_dtypes(
         updated["batch_stats"], variables["batch_stats"]
     )
-
-
-def test_activations():
-    x = jnp.array([-2.0, 0.0, 1.0])
-    expected = {
-        "relu": [0, 0, 1],
-        "leaky_relu": [-0.02, 0, 1],
-        "sigmoid": [1 / (1 + np.exp(2)), 0.5, 1 / (1 + np.exp(-1))],
-        "swish": [-2 / (1 + np.exp(2)), 0, 1 / (1 + np.exp(-1))],
-    }
-    assert set(expected) == set(layers.ACTIVATIONS)
-    for kind, values in expected.items():
-        np.testing.assert_allclose(layers.activate(x, kind), values, rtol=1e-6)
-
-
-def test_pooling_leaves_out_an_odd_row_and_column():
-    x = jnp.arange(15.0).reshape(1, 3, 5, 1)
-    np.testing.assert_array_equal(layers.pool(x, "max")[0, :, :, 0], [[6, 8]])
-    np.testing.assert_array_equal(layers.pool(x, "average")[0, :, :, 0], [[3, 5]])
-    np.testing.assert_array_equal(layers.pool(x, "none"), x)
-
-
-def test_gradient_of_max_pooling_goes_to_the_first_of_equals():
-    x = jnp.array([[1.0, 1.0, 0.0, 2.0], [1.0, 1.0, 2.0, 2.0]]).reshape(1, 2, 4, 1)
-    grad = jax.grad(lambda x: jnp.sum(layers.pool(x, "max")))(x)
-    np.testing.assert_array_equal(grad[0, :, :, 0], [[1, 0, 0, 1], [0, 0, 0, 0]])
-
-
-@pytest.mark.parametrize("function", [layers.activate, layers.pool])
-def test_unknown_layers_are_refused(function):
-    with pytest.raises(ValueError, match="must be one of none, |relu, .* got 'tanh'"):
-        function(jnp.zeros((1, 2, 2, 1)), "tanh")
 
 
 @pytest.mark.parametrize("name", ["MLP", "LeNet", "ConvNetW8BN"])

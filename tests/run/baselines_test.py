@@ -1,5 +1,6 @@
 """Tests of whole runs of the baselines, on the smallest problem."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -105,7 +106,12 @@ def test_networks_are_trained_once(networks, tmp_path, no_training):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("evaluation.lr", 0.02), ("seed", 1), ("coreset.epochs", 3)],
+    [
+        ("evaluation.lr", 0.02),
+        ("seed", 1),
+        ("coreset.epochs", 3),
+        ("execution.dtype", "bfloat16"),
+    ],
 )
 def test_networks_of_another_config_are_not_used(
     networks, tmp_path, no_training, field, value
@@ -114,12 +120,16 @@ def test_networks_of_another_config_are_not_used(
         _condense(tmp_path, networks, method="herding", **{field: value})
 
 
-def test_networks_of_other_images_are_not_used(
-    networks, tmp_path, no_training, monkeypatch
+@pytest.mark.parametrize("field", ["mean", "std", "train_images"])
+def test_networks_of_another_dataset_are_not_used(
+    networks, tmp_path, no_training, field
 ):
-    monkeypatch.setattr("dc_jax.data.dataset.Dataset.checksum", lambda self: "other")
+    dataset = load_dataset("digits")
+    value = getattr(dataset, field)
+    other = dataclasses.replace(dataset, **{field: (value * 0.5).astype(value.dtype)})
+    config = _config(networks, method="herding")
     with pytest.raises(AssertionError, match="a network is trained"):
-        _condense(tmp_path, networks, method="herding")
+        runner.condense(config, str(tmp_path), dataset=other)
 
 
 def test_features_are_kept_and_damaged_ones_made_again(
@@ -152,9 +162,9 @@ def _stop_after(monkeypatch, step):
     """Sends a signal in a step of training."""
     update = WholeTrainer._update
 
-    def update_and_signal(self, training, *args):
-        update(self, training, *args)
-        if training.step == step:
+    def update_and_signal(self, progress, *args):
+        update(self, progress, *args)
+        if progress.step == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(WholeTrainer, "_update", update_and_signal)
@@ -175,7 +185,14 @@ def uninterrupted(tmp_path_factory):
 
 
 # An epoch is of 6 batches. In the fourth the optimiser is made anew.
-@pytest.mark.parametrize("step", [3, 18, 24])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(3, marks=pytest.mark.slow),
+        18,
+        pytest.param(24, marks=pytest.mark.slow),
+    ],
+)
 def test_stopped_and_continued_is_uninterrupted(
     step, uninterrupted, tmp_path, monkeypatch
 ):
@@ -264,7 +281,14 @@ def test_a_network_that_is_not_finite(tmp_path):
         _condense(tmp_path, method="herding", **{"evaluation.lr": 1e38})
 
 
-@pytest.mark.parametrize("step", [5, 6, 12])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(5, marks=pytest.mark.slow),
+        6,
+        pytest.param(12, marks=pytest.mark.slow),
+    ],
+)
 def test_the_whole_training_set_on_the_way(step, tmp_path, monkeypatch):
     changes = {"method": "whole", "evaluation.epochs": 3, "eval_every": 2}
     result = _condense(tmp_path / "whole", **changes)
