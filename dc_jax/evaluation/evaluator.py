@@ -20,7 +20,8 @@ from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data.store import normalise
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.evaluation.protocol import Protocol, phases
-from dc_jax.training.train import Recipe, confusion, init_state, train
+from dc_jax.training.accuracy import confusion
+from dc_jax.training.train import Recipe, init_state, train
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
 TrainOne = Callable[[Any, Any], dict[str, Any]]
@@ -34,7 +35,7 @@ def make_evaluate(
     It is `evaluate(data, test_images, test_labels, keys) -> counts`. The test images
     are `[n, H, W, D]`, normalised, and their labels `[n]`. The keys may be any tree of
     arrays `[N, ...]`. The counts are a confusion matrix for each network, `[N, C, C]`,
-    see `train.confusion`.
+    see `accuracy.confusion`.
 
     Args:
       train_one: trains one network: `train_one(data, key) -> variables`.

@@ -28,10 +28,10 @@ from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, class_keys, sample_class
-from dc_jax.devices.backend import Execution, batched
+from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.errors import UserError
 from dc_jax.methods.images import check_equal_ipc, init_images
-from dc_jax.training.train import cross_entropy, fold_slices
+from dc_jax.training.train import cross_entropy
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
 # Of the run, between two halvings of Adam's learning rate: 40 of the authors' 400
@@ -57,11 +57,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
     Devices that share the classes all train every network, but each computes the loss
     on the real images of its own classes alone.
-
-    Args:
-      config: the run.
-      network: the module to train on the images.
-      execution: how to run it on this backend.
 
     Raises:
       UserError: the config has an augmentation, or classes with different numbers of

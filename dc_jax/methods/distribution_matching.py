@@ -29,10 +29,9 @@ import numpy as np
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
-from dc_jax.devices.backend import Execution, batched
+from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.training import augment_siamese
-from dc_jax.training.train import fold_slices
 
 # From images `[n, H, W, D]` to images.
 Augment = Callable[[jax.Array], jax.Array]

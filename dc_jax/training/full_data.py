@@ -14,15 +14,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from dc_jax.devices.backend import fold_slices
 from dc_jax.devices.layout import WHOLE, Axis
-from dc_jax.training.train import (
-    Recipe,
-    TrainState,
-    accuracy,
-    fold_slices,
-    init_state,
-    train_batch,
-)
+from dc_jax.training.accuracy import accuracy
+from dc_jax.training.train import Recipe, TrainState, init_state, train_batch
 
 
 @flax.struct.dataclass

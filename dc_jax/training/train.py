@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from dc_jax.devices.backend import fold_slices
 from dc_jax.devices.layout import WHOLE, Axis
 from dc_jax.training import augment
 
@@ -242,81 +243,6 @@ def gradient_and_predictions(
     )
     grads = jax.tree.map(lambda leaf: leaf / num, devices.sum(total))
     return grads, devices.gather(predictions, num)
-
-
-def accuracy(
-    network: nn.Module,
-    variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    slice_size: int,
-) -> jax.Array:
-    """Returns the fraction of images that are classified correctly, `[]`."""
-    counts = confusion(network, variables, images, labels, slice_size=slice_size)
-    return jnp.trace(counts) / labels.shape[0]
-
-
-def confusion(
-    network: nn.Module,
-    variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    slice_size: int,
-) -> jax.Array:
-    """Returns the confusion matrix: rows are true classes, columns predicted ones.
-
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      slice_size: images at once. Changes memory and speed only.
-
-    Returns:
-      Shape `[C, C]`, int32.
-    """
-
-    def predict(images: jax.Array) -> jax.Array:
-        return network.apply(variables, images)
-
-    def count(counts, batch):
-        images, labels = batch
-        predictions = jnp.argmax(predict(images), axis=-1)
-        return counts.at[labels, predictions].add(1)
-
-    num_classes = jax.eval_shape(predict, images[:1]).shape[-1]
-    counts = jnp.zeros((num_classes, num_classes), jnp.int32)
-    return fold_slices(count, counts, (images, labels), slice_size)
-
-
-def fold_slices(
-    function: Callable[[Any, Any], Any], carry: Any, xs: Any, size: int
-) -> Any:
-    """Folds `carry = function(carry, slice)` over consecutive slices of `xs`.
-
-    Args:
-      function: takes the carry and a slice of `xs`.
-      carry: to begin with.
-      xs: arrays of one length n along axis 0.
-      size: of a slice; the last one is smaller where n is no multiple of it.
-
-    Returns:
-      The last carry.
-    """
-    n = jax.tree.leaves(xs)[0].shape[0]
-    full, rest = divmod(n, size)
-    if full > 1:
-        slices = jax.tree.map(
-            lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs
-        )
-        carry, _ = jax.lax.scan(lambda c, x: (function(c, x), None), carry, slices)
-    elif full == 1:
-        carry = function(carry, jax.tree.map(lambda x: x[:size], xs))
-    if rest:
-        carry = function(carry, jax.tree.map(lambda x: x[full * size :], xs))
-    return carry
 
 
 def _weighted_cross_entropy(

@@ -27,7 +27,8 @@ from dc_jax.methods import make_method
 from dc_jax.methods.gradient_matching import make_matching
 from dc_jax.run.compiled import compile_method, experiment_keys
 from dc_jax.run.setup import make_parts
-from dc_jax.training.train import Recipe, TrainState, accuracy, init_state, train
+from dc_jax.training.accuracy import accuracy
+from dc_jax.training.train import Recipe, TrainState, init_state, train
 from experiments.benchmark.cases import Case
 from experiments.plan import cost
 

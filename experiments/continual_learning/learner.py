@@ -17,7 +17,8 @@ from dc_jax.run.compiled import compile_everywhere
 from dc_jax.run.metrics import progress_bar
 from dc_jax.run.setup import make_parts
 from dc_jax.run.signals import Stopped, StopSignals
-from dc_jax.training.train import Recipe, accuracy, init_state
+from dc_jax.training.accuracy import accuracy
+from dc_jax.training.train import Recipe, init_state
 from experiments.continual_learning.config import ContinualConfig
 from experiments.continual_learning.incremental import (
     draw_batches,

@@ -10,15 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from dc_jax.devices.backend import batched
+from dc_jax.devices.backend import batched, fold_slices
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.networks import make_network
+from dc_jax.training.accuracy import accuracy, confusion
 from dc_jax.training.train import (
     Recipe,
-    accuracy,
-    confusion,
     cross_entropy,
-    fold_slices,
     init_state,
     mean_gradient,
     train,

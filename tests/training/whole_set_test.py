@@ -10,8 +10,9 @@ import toy
 from dc_jax.data.store import normalise
 from dc_jax.devices.layout import make_layout
 from dc_jax.networks import make_network
+from dc_jax.training.accuracy import accuracy
 from dc_jax.training.full_data import init_whole, read_images, train_whole
-from dc_jax.training.train import Recipe, accuracy
+from dc_jax.training.train import Recipe
 
 from run_helpers import tiny_config  # isort: skip
 
