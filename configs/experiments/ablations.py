@@ -40,8 +40,8 @@ _FACTORS = {
     "depth": {str(depth): f"ConvNetD{depth}" for depth in (1, 2, 3, 4)},
     "width": {str(width): f"ConvNetW{width}" for width in (32, 64, 128, 256)},
 }
-# Outer steps and inner epochs at 10 images per class: the authors', and others of which
-# only one differs.
+# Outer steps and inner epochs at 10 images per class: the authors', and others that
+# change only one of the two.
 _LOOPS = ((1, 50), (5, 50), (10, 50), (20, 50), (10, 1), (10, 10), (10, 100))
 _CPU_SIZES = ("cpu", "cpu_depth", "cpu_width", "cpu_ipc", "cpu_loops")
 _SIZES = ("paper", *_CPU_SIZES, "smoke")

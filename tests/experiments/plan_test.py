@@ -297,8 +297,8 @@ def test_digits_compile_and_fit(topology):
 @needs_libtpu
 @pytest.mark.slow
 def test_a_topology_that_libtpu_has_not():
-    with pytest.raises(ValueError, match="--topology=v5e:1x1"):
-        compiling.get_devices("v5e:1x1", CHIPS["v5e"])
+    with pytest.raises(ValueError, match="--topology=v5e:3x5"):
+        compiling.get_devices("v5e:3x5", CHIPS["v5e"])
 
 
 @needs_libtpu
