@@ -17,7 +17,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,18 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
         ) from error
 
 
-def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_json_lines(
+    path: str | os.PathLike,
+    find_fault: Callable[[dict[str, Any]], str | None] = lambda line: None,
+) -> list[dict[str, Any]]:
     """Returns the dicts in the lines of a file; none where there is no file.
 
-    A line that a killed run left half written, or that is no dict, is left out. A
+    Damaged lines are left out, such as one that a killed run left half written. A
     warning tells how many there are.
+
+    Args:
+      path: the file.
+      find_fault: returns why a dict counts as damaged, None if it does not.
 
     Raises:
       OSError: the file cannot be read.
@@ -158,13 +165,22 @@ def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
         lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    values = []
+    values, faults = [], []
     for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            values.append(_parse(line))
-    if len(values) < len(lines):
-        num = len(lines) - len(values)
-        logging.warning("%s: %d line(s) that are no JSON are left out.", path, num)
+        try:
+            value = _parse(line)
+            fault = find_fault(value)
+        except (ValueError, RecursionError) as error:
+            fault = one_line(error, 200)
+        if fault:
+            faults.append(fault)
+        else:
+            values.append(value)
+    if faults:
+        num = len(faults)
+        logging.warning(
+            "%s: %d damaged line(s) are left out (%s).", path, num, faults[0]
+        )
     return values
 
 
@@ -276,16 +292,3 @@ def is_unicode(text: str) -> bool:
 def is_address(path: str) -> bool:
     """Whether a path is one such as `gs://bucket/folder`."""
     return re.match(r"[a-z][a-z0-9+.-]+:/", path) is not None
-
-
-def check_is_local(flag: str, path: str) -> None:
-    """Checks that a path is no address.
-
-    Raises:
-      UserError: it is.
-    """
-    if is_address(path):
-        raise UserError(
-            f"{flag} must be a folder of this machine, got {path}; a bucket can be "
-            "mounted as one."
-        )
