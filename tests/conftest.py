@@ -1,6 +1,7 @@
 """Options and strict settings of the tests."""
 
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -45,3 +46,11 @@ def quick_compile():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Forgets the programs of a module: all of them would take gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
