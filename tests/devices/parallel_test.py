@@ -200,7 +200,7 @@ def test_several_processes_use_all_devices(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"^config.distributed must be True"):
         _layout(4, **changes)
-    monkeypatch.setattr(layout.hosts, "are_several", lambda: True)
+    monkeypatch.setattr(layout.processes, "are_several", lambda: True)
     assert _layout(4, distributed=True, **changes).classes.size == 4
     match = r"^config.mesh must leave none of the 4 devices out .* classes = 3\.$"
     with pytest.raises(ValueError, match=match):
