@@ -78,15 +78,8 @@ def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
 
 def store_specs(store: ClassStore) -> ClassStore:
     """Returns how the leaves of a store are split over a mesh."""
-    by_class = P(CLASS_AXIS)
-    return store.replace(
-        images=by_class,
-        starts=by_class,
-        counts=by_class,
-        mean=P(),
-        std=P(),
-        resident=None if store.resident is None else by_class,
-    )
+    specs = jax.tree.map(lambda leaf: P(CLASS_AXIS), store)
+    return specs.replace(mean=P(), std=P())
 
 
 def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:
