@@ -19,13 +19,7 @@ NAME_RULE = (
 )
 
 _ACTIVATIONS = {"AS": "sigmoid", "AL": "leaky_relu", "AR": "relu", "ASwish": "swish"}
-_NORMS = {
-    "NN": "none",
-    "BN": "batch",
-    "LN": "layer",
-    "IN": "instance",
-    "GN": "group",
-}
+_NORMS = {"NN": "none", "BN": "batch", "LN": "layer", "IN": "instance", "GN": "group"}
 _POOLINGS = {"NP": "none", "MP": "max", "AP": "average"}
 # ASwish before AS, which begins it.
 _SUFFIX = re.compile(
