@@ -55,7 +55,7 @@ class Checkpointer:
 
         Args:
           step: not below the one that `restore` found.
-          state: pytree of arrays, typed keys and Python numbers, whole on this process.
+          state: pytree of JAX's arrays and typed keys, whole on this process.
           meta: values that JSON can hold; `restore` returns them with the state.
 
         Raises:
@@ -159,27 +159,21 @@ def _unpack(data: bytes) -> dict[str, Any] | None:
     return msgpack_restore(data) if hashlib.sha256(data).digest() == digest else None
 
 
-def _named(state: PyTree) -> dict[str, Any]:
+def _named(state: PyTree) -> dict[str, jax.Array]:
     """Returns the leaves by path, dtype and shape, as in `images float32[10, 1]`."""
     named = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
         name = jax.tree_util.keystr(path, simple=True, separator="/") or "the state"
-        dtype = getattr(leaf, "dtype", type(leaf).__name__)
-        named[f"{name} {dtype}{list(np.shape(leaf))}"] = leaf
+        named[f"{name} {leaf.dtype}{list(leaf.shape)}"] = leaf
     return named
 
 
-def _is_key(leaf: Any) -> bool:
-    is_array = isinstance(leaf, jax.Array)
-    return is_array and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _place(array: np.ndarray, like: Any) -> Any:
-    """Returns `array` as the type of leaf, and on the devices, that `like` is."""
-    if isinstance(like, bool | int | float):
-        return array.item()
-    if not isinstance(like, jax.Array):
-        return array.copy()  # msgpack gives arrays that cannot be written to.
+def _place(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """Returns `array` as the kind of leaf, and on the devices, that `like` is."""
     # A leaf that is put on devices would refuse to meet arrays that live on a mesh.
     is_put = like.committed
     value = jax.device_put(array, like.sharding) if is_put else jnp.asarray(array)

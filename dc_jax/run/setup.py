@@ -218,9 +218,6 @@ def choose_evaluation_network(config: Config) -> str:
     Where `config.evaluation.network` is None, it is `config.network.name`, without
     batch norm if it has any: the images of a set are too few for it. The whole training
     set has enough.
-
-    Raises:
-      UserError: the network is unknown.
     """
     condensed = config.network.name
     if config.evaluation.network:

@@ -121,21 +121,14 @@ def test_round_trip_of_other_leaves(tmp_path):
         "bfloat16": jnp.ones((2,), jnp.bfloat16),
         "bool": jnp.array([True, False]),
         "empty": jnp.zeros((2, 0)),
-        "float": 0.1,
-        "int": 2**40,
         "keys": jax.random.split(jax.random.key(1, impl="rbg"), 3),
         "not_finite": jnp.array([jnp.nan, -jnp.inf, -0.0]),
-        "numpy": np.asfortranarray(np.arange(6, dtype=np.int64).reshape(2, 3)),
-        "scalar": np.float32(0.5),
     }
     checkpointer = Checkpointer(tmp_path)
     checkpointer.save(1, state, {})
     restored = checkpointer.restore(state).state
-    assert restored["float"] == 0.1
-    assert restored["int"] == 2**40
     assert restored["keys"].dtype == state["keys"].dtype
-    restored["numpy"] += 0  # Arrays of NumPy can be written to.
-    for name in set(state) - {"float", "int", "keys"}:
+    for name in set(state) - {"keys"}:
         assert restored[name].dtype == state[name].dtype
         assert restored[name].shape == state[name].shape
         assert np.asarray(restored[name]).tobytes() == state[name].tobytes()
