@@ -208,6 +208,7 @@ def test_not_finite_stops_the_run_and_keeps_what_was(
     toy, tmp_path, monkeypatch, goes_wrong
 ):
     changes = {"iterations": 5, "checkpoint_minutes": 60.0, "seed": 3}
+    method = toy_run.toy_method(goes_wrong)
     monkeypatch.setattr(
         runner, "make_method", lambda *_: toy_run.toy_method(goes_wrong)
     )
