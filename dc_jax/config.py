@@ -25,15 +25,9 @@ from dc_jax.fields import (
     one_of,
 )
 
-INITS = ("noise", "real")
 DISTANCES = ("ours", "mse", "cos")
-# What coresets take for the images that a network never learned.
-NEVER_LEARNED = ("max", "zero")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
-CONVOLUTIONS = ("native", "trilinear", "winograd")
-NETWORK_LOOPS = ("vmap", "map")
-DTYPES = ("float32", "bfloat16")
 
 # Inner epochs of the authors' code, by images per class, which are the outer steps.
 _PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
@@ -92,15 +86,15 @@ class DistillationConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoresetConfig:
     epochs: int = allow(at_least(1))
-    never_learned: str = allow(one_of(*NEVER_LEARNED))
+    never_learned: str = allow(one_of("max", "zero"))
     networks: str | None = allow(NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    convolution: str | None = allow(one_of(*CONVOLUTIONS))
-    network_loop: str | None = allow(one_of(*NETWORK_LOOPS))
-    dtype: str = allow(one_of(*DTYPES))
+    convolution: str | None = allow(one_of("native", "trilinear", "winograd"))
+    network_loop: str | None = allow(one_of("vmap", "map"))
+    dtype: str = allow(one_of("float32", "bfloat16"))
     slice_size: int | None = allow(at_least(1))
     compilation_cache: str | None = allow(NOT_EMPTY)
 
@@ -124,7 +118,7 @@ class Config:
     num_networks: int = allow(at_least(1))
     num_experiments: int = allow(at_least(1))
     num_evaluations: int = allow(at_least(1))
-    init: str | None = allow(one_of(*INITS))
+    init: str | None = allow(one_of("noise", "real"))
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
@@ -173,10 +167,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values of JSON's types, which `create` takes."""
-        values = dataclasses.asdict(self)
-        if isinstance(self.ipc, tuple):
-            values["ipc"] = list(self.ipc)
-        return values
+        ipc = list(self.ipc) if isinstance(self.ipc, tuple) else self.ipc
+        return dataclasses.asdict(self) | {"ipc": ipc}
 
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
@@ -197,10 +189,8 @@ class Config:
         if isinstance(self.ipc, int):
             return (self.ipc,) * num_classes
         if len(self.ipc) != num_classes:
-            raise UserError(
-                f"config.ipc must be one number, or {num_classes}, one for each class, "
-                f"got {len(self.ipc)}."
-            )
+            wanted = f"one number, or {num_classes}, one for each class"
+            raise UserError(f"config.ipc must be {wanted}, got {len(self.ipc)}.")
         return self.ipc
 
 
@@ -223,8 +213,8 @@ def method_defaults(config: Config) -> dict[str, Any]:
 def default_loops(ipc: int) -> tuple[int, int]:
     """Returns the outer steps T and the inner epochs for `ipc` images per class.
 
-    The authors' code has a table for 1, 10, 20, 30, 40 and 50. Other numbers up to 50
-    have T = ipc and 500 / ipc epochs. Above 50 the authors advise 50 and 10.
+    Numbers up to 50 that are not in the authors' table have T = ipc and 500 / ipc
+    epochs. Above 50 the authors advise 50 and 10.
     """
     outer = min(ipc, 50)
     return outer, _PUBLISHED_EPOCHS.get(outer, round(500 / outer))

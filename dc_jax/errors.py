@@ -48,10 +48,9 @@ def check_fits(num_bytes: int, what: str) -> None:
     """
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > there:
-        raise UserError(
-            f"{what} take {num_bytes / 2**30:,.1f} GiB, more than the "
-            f"{there / 2**30:.1f} GiB of memory of this machine."
-        )
+        memory = f"the {there / 2**30:.1f} GiB of memory of this machine"
+        size = f"{num_bytes / 2**30:,.1f} GiB"
+        raise UserError(f"{what} take {size}, more than {memory}.")
 
 
 def load_package(name: str, extra: str) -> types.ModuleType:

@@ -81,9 +81,8 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     if value is None and type(None) in others:
         return None
     if isinstance(value, list | tuple) and value and tuple[int, ...] in others:
-        return tuple(
-            _check(one, kind, field, f"{name}[{i}]") for i, one in enumerate(value)
-        )
+        pairs = enumerate(value)
+        return tuple(_check(one, kind, field, f"{name}[{i}]") for i, one in pairs)
     # Python refuses to print much longer integers, or to convert them to float.
     if isinstance(value, int) and value.bit_length() > 64:
         got = f"an integer of {value.bit_length()} bits"

@@ -1,8 +1,8 @@
 """Files: JSON, `.npz` that may come from anybody, and writing that is all or nothing.
 
 Reading an `.npz` never unpickles, and takes no memory on the word of a header: arrays
-must have exactly the bytes they announce, and lie in the file uncompressed, as
-`numpy.savez` writes them, unless the caller allows what fits into memory.
+must have exactly the bytes they announce, and lie in the file uncompressed, unless the
+caller allows what fits into memory.
 """
 
 import contextlib
@@ -117,9 +117,8 @@ def to_plain(value: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is {value}, expected a finite number.")
     if value is not None and not isinstance(value, str | bool | int | float):
-        raise UserError(
-            f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
-        )
+        kind = type(value).__name__
+        raise UserError(f"{where} is a {kind}, expected a number, text, list, dict.")
     return value
 
 
@@ -134,10 +133,8 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({one_line(error, 200)}): delete it, or choose another "
-            "folder."
-        ) from error
+        problem = f"{path} is damaged ({one_line(error, 200)})"
+        raise UserError(f"{problem}: delete it, or choose another folder.") from error
 
 
 def read_json_lines(
@@ -197,11 +194,8 @@ def read_npz(
     """
     with _opened(path) as archive:
         held = set(archive.namelist())
-        there = [name for name in optional if f"{name}.npy" in held]
-        return {
-            name: _read_array(archive, f"{name}.npy", compressed)
-            for name in (*names, *there)
-        }
+        names = (*names, *(name for name in optional if f"{name}.npy" in held))
+        return {n: _read_array(archive, f"{n}.npy", compressed) for n in names}
 
 
 def names_of(path: str | os.PathLike) -> set[str]:

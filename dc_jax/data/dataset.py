@@ -63,7 +63,7 @@ class Dataset:
                 digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
-    def _find_problems(self) -> Iterator[str | None]:
+    def _find_problems(self) -> Iterator[str]:
         for name in self.class_names:
             # The name of a folder can be in another encoding.
             if not is_unicode(name):
@@ -145,17 +145,12 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       float64.
     """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
-    num_pixels = images[..., 0].size
-    total = np.zeros(images.shape[-1])
-    for start in range(0, len(images), _CHUNK):
-        total += images[start : start + _CHUNK].sum(axis=(0, 1, 2), dtype=np.float64)
-    mean = total / num_pixels
-    squares = np.zeros_like(total)
-    for start in range(0, len(images), _CHUNK):
-        deviation = images[start : start + _CHUNK].astype(np.float64) - mean
-        squares += np.square(deviation).sum(axis=(0, 1, 2))
-    std = np.sqrt(squares / num_pixels)
+    num_pixels, axes = images[..., 0].size, (0, 1, 2)
+    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    mean = sum(chunk.sum(axes, dtype=np.float64) for chunk in chunks) / num_pixels
+    squares = (np.square(chunk.astype(np.float64) - mean) for chunk in chunks)
+    std = np.sqrt(sum(square.sum(axes) for square in squares) / num_pixels)
     # Rounding leaves the deviation of a constant channel just above zero.
-    is_constant = images.min(axis=(0, 1, 2)) == images.max(axis=(0, 1, 2))
+    is_constant = images.min(axes) == images.max(axes)
     std = np.where(is_constant, scale, std)
     return (mean / scale).astype(np.float32), (std / scale).astype(np.float32)

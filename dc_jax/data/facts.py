@@ -31,6 +31,11 @@ def number_names(num: int) -> tuple[str, ...]:
     return tuple(str(label) for label in range(num))
 
 
+_FASHION = (
+    "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, "
+    "Ankle boot"
+)
+
 # The mean and std are those of the authors' code (utils.py, get_dataset), which the
 # published numbers depend on. Not all of them are those of the data: over the pixels of
 # CIFAR-10 the standard deviations are 0.2470, 0.2435, 0.2616. The augmentation is that
@@ -55,18 +60,7 @@ DATASETS = (
         num_classes=10,
         mean=(0.2861,),
         std=(0.3530,),
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        class_names=tuple(_FASHION.split(", ")),
         idx_folder=Path("/usr/share/datasets/fashion-mnist"),
     ),
     Facts(

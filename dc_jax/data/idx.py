@@ -39,7 +39,7 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: one of the four files is missing.
-      UserError: a file is damaged, or images and labels differ in number.
+      UserError: a file is damaged.
     """
     paths = {name: _find(folder, stem) for name, stem in _STEMS.items()}
     for name, path in paths.items():
@@ -50,13 +50,8 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
             )
     arrays = {}
     for split in ("train", "test"):
-        image_path, label_path = paths[f"{split}_images"], paths[f"{split}_labels"]
-        images, labels = _read(image_path, num_dims=3), _read(label_path, num_dims=1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{label_path} has {len(labels)} labels, must have {len(images)} as "
-                f"{image_path.name} has images."
-            )
+        images = _read(paths[f"{split}_images"], num_dims=3)
+        labels = _read(paths[f"{split}_labels"], num_dims=1)
         arrays[f"{split}_images"] = images[..., np.newaxis]
         arrays[f"{split}_labels"] = labels.astype(np.int32)
     return arrays

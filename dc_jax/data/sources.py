@@ -39,12 +39,11 @@ def load_dataset(
     once. Plain IDX files always stay on disk; gzipped ones and those of Python packages
     never do. `image_size`, for "folder", are the rows and columns to resize to.
 
-    Returns:
-      The dataset. Images are uint8, those of "digits" float32, of "npz" either.
+    Images are uint8, those of "digits" float32, of "npz" either.
 
     Raises:
-      UserError: the name is unknown, the files or the dataset cannot be used, or a
-        package is missing.
+      UserError: the name, the files or the dataset cannot be used, or a package is
+        missing.
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
     """
@@ -54,8 +53,8 @@ def load_dataset(
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
         raise UserError(
-            f"dataset.image_size must be None for '{name}', whose images have one size "
-            f"(it is for 'folder'), got {image_size}."
+            f"dataset.image_size must be None for '{name}', it is for 'folder', got "
+            f"{image_size}."
         )
     if path is not None:
         return _load_from_path(name, path, stream)

@@ -48,10 +48,10 @@ def split_off_tests(
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
-        few = int(counts.argmin())
+        name, num = class_names[counts.argmin()], counts.min()
         raise UserError(
-            f"{source}: class {class_names[few]} has {counts[few]} image(s), must have "
-            "at least 2, one of which is tested with; or give a test split."
+            f"{source}: class {name} has {num} image(s), must have at least 2, one of "
+            "which is tested with; or give a test split."
         )
     return _divide(images, labels, max(len(class_names), round(0.2 * len(labels))))
 

@@ -8,6 +8,8 @@ no more than that, see `stream`. Images keep the dtype they came in, uint8 for a
 of the memory; only those of a batch are normalised.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -47,11 +49,9 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     blocks = class_blocks(counts, devices)
     size = int(blocks.sum(1).max())
     images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
-    begin = 0
-    for device, block in enumerate(blocks):
-        mine = order[begin : begin + block.sum()]
-        images[device, : len(mine)] = dataset.train_images[mine]
-        begin += len(mine)
+    parts = np.split(order, np.cumsum(blocks.sum(1))[:-1])
+    for place, part in zip(images, parts, strict=True):
+        place[: len(part)] = dataset.train_images[part]
     starts = (np.cumsum(blocks, 1) - blocks).reshape(-1)
     by_class = P(CLASS_AXIS)
     return ClassStore(
@@ -98,9 +98,8 @@ def sample_classes(
     """
     labels, _ = store.devices.part(store.num_classes)
     keys = class_keys(store, key)[labels]
-    images, offsets = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
-        keys, jnp.arange(len(labels))
-    )
+    draw = functools.partial(sample_class, store, num=num)
+    images, offsets = jax.vmap(draw)(keys, jnp.arange(len(labels)))
     return store.devices.gather(images, store.num_classes), offsets
 
 
@@ -121,18 +120,6 @@ def sample_class(
     Raises:
       ValueError: `num` is below 1.
     """
-    offsets = _draw_offsets(store, key, place, num)
-    places = offsets
-    if store.resident is not None:
-        places = jnp.searchsorted(store.resident[place], offsets)
-    images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std), offsets
-
-
-def _draw_offsets(
-    store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
-) -> jax.Array:
-    """Draws offsets within a class, `[num]` int32."""
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
@@ -142,7 +129,11 @@ def _draw_offsets(
     if num <= store.max_count:
         distinct = _distinct_offsets(distinct_key, count, store.max_count, num)
         offsets = jnp.where(count >= num, distinct, offsets)
-    return offsets
+    places = offsets
+    if store.resident is not None:
+        places = jnp.searchsorted(store.resident[place], offsets)
+    images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
+    return normalise(images, store.mean, store.std), offsets
 
 
 def _distinct_offsets(
@@ -172,25 +163,11 @@ def normalise(images: Array, mean: Array, std: Array) -> jax.Array:
     """
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be uint8 or float, got {images.dtype}.")
-    pixels, mean, std = _align(images, mean, std)
+    pixels = jnp.asarray(images)
+    dtype = jnp.float64 if pixels.dtype == jnp.float64 else jnp.float32
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    mean, std = (jnp.asarray(array, dtype).reshape(shape) for array in (mean, std))
+    pixels = pixels.astype(dtype)
     if images.dtype == np.uint8:
         pixels = pixels / 255
     return (pixels - mean) / std
-
-
-def denormalise(images: Array, mean: Array, std: Array) -> jax.Array:
-    """Inverts `normalise`: pixels in units of [0, 1], which are not clipped to it."""
-    images, mean, std = _align(images, mean, std)
-    return images * std + mean
-
-
-def _align(images: Array, mean: Array, std: Array) -> list[jax.Array]:
-    """Gives all three the dtype to compute in, and all the rank of `images`."""
-    images = jnp.asarray(images)
-    dtype = jnp.float64 if images.dtype == jnp.float64 else jnp.float32
-    shape = (1,) * (images.ndim - 1) + (-1,)
-    return [
-        images.astype(dtype),
-        jnp.reshape(jnp.asarray(mean, dtype), shape),
-        jnp.reshape(jnp.asarray(std, dtype), shape),
-    ]

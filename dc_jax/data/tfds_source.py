@@ -45,9 +45,8 @@ def open_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
 
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except ImportError as error:
-        raise UserError(
-            f"dataset '{name}' needs a package that is missing: {_short(error)}."
-        ) from error
+        message = f"dataset '{name}' needs a package that is missing: {_short(error)}."
+        raise UserError(message) from error
     except tfds.core.registered.DatasetNotFoundError as error:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.lower(), known)
@@ -84,10 +83,8 @@ def prepare(builder: "DatasetBuilder") -> None:
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(
-            f"preparing TFDS {name} needs a package that is missing: "
-            f"{_short(error)}; {_ADVICE}."
-        ) from error
+        problem = f"needs a package that is missing: {_short(error)}; {_ADVICE}."
+        raise UserError(f"preparing TFDS {name} {problem}") from error
     try:
         # It only copies files: it shall not take all memory of the GPUs.
         tf.config.set_visible_devices([], "GPU")
@@ -96,9 +93,8 @@ def prepare(builder: "DatasetBuilder") -> None:
     try:
         builder.download_and_prepare(download_config=_download_config())
     except (requests.RequestException, tfds.download.DownloadError) as error:
-        raise ConnectionError(
-            f"the download of TFDS {name} failed: {_ADVICE} ({_short(error)})."
-        ) from error
+        problem = f"failed: {_ADVICE} ({_short(error)})."
+        raise ConnectionError(f"the download of TFDS {name} {problem}") from error
     # The code of a dataset can raise any type.
     except Exception as error:
         raise UserError(
@@ -117,13 +113,12 @@ def read_prepared(
     are mapped from a file, which is written next to those of TFDS where it is missing.
 
     Returns:
-      The arrays `train_images`, `test_images` of shape `[n, H, W, D]` uint8 and
-      `train_labels`, `test_labels` of shape `[n]` int32; the names of the classes; and
-      the name of the dataset with its version.
+      The arrays `train_images`, `test_images`, `[n, H, W, D]` uint8, `train_labels`,
+      `test_labels`, `[n]` int32; the names of the classes; and `_label`.
 
     Raises:
-      UserError: a split is missing, or the dataset was prepared in a format that
-        cannot be read at random; or the file cannot be written.
+      UserError: a split is missing, or is in a format that cannot be read at random; or
+        the file cannot be written.
     """
     available = list(builder.info.splits)
     test = "test" if "test" in available else "validation"
@@ -159,10 +154,9 @@ def _map_split(builder: "DatasetBuilder", split: str) -> tuple[np.ndarray, np.nd
         try:
             _write_split(builder, split, paths, shape)
         except OSError as error:
-            raise UserError(
-                f"config.dataset.stream keeps decoded images in {folder}, which cannot "
-                f"be written to: {_short(error)}."
-            ) from error
+            problem = f"{folder}, which cannot be written to: {_short(error)}"
+            message = f"config.dataset.stream keeps decoded images in {problem}."
+            raise UserError(message) from error
     return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
@@ -199,14 +193,11 @@ def _read_chunks(
     """Yields images `[n, H, W, D]` uint8 and labels `[n]` int32, in order."""
     try:
         source = builder.as_data_source(split=split)
-        for start in range(0, len(source), _CHUNK):
-            chunk = range(start, min(start + _CHUNK, len(source)))
-            examples = source.__getitems__(chunk)
-            labels = [example["label"] for example in examples]
-            yield (
-                np.stack([example["image"] for example in examples]),
-                np.array(labels, np.int32),
-            )
+        places = range(len(source))
+        for start in places[::_CHUNK]:
+            examples = source.__getitems__(places[start : start + _CHUNK])
+            images = np.stack([example["image"] for example in examples])
+            yield images, np.array([e["label"] for e in examples], np.int32)
     # A missing package, a format without random access, a damaged file.
     except (ImportError, NotImplementedError, RuntimeError) as error:
         raise UserError(

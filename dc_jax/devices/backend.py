@@ -128,8 +128,7 @@ def use_compilation_cache(config: ExecutionConfig) -> None:
     """Lets JAX keep compiled programs in the config's folder, if it has one.
 
     To be called before anything is compiled. JAX looks programs up by all that goes
-    into them: the computation, its versions and flags, the folder's path, and the
-    device, with the instructions that a CPU has.
+    into them, also its version and the instructions that a CPU has.
 
     Raises:
       UserError: the folder cannot be made or written.
@@ -140,8 +139,7 @@ def use_compilation_cache(config: ExecutionConfig) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
         # JAX would only warn, once for each program.
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise UserError(
             "config.execution.compilation_cache must be a folder that can be written, "
@@ -157,10 +155,8 @@ def _largest_activation(network: nn.Module, image_shape: tuple[int, int, int]) -
 
     def activations(key: jax.Array):
         image = jnp.zeros((1, *image_shape))
-        variables = network.init(key, image)
-        return network.apply(
-            variables, image, capture_intermediates=True, mutable=["intermediates"]
-        )
+        capture = {"capture_intermediates": True, "mutable": ["intermediates"]}
+        return network.apply(network.init(key, image), image, **capture)
 
     shapes = jax.eval_shape(activations, jax.random.key(0))
     return 4 * max(leaf.size for leaf in jax.tree.leaves(shapes))

@@ -52,9 +52,8 @@ class Axis:
         """Returns all `num` elements along axis 0, of which each device has `part`."""
         if self.size == 1:
             return tree
-        return jax.tree.map(
-            lambda leaf: jax.lax.all_gather(leaf, self.name, tiled=True)[:num], tree
-        )
+        whole = jax.lax.all_gather(tree, self.name, tiled=True)
+        return jax.tree.map(lambda leaf: leaf[:num], whole)
 
 
 # Of a single device.
@@ -88,22 +87,15 @@ class Layout:
         """Runs a function on each device; its results are the same on all."""
         if self.mesh is None:
             return function
-        return jax.shard_map(
-            function,
-            mesh=self.mesh,
-            in_specs=in_specs,
-            out_specs=_EVERYWHERE,
-            check_vma=False,
-        )
+        specs = {"in_specs": in_specs, "out_specs": _EVERYWHERE}
+        return jax.shard_map(function, mesh=self.mesh, **specs, check_vma=False)
 
     def put(self, array: np.ndarray, spec: P = _EVERYWHERE) -> jax.Array:
         """Puts an array that every process has whole on the devices."""
         if self.mesh is None:
             return jnp.asarray(array)
         sharding = NamedSharding(self.mesh, spec)
-        return jax.make_array_from_callback(
-            array.shape, sharding, lambda index: array[index]
-        )
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
     def __str__(self) -> str:
         if self.mesh is None:

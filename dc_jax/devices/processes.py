@@ -100,11 +100,10 @@ def fail(text: str) -> NoReturn:
     if not are_several():
         _end_with(text)
     process = distributed.global_state.process_id
+    text = f"on process {process}: {text}" if process else text
     # Another may have been faster.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        distributed.global_state.client.key_value_set(
-            _FAILURE, f"on process {process}: {text}" if process else text
-        )
+        distributed.global_state.client.key_value_set(_FAILURE, text)
     threading.Event().wait()
 
 
