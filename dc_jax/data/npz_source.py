@@ -35,8 +35,8 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     families = [names for names in _FAMILIES if held.issuperset(names[:2])]
     if not families:
         known = " or ".join(" and ".join(names[:2]) for names in _FAMILIES)
-        names = ", ".join(sorted(held))
-        raise UserError(f"{path} has the arrays {names}; must have {known}.")
+        got = ", ".join(sorted(held))
+        raise UserError(f"{path} has the arrays {got}; must have {known}.")
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
         problem = f"{names[2]} alone; must have both images and labels"
