@@ -153,11 +153,8 @@ class Config:
           UserError: a field is unknown, missing, of a wrong type or not allowed.
         """
         config = check_values(cls, values)
-        missing = {
-            name: value
-            for name, value in method_defaults(config).items()
-            if getattr(config, name) is None
-        }
+        defaults = method_defaults(config)
+        missing = {n: v for n, v in defaults.items() if getattr(config, n) is None}
         config = dataclasses.replace(config, **missing)
         evaluation = config.evaluation
         if evaluation.augmentation is None and config.augmentation != "none":

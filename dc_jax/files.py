@@ -199,11 +199,7 @@ def read_npz(
 
 
 def names_of(path: str | os.PathLike) -> set[str]:
-    """Returns the names of the arrays in a file.
-
-    Raises:
-      UserError: it is no `.npz`, or cannot be read.
-    """
+    """Returns the names of the arrays in an `.npz`; raises what `read_npz` does."""
     with _opened(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
@@ -215,8 +211,7 @@ def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except zipfile.BadZipFile as error:
-        message = f"{path} cannot be read: it is no .npz, or damaged."
-        raise UserError(message) from error
+        raise UserError(f"{path} cannot be read: it is no .npz, or damaged.") from error
     except (*DAMAGE, tokenize.TokenError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 

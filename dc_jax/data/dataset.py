@@ -75,25 +75,19 @@ class Dataset:
             if problem:
                 yield problem
         if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-            yield (
-                f"test_images are {test.dtype} {test.shape[1:]}, must be "
-                f"{train.dtype} {train.shape[1:]} as train_images are"
-            )
+            wanted = f"{train.dtype} {train.shape[1:]} as train_images are"
+            yield f"test_images are {test.dtype} {test.shape[1:]}, must be {wanted}"
         counts = np.bincount(self.train_labels, minlength=self.num_classes)
         if not counts.all():
             empty = int(np.argmin(counts))
-            hint = ": labels count from 0" if empty == 0 else ""
-            yield (
-                f"class {empty} ({self.class_names[empty]}) has no training image{hint}"
-            )
-        expected = train.shape[3:]
+            name, hint = self.class_names[empty], "" if empty else ": labels begin at 0"
+            yield f"class {empty} ({name}) has no training image{hint}"
         for field in ("mean", "std"):
             value = getattr(self, field)
-            if value.shape != expected or value.dtype != np.float32:
-                yield (
-                    f"{field} must be float32 of shape {list(expected)}, got "
-                    f"{value.dtype} of shape {list(value.shape)}"
-                )
+            if value.shape != train.shape[3:] or value.dtype != np.float32:
+                wanted = f"float32 of shape {list(train.shape[3:])}"
+                got = f"{value.dtype} of shape {list(value.shape)}"
+                yield f"{field} must be {wanted}, got {got}"
             if not np.isfinite(value).all():
                 yield f"{field} must be finite, got {value.tolist()}"
         if not (self.std > 0).all():
@@ -120,17 +114,14 @@ def find_problem(
             return f"{name} must be in [0, 1] where they are float, got {got}"
     name, shape = f"{split}_labels", list(labels.shape)
     if shape != [len(images)]:
-        return (
-            f"{name} must have shape {[len(images)]}, one label per image, got {shape}"
-        )
+        wanted = f"shape {[len(images)]}, one label per image"
+        return f"{name} must have {wanted}, got {shape}"
     if labels.dtype != np.int32:
         return f"{name} must be int32, got {labels.dtype}"
     low, high = labels.min(), labels.max()
     if low < 0 or high >= num_classes:
-        return (
-            f"{name} must be in [0, {num_classes}), one value per class name, got "
-            f"values from {low} to {high}"
-        )
+        wanted = f"in [0, {num_classes}), one value per class name"
+        return f"{name} must be {wanted}, got values from {low} to {high}"
     return None
 
 

@@ -57,8 +57,7 @@ def read_folder(
     chosen, the shorter side is resized to it and the middle square is kept.
 
     The folder has the sub-folders, or `train` and `test`, each with the sub-folders.
-    Without `image_size`, rows and columns, pictures keep the size that all have, or get
-    32.
+    By default, `image_size`, rows and columns, is what all pictures have, or 32.
 
     Returns:
       `train_images`, `[n, H, W, D]` uint8, and `train_labels`, `[n]` int32, `test_...`
@@ -78,22 +77,16 @@ def read_folder(
     sizes = {picture.size for picture in every}
     side = image_size or (None if len(sizes) == 1 else _SIDE)
     height, width = (side, side) if side else every[0].size
-    check_fits(
-        len(every) * height * width * len(mode),
-        f"{len(every)} pictures of {folder}, of {height}x{width} pixels "
-        "(config.dataset.image_size),",
-    )
+    size = f"{height}x{width} pixels (config.dataset.image_size)"
+    what = f"{len(every)} pictures of {folder}, of {size},"
+    check_fits(len(every) * height * width * len(mode), what)
     logging.info("%s: %s pictures of %d size(s).", folder, mode, len(sizes))
     if side:
-        text = (
-            "They become %dx%d (shorter side, middle); see config.dataset.image_size."
-        )
+        text = "They are resized to %dx%d, see config.dataset.image_size."
         logging.info(text, side, side)
     arrays = {}
     for split, found in pictures.items():
-        images = np.empty((len(found), height, width, len(mode)), np.uint8)
-        _read(found, mode, side, images)
-        arrays[f"{split}_images"] = images
+        arrays[f"{split}_images"] = _read(found, mode, side, (height, width))
         arrays[f"{split}_labels"] = np.array([p.label for p in found], np.int32)
     return arrays, tuple(names)
 
@@ -154,9 +147,10 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _read(
-    pictures: Sequence[_Picture], mode: str, side: int | None, images: np.ndarray
-) -> None:
-    """Writes pictures to `images`, `[n, H, W, D]` uint8."""
+    pictures: Sequence[_Picture], mode: str, side: int | None, size: tuple[int, int]
+) -> np.ndarray:
+    """Returns the pixels of pictures, `[n, H, W, D]` uint8; `size` is (H, W)."""
+    images = np.empty((len(pictures), *size, len(mode)), np.uint8)
     for place, picture in enumerate(pictures):
         with _opened(picture.path) as opened:
             upright = ImageOps.exif_transpose(opened)
@@ -168,3 +162,4 @@ def _read(
                 pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.LANCZOS)
             # Fails where the header gives another size than the data.
             images[place] = np.asarray(pixels).reshape(images.shape[1:])
+    return images

@@ -44,10 +44,8 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
     paths = {name: _find(folder, stem) for name, stem in _STEMS.items()}
     for name, path in paths.items():
         if path is None:
-            raise FileNotFoundError(
-                f"{folder / _STEMS[name]} is missing (plain or .gz) while other IDX "
-                "files are there."
-            )
+            problem = "is missing (plain or .gz) while other IDX files are there"
+            raise FileNotFoundError(f"{folder / _STEMS[name]} {problem}.")
     arrays = {}
     for split in ("train", "test"):
         images = _read(paths[f"{split}_images"], num_dims=3)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, names_of, read_npz
 
@@ -34,14 +35,12 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     families = [names for names in _FAMILIES if held.issuperset(names[:2])]
     if not families:
         known = " or ".join(" and ".join(names[:2]) for names in _FAMILIES)
-        raise UserError(
-            f"{path} has the arrays {', '.join(sorted(held))}; must have {known}."
-        )
+        got = ", ".join(sorted(held))
+        raise UserError(f"{path} has the arrays {got}; must have {known}.")
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
-        raise UserError(
-            f"{path} has {names[2]} alone; must have both images and labels."
-        )
+        problem = f"{names[2]} alone; must have both images and labels"
+        raise UserError(f"{path} has {problem}.")
     arrays = read_npz(path, names, ("class_names",), compressed=True)
     result = {}
     for split, pair in (("train", names[:2]), ("test", names[2:])):
@@ -80,9 +79,8 @@ def _check_images(array: np.ndarray, name: str) -> np.ndarray:
         array = array[..., np.newaxis]
     shape = list(array.shape)
     if array.ndim != 4 or 0 in shape:
-        raise UserError(
-            f"{name} must be [n, H, W] or [n, H, W, D], without a zero, got {shape}."
-        )
+        wanted = "[n, H, W] or [n, H, W, D], without a zero"
+        raise UserError(f"{name} must be {wanted}, got {shape}.")
     if shape[1] in (1, 3) and min(shape[2:]) > 4:
         raise UserError(
             f"{name} must be [n, H, W, D], got {shape}, which has the channels first: "
@@ -124,10 +122,9 @@ def check_class_names(
             f"so that every class can have an image, got {num_classes - 1}."
         )
     if names is None:
-        return tuple(str(label) for label in range(num_classes))
+        return number_names(num_classes)
     if names.ndim != 1 or not is_text(names) or len(names) < num_classes:
-        raise UserError(
-            f"{path}: class_names must be {num_classes} strings, as there are labels "
-            f"to {num_classes - 1}, got {names.dtype} {list(names.shape)}."
-        )
+        wanted = f"{num_classes} strings, as there are labels to {num_classes - 1}"
+        got = f"{names.dtype} {list(names.shape)}"
+        raise UserError(f"{path}: class_names must be {wanted}, got {got}.")
     return tuple(names.tolist())

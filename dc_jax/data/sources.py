@@ -52,10 +52,8 @@ def load_dataset(
     if name in ("folder", "npz"):
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
-        raise UserError(
-            f"dataset.image_size must be None for '{name}', it is for 'folder', got "
-            f"{image_size}."
-        )
+        wanted = f"None for '{name}', it is for 'folder'"
+        raise UserError(f"dataset.image_size must be {wanted}, got {image_size}.")
     if path is not None:
         return _load_from_path(name, path, stream)
     if name in EMBEDDED:
@@ -92,10 +90,8 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     if idx.has_idx_files(folder):
         return _load_idx(name, folder)
     if name in EMBEDDED:
-        raise UserError(
-            f"dataset.path must be None for '{name}', which comes with a Python "
-            f"package, got '{path}' (without IDX files)."
-        )
+        wanted = f"None for '{name}', or a folder of IDX files"
+        raise UserError(f"dataset.path must be {wanted}, got '{path}'.")
     builder = tfds_source.open_builder(name, data_dir=str(folder))
     return _load_tfds(name, builder, stream)
 

@@ -125,10 +125,9 @@ def read_prepared(
     arrays = {}
     for split, tfds_split in (("train", "train"), ("test", test)):
         if tfds_split not in available:
-            raise UserError(
-                f"TFDS {_label(builder)} has the splits {available}, must have 'train' "
-                "and 'test' or 'validation'."
-            )
+            wanted = "'train' and 'test' or 'validation'"
+            got = f"the splits {available}"
+            raise UserError(f"TFDS {_label(builder)} has {got}, must have {wanted}.")
         if stream and split == "train":
             images, labels = _map_split(builder, tfds_split)
         else:
@@ -139,10 +138,9 @@ def read_prepared(
 
 
 def _map_split(builder: "DatasetBuilder", split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels of a split; the images are mapped from a file.
+    """Returns images, mapped from a file that is written once, and labels.
 
-    It is written once. Reading a batch is about a hundred times as fast as from the
-    records of TFDS.
+    Reading a batch is about a hundred times as fast as from the records of TFDS.
     """
     folder = Path(builder.data_path)
     paths = [folder / f"dc_jax-{split}-{kind}.npy" for kind in ("images", "labels")]
@@ -200,10 +198,8 @@ def _read_chunks(
             yield images, np.array([e["label"] for e in examples], np.int32)
     # A missing package, a format without random access, a damaged file.
     except (ImportError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
-            f"be read: {_short(error)}."
-        ) from error
+        where = f"split '{split}' of TFDS {_label(builder)} in {builder.data_path}"
+        raise UserError(f"{where} cannot be read: {_short(error)}.") from error
 
 
 def _download_config() -> "DownloadConfig":

@@ -33,9 +33,7 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
         if loop == "vmap" and num <= _MAX_AT_ONCE:
             return jax.vmap(function)(*args)
         batch_size = _MAX_AT_ONCE if loop == "vmap" else None
-        return jax.lax.map(
-            lambda element: function(*element), args, batch_size=batch_size
-        )
+        return jax.lax.map(lambda one: function(*one), args, batch_size=batch_size)
 
     return run
 
@@ -51,9 +49,8 @@ def fold_slices(
     n = jax.tree.leaves(xs)[0].shape[0]
     full, rest = divmod(n, size)
     if full > 1:
-        slices = jax.tree.map(
-            lambda x: x[: full * size].reshape(full, size, *x.shape[1:]), xs
-        )
+        whole = jax.tree.map(lambda x: x[: full * size], xs)
+        slices = jax.tree.map(lambda x: x.reshape(full, size, *x.shape[1:]), whole)
         carry, _ = jax.lax.scan(lambda c, x: (function(c, x), None), carry, slices)
     elif full == 1:
         carry = function(carry, jax.tree.map(lambda x: x[:size], xs))

@@ -28,8 +28,7 @@ from dc_jax.errors import UserError
 
 _FAILURE = "dc_jax/failure"
 _FOREVER = 10**12  # Milliseconds.
-# For the last process to reach the end once the first has.
-_SHUTDOWN_SECONDS = 30
+_SHUTDOWN_SECONDS = 30  # For the last process to reach the end once the first has.
 
 
 def initialize(config: Config) -> None:
@@ -45,7 +44,7 @@ def initialize(config: Config) -> None:
         if given:
             raise UserError(f"{', '.join(given)} needs config.distributed=True.")
         return
-    # It would take SIGTERM, which `progress.StopSignals` is there for.
+    # It would take SIGTERM, which `signals.StopSignals` is there for.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**values, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
