@@ -215,6 +215,7 @@ def choose_evaluation_network(config: Config) -> str:
         return config.evaluation.network or condensed
     name = without_batch_norm(condensed)
     if name != condensed:
-        text = "Evaluating with %s, as the batch norm of %s needs more images."
+        text = "Evaluating with %s, as the batch norm of %s needs more images; "
+        text += "config.evaluation.network names another."
         logging.info(text, name, condensed)
     return name
