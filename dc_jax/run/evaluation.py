@@ -24,13 +24,9 @@ from dc_jax.sets.card import training_of
 
 def make_evaluator(setup: Setup) -> Evaluator:
     """Returns the evaluation of a run."""
-    return build_evaluator(
-        setup.protocol,
-        setup.evaluation_network,
-        setup.evaluation_execution,
-        setup.dataset.test_images,
-        setup.dataset.test_labels,
-    )
+    network, execution = setup.evaluation_network, setup.evaluation_execution
+    images, labels = setup.dataset.test_images, setup.dataset.test_labels
+    return build_evaluator(setup.protocol, network, execution, images, labels)
 
 
 def build_evaluator(

@@ -206,7 +206,7 @@ class WholeTrainer:
                 epoch_key = jax.random.fold_in(key, epoch)
                 if order is None or batch == 0:
                     order = self._order(epoch_key)
-                self._update(progress, epoch, batch, order, epoch_key)
+                self._update(progress, order, epoch_key)
                 is_last = batch == self._num_batches - 1
                 if is_last and self.eval_every and (epoch + 1) % self.eval_every == 0:
                     progress.accuracies.append(self.test(progress.state))
@@ -226,15 +226,9 @@ class WholeTrainer:
         seed = np.asarray(jax.random.key_data(key)).tolist()
         return np.random.default_rng(seed).permutation(len(self.dataset.train_labels))
 
-    def _update(
-        self,
-        progress: _Progress,
-        epoch: int,
-        batch: int,
-        order: np.ndarray,
-        key: jax.Array,
-    ) -> None:
-        """Trains with one batch of an epoch."""
+    def _update(self, progress: _Progress, order: np.ndarray, key: jax.Array) -> None:
+        """Trains with the next batch of an epoch, whose images have this order."""
+        epoch, batch = divmod(progress.step, self._num_batches)
         first, second = self._training.phases
         place = int(epoch >= first.epochs)
         if epoch == first.epochs and batch == 0:

@@ -174,11 +174,23 @@ def make_evaluation(
     image_shape: tuple[int, int, int],
     layout: Layout,
 ) -> tuple[Protocol, nn.Module, Execution]:
-    """Returns the protocol of a run, its network, and how to run that here."""
-    name = choose_evaluation_network(config)
-    path = "config.evaluation.network"
-    if config.evaluation.network is None:
-        path = "config.network.name"
+    """Returns the protocol of a run, its network, and how to run that here.
+
+    Where `config.evaluation.network` is None, it is `config.network.name`, without
+    batch norm if it has any: the images of a set are too few for it. The whole training
+    set has enough.
+    """
+    name, path = config.evaluation.network, "config.evaluation.network"
+    if name is None:
+        condensed, path = config.network.name, "config.network.name"
+        name = condensed if config.method == "whole" else without_batch_norm(condensed)
+        if name != condensed:
+            logging.info(
+                "Evaluating with %s in place of %s, whose batch norm needs more "
+                "images. config.evaluation.network names another.",
+                name,
+                condensed,
+            )
     protocol = make_protocol(
         dataclasses.replace(config.evaluation, network=name),
         dataset_name=dataset_name,
@@ -201,21 +213,3 @@ def _build(
     with naming(field):
         network = make_network(name, num_classes, image_shape, conv_fn, dtype=how.dtype)
     return network, make_execution(how, network, image_shape, layout)
-
-
-def choose_evaluation_network(config: Config) -> str:
-    """Returns the name of the network that sets are evaluated with.
-
-    Where `config.evaluation.network` is None, it is `config.network.name`, without
-    batch norm if it has any: the images of a set are too few for it. The whole training
-    set has enough.
-    """
-    condensed = config.network.name
-    if config.evaluation.network or config.method == "whole":
-        return config.evaluation.network or condensed
-    name = without_batch_norm(condensed)
-    if name != condensed:
-        text = "Evaluating with %s, as the batch norm of %s needs more images; "
-        text += "config.evaluation.network names another."
-        logging.info(text, name, condensed)
-    return name
