@@ -84,14 +84,8 @@ def condense(
         raise UserError(
             f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
         )
-    fields = {
-        "ipc": ipc,
-        "method": method,
-        "network.name": network,
-        "iterations": iterations,
-        "seed": seed,
-    }
-    config = make_config(fields, overrides)
+    fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
+    config = make_config(fields | {"iterations": iterations}, overrides)
     return _make_set(config, _dataset(images, labels, class_names), workdir)
 
 

@@ -1,6 +1,5 @@
 """The evaluation of a run: its programs and its keys, and what is logged of it."""
 
-import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -17,11 +16,7 @@ from dc_jax.evaluation.evaluator import (
     train_by_protocol,
 )
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.run.compiled import (
-    compile_evaluation,
-    evaluation_keys,
-    own_evaluation_keys,
-)
+from dc_jax.run.compiled import compile_evaluation, evaluation_keys, own_evaluation_keys
 from dc_jax.run.setup import Setup
 from dc_jax.run.workdir import summarise
 from dc_jax.sets.card import training_of
@@ -29,13 +24,9 @@ from dc_jax.sets.card import training_of
 
 def make_evaluator(setup: Setup) -> Evaluator:
     """Returns the evaluation of a run."""
-    return build_evaluator(
-        setup.protocol,
-        setup.evaluation_network,
-        setup.evaluation_execution,
-        setup.dataset.test_images,
-        setup.dataset.test_labels,
-    )
+    network, execution = setup.evaluation_network, setup.evaluation_execution
+    images, labels = setup.dataset.test_images, setup.dataset.test_labels
+    return build_evaluator(setup.protocol, network, execution, images, labels)
 
 
 def build_evaluator(
@@ -64,12 +55,8 @@ def count_sets(
 ) -> np.ndarray:
     """Returns confusion matrices of networks trained on each set, `[E, N, C, C]`."""
     num = config.num_evaluations
-    logging.info(
-        "Evaluating %d set(s) with %d networks each: %s.",
-        len(sets),
-        num,
-        evaluator.protocol,
-    )
+    text = "Evaluating %d set(s) with %d networks each: %s."
+    logging.info(text, len(sets), num, evaluator.protocol)
     keys = [evaluation_keys(config.seed, place, num) for place in range(len(sets))]
     return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
 
@@ -96,11 +83,8 @@ def evaluate_sets(
 
 def log_recipe(protocol: Protocol, synthetic: SyntheticSet, path: str) -> None:
     """Logs where the recipe of a set, which is from `path`, differs from a protocol."""
-    ours = dataclasses.asdict(protocol)
-    differing = [
-        f"{name} {value}"
-        for name, value in training_of(synthetic).items()
-        if name in ours and value != ours[name]
-    ]
+    ours, theirs = vars(protocol), training_of(synthetic)
+    names = [name for name in theirs if name in ours and theirs[name] != ours[name]]
+    differing = [f"{name} {theirs[name]}" for name in names]
     if differing:
         logging.info("The recipe of %s has %s.", path, ", ".join(differing))

@@ -1,11 +1,16 @@
-"""Trains networks on the whole training set, and keeps them in a folder.
+"""Trains networks on the whole training set, and keeps them and their features.
 
-A run that was stopped finds them there, and so does another run that needs the same
-networks.
+Each network has a folder with its checkpoint. The name of the folder above it tells
+what the networks in it were made with. So a run that was stopped finds them, and so
+does another run that needs the same networks.
 """
 
-import functools
-from collections.abc import Callable, Sequence
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +23,12 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
 from dc_jax.devices import processes
 from dc_jax.devices.layout import Layout
+from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
+from dc_jax.files import read_npz, write_npz
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_everywhere
-from dc_jax.run.kept_networks import Progress, folder_name, keep_arrays, made_with
 from dc_jax.run.metrics import progress_bar
 from dc_jax.run.signals import Stopped, StopSignals
 from dc_jax.training.full_data import WholeState, WholeTraining
@@ -31,6 +37,8 @@ from dc_jax.training.full_data import WholeState, WholeTraining
 _BATCHES_AHEAD = 8
 # How many images are read at once.
 _READ_AT_ONCE = 512
+# They draw the random numbers, and networks are made and trained with them.
+_PACKAGES = ("jax", "flax", "optax", "numpy")
 # Folded into the seed for these networks; experiments have the numbers below.
 _STREAM = 2**31
 
@@ -52,6 +60,37 @@ def check_finite(state: WholeState, protocol: Protocol) -> None:
             f"{protocol.network}, trained on the whole training set, became NaN or "
             f"infinite: try a smaller config.evaluation.lr than {protocol.lr:g}."
         )
+
+
+class _Progress:
+    """How far a training is, from its last checkpoint."""
+
+    def __init__(
+        self, checkpointer: Checkpointer, state: WholeState, made_with: dict[str, Any]
+    ):
+        self._checkpointer, self._made_with = checkpointer, made_with
+        restored = checkpointer.restore(state)
+        self.step, self.state, meta = restored or (0, state, {})  # Batches so far.
+        # On the test split, so far; see `WholeTrainer.test`.
+        self.accuracies: list[Any] = meta.get("accuracies", [])
+        self._saved = time.monotonic()
+        self._began = self._saved - meta.get("seconds", 0.0)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def save(self, minutes: float = 0.0) -> None:
+        """Saves where `minutes` have passed since the last time."""
+        if time.monotonic() - self._saved < 60 * minutes:
+            return
+        meta = {
+            "seconds": self.seconds(),
+            "accuracies": self.accuracies,
+            "made_with": self._made_with,
+        }
+        # The other processes wait until the first has written it.
+        processes.on_first(self._checkpointer.save, self.step, self.state, meta)
+        self._saved = time.monotonic()
 
 
 class WholeTrainer:
@@ -77,9 +116,10 @@ class WholeTrainer:
         self.eval_every = eval_every
         self._config, self._layout, self._protocol = config, layout, protocol
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
-        self._made_with = made_with(config, dataset, protocol, eval_every)
-        networks = Path(config.coreset.networks or folder / "networks")
-        self._folder = networks / folder_name(self._made_with)
+        self._made_with = _made_with(config, dataset, protocol, eval_every)
+        text = json.dumps(self._made_with, sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:16]
+        self._folder = Path(config.coreset.networks or folder / "networks") / name
         self._training, self._check = training, check
         self._updates = [
             compile_everywhere(phase.update, layout) for phase in training.phases
@@ -93,7 +133,7 @@ class WholeTrainer:
         labels = self._put(self.dataset.test_labels)
         return np.asarray(self._test(state, images, labels)).tolist()
 
-    def read_class(self, trained: Trained, label: int) -> Sequence[np.ndarray]:
+    def read_class(self, trained: Trained, label: int) -> list[np.ndarray]:
         """Returns features and logits of the training images of a class.
 
         They are kept beside the network if other runs may want them. Several hosts do
@@ -103,8 +143,16 @@ class WholeTrainer:
         if not self._config.coreset.networks or processes.are_several():
             return self._read_images(trained.state, indices)
         path = self._folder / str(trained.number) / f"features_{label}.npz"
-        make = functools.partial(self._read_images, trained.state, indices)
-        return keep_arrays(path, ("features", "logits"), make)
+        names = ("features", "logits")
+        if path.exists():
+            try:
+                arrays = read_npz(path, names)
+                return [arrays[name] for name in names]
+            except UserError as error:
+                logging.warning("%s It is made again.", error)
+        made = self._read_images(trained.state, indices)
+        write_npz(path, dict(zip(names, made, strict=True)))
+        return made
 
     def train(self, number: int, total: int) -> Trained:
         """Trains network `number` of `total`, or continues, or finds it trained.
@@ -121,7 +169,7 @@ class WholeTrainer:
         folder = self._folder / str(number)
         with workdir.locked(folder, waits=True):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
-            progress = Progress(checkpointer, state, self._made_with)
+            progress = _Progress(checkpointer, state, self._made_with)
             self._run(progress, train_key, f"Network {number + 1} of {total}")
         self._check(progress.state, self._protocol)
         return Trained(number, progress.state, progress.seconds(), progress.accuracies)
@@ -144,7 +192,7 @@ class WholeTrainer:
             chunks.append([np.asarray(output)[: len(part)] for output in outputs])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def _run(self, progress: Progress, key: jax.Array, title: str) -> None:
+    def _run(self, progress: _Progress, key: jax.Array, title: str) -> None:
         """Trains to the end."""
         total = self.epochs * self._num_batches
         if progress.step == total:
@@ -158,7 +206,7 @@ class WholeTrainer:
                 epoch_key = jax.random.fold_in(key, epoch)
                 if order is None or batch == 0:
                     order = self._order(epoch_key)
-                self._update(progress, epoch, batch, order, epoch_key)
+                self._update(progress, order, epoch_key)
                 is_last = batch == self._num_batches - 1
                 if is_last and self.eval_every and (epoch + 1) % self.eval_every == 0:
                     progress.accuracies.append(self.test(progress.state))
@@ -178,15 +226,9 @@ class WholeTrainer:
         seed = np.asarray(jax.random.key_data(key)).tolist()
         return np.random.default_rng(seed).permutation(len(self.dataset.train_labels))
 
-    def _update(
-        self,
-        progress: Progress,
-        epoch: int,
-        batch: int,
-        order: np.ndarray,
-        key: jax.Array,
-    ) -> None:
-        """Trains with one batch of an epoch."""
+    def _update(self, progress: _Progress, order: np.ndarray, key: jax.Array) -> None:
+        """Trains with the next batch of an epoch, whose images have this order."""
+        epoch, batch = divmod(progress.step, self._num_batches)
         first, second = self._training.phases
         place = int(epoch >= first.epochs)
         if epoch == first.epochs and batch == 0:
@@ -201,3 +243,24 @@ class WholeTrainer:
             key,
         )
         progress.step += 1
+
+
+def _made_with(
+    config: Config, dataset: Dataset, protocol: Protocol, eval_every: int
+) -> dict[str, Any]:
+    """Returns all that trained networks and their features depend on.
+
+    The devices, and the fields of `config.execution` but for `dtype`, only change how
+    results are rounded, so they are left out.
+    """
+    return {
+        "seed": config.seed,
+        "dataset": dataset.checksum(),
+        "num_classes": dataset.num_classes,
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+        "dtype": config.execution.dtype,
+        "protocol": dataclasses.asdict(protocol),
+        "eval_every": eval_every,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

@@ -13,7 +13,7 @@ from dc_jax.errors import UserError
 # The name of the dataset of a call.
 NAME = "arrays"
 # Fields of the config that would have no effect here, or another than they say.
-_NOT_HERE = ("eval_every", "num_experiments", "num_evaluations")
+_NOT_HERE = ("eval_every", "num_experiments", "num_evaluations", "distributed")
 
 
 def make_config(
@@ -29,24 +29,16 @@ def make_config(
     values = flatten_dict(base.get_config().to_dict(), sep=".")
     values |= {"num_experiments": 1, "dataset.name": NAME, **fields}
     for name, value in (overrides or {}).items():
-        _check_override(name, values, fields)
+        if name not in values:
+            near = difflib.get_close_matches(str(name), values, 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
+            raise UserError(f"overrides: {name!r} is not a field of the config{hint}")
+        is_own = name.startswith("dataset.") and name != "dataset.stream"
+        if is_own or name in _NOT_HERE:
+            raise UserError(f"overrides: {name!r} is not for calls from Python.")
+        if name in fields and not name.startswith("evaluation."):
+            raise UserError(f"overrides: {name!r} is an argument of the call itself.")
         values[name] = value
-    plain = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in values.items()
-    }
-    return Config.create(unflatten_dict(plain, sep="."))
-
-
-def _check_override(
-    name: str, values: Mapping[str, Any], fields: Mapping[str, Any]
-) -> None:
-    if name not in values:
-        near = difflib.get_close_matches(str(name), values, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
-        raise UserError(f"overrides: {name!r} is not a field of the config{hint}")
-    is_own = name.startswith("dataset.") and name != "dataset.stream"
-    if is_own or name in _NOT_HERE or name == "distributed":
-        raise UserError(f"overrides: {name!r} is not for calls from Python.")
-    if name in fields and not name.startswith("evaluation."):
-        raise UserError(f"overrides: {name!r} is an argument of the call itself.")
+    for name, value in values.items():
+        values[name] = value.item() if isinstance(value, np.generic) else value
+    return Config.create(unflatten_dict(values, sep="."))

@@ -59,15 +59,11 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
 
 def load(config: Config) -> Dataset:
     """Loads the dataset of a run."""
-    dataset = load_dataset(
-        config.dataset.name,
-        config.dataset.path,
-        stream=config.dataset.stream,
-        image_size=config.dataset.image_size,
-    )
-    if config.dataset.validation:
-        dataset = hold_out(dataset, config.dataset.validation)
-    return dataset
+    name, path = config.dataset.name, config.dataset.path
+    stream, image_size = config.dataset.stream, config.dataset.image_size
+    dataset = load_dataset(name, path, stream=stream, image_size=image_size)
+    num = config.dataset.validation
+    return hold_out(dataset, num) if num else dataset
 
 
 def log_dataset(dataset: Dataset) -> None:
@@ -119,10 +115,8 @@ def log_choices(setup: Setup) -> None:
     if config.method == "dd":
         logging.info("Not used by dd: config.%s.", ", ".join(UNUSED))
     if len(set(class_ipc)) > 1:
-        logging.info(
-            "What depends on the images per class is chosen for their mean, %d.",
-            config.mean_ipc,
-        )
+        text = "What depends on the images per class is chosen for their mean, %d."
+        logging.info(text, config.mean_ipc)
     _log_small_classes(config, dataset, class_ipc)
 
 
@@ -180,10 +174,23 @@ def make_evaluation(
     image_shape: tuple[int, int, int],
     layout: Layout,
 ) -> tuple[Protocol, nn.Module, Execution]:
-    """Returns the protocol of a run, its network, and how to run that here."""
-    name = choose_evaluation_network(config)
-    is_named = config.evaluation.network is not None
-    path = "config.evaluation.network" if is_named else "config.network.name"
+    """Returns the protocol of a run, its network, and how to run that here.
+
+    Where `config.evaluation.network` is None, it is `config.network.name`, without
+    batch norm if it has any: the images of a set are too few for it. The whole training
+    set has enough.
+    """
+    name, path = config.evaluation.network, "config.evaluation.network"
+    if name is None:
+        condensed, path = config.network.name, "config.network.name"
+        name = condensed if config.method == "whole" else without_batch_norm(condensed)
+        if name != condensed:
+            logging.info(
+                "Evaluating with %s in place of %s, whose batch norm needs more "
+                "images. config.evaluation.network names another.",
+                name,
+                condensed,
+            )
     protocol = make_protocol(
         dataclasses.replace(config.evaluation, network=name),
         dataset_name=dataset_name,
@@ -201,35 +208,8 @@ def _build(
     layout: Layout,
 ) -> tuple[nn.Module, Execution]:
     """Returns a network that a field of the config names, and how to run it here."""
+    how = config.execution
+    conv_fn = make_conv_fn(how.convolution, layout.platform)
     with naming(field):
-        network = make_network(
-            name,
-            num_classes,
-            image_shape,
-            make_conv_fn(config.execution.convolution, layout.platform),
-            dtype=config.execution.dtype,
-        )
-    return network, make_execution(config.execution, network, image_shape, layout)
-
-
-def choose_evaluation_network(config: Config) -> str:
-    """Returns the name of the network that sets are evaluated with.
-
-    Where `config.evaluation.network` is None, it is `config.network.name`, without
-    batch norm if it has any: the images of a set are too few for it. The whole training
-    set has enough.
-    """
-    condensed = config.network.name
-    if config.evaluation.network:
-        return config.evaluation.network
-    if config.method == "whole":
-        return condensed
-    name = without_batch_norm(condensed)
-    if name != condensed:
-        logging.info(
-            "Evaluating with %s in place of %s, whose batch norm needs more images. "
-            "config.evaluation.network names another.",
-            name,
-            condensed,
-        )
-    return name
+        network = make_network(name, num_classes, image_shape, conv_fn, dtype=how.dtype)
+    return network, make_execution(how, network, image_shape, layout)

@@ -31,19 +31,14 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
         self.exit_code = 128 + number  # As of a shell.
 
 
-class StopSignals:
+class StopSignals(contextlib.ExitStack):
     """Notices SIGTERM and Ctrl-C instead of dying of them, while it is entered."""
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._handlers = _handled_by(self._notice)
+    number: int | None = None
 
     def __enter__(self) -> "StopSignals":
-        self._handlers.__enter__()
+        self.enter_context(_handled_by(self._notice))
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._handlers.__exit__(*error)
 
     def _notice(self, number: int, _: FrameType | None) -> None:
         self.number = number

@@ -129,11 +129,8 @@ def check_same(
 ) -> None:
     """Checks that the run in a folder has the same config as this run.
 
-    Args:
-      ours: nested.
-      theirs: by dotted names.
-      folder: for errors.
-      free: dotted names of fields, and names of groups, that may differ.
+    `ours` is nested, `theirs` by dotted names. The fields and groups in `free` may
+    differ.
 
     Raises:
       UserError: another field differs.
@@ -242,16 +239,14 @@ def summarise(accuracies: np.ndarray) -> dict[str, Any]:
 
 def log_result(result: dict[str, Any]) -> None:
     """Logs the accuracies in a line or two."""
-    text = "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks)."
-    num = result["num_experiments"] * result["num_evaluations"]
-    logging.info(text, *_percent(result), num)
+    of = {"Test accuracy": result}
     if "own_protocol" in result:
-        text = "By their own training, with the learned learning rates: %.2f%% ± %.2f."
-        logging.info(text, *_percent(result["own_protocol"]))
-
-
-def _percent(result: dict[str, Any]) -> tuple[float, float]:
-    return 100 * result["accuracy_mean"], 100 * result["accuracy_std"]
+        of["By the training with the learned learning rates"] = result["own_protocol"]
+    for what, one in of.items():
+        percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
+        num = one["num_experiments"] * one["num_evaluations"]
+        text = "%s %s (mean and standard deviation of %d networks)."
+        logging.info(text, what, percent, num)
 
 
 def _is_whole(result: dict[str, Any]) -> bool:
