@@ -264,7 +264,7 @@ def _make_set(
     )
     synthetic = synthetic.replace(recipe=recipe)
     if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SETNAME, synthetic)
+        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
     return synthetic
 
 

@@ -13,8 +13,7 @@ from dc_jax.report.markup import text
 
 _WIDTH, _HEIGHT = 480, 250
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 24, 10, _HEIGHT - 48  # Of the axes.
-# The largest number of points of a line. Groups of points are averaged to get there.
-_POINTS = 400
+_POINTS = 400  # Of a line, at most. Groups of points are averaged to get there.
 
 Line = tuple[Sequence[float], Sequence[float]]
 

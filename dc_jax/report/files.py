@@ -21,7 +21,7 @@ from dc_jax.sets import set_file
 T = TypeVar("T")
 
 # The fields that the report needs, see `_fits`.
-_NUMBER = int | float
+_NUMBER, _MAYBE, _NONE = int | float, int | float | None, type(None)
 _ACCURACY = {"accuracy_mean": _NUMBER, "accuracy_std": _NUMBER}
 _SUMMARY = _ACCURACY | {"num_experiments": int, "num_evaluations": int}
 _CONFIG = {
@@ -34,11 +34,11 @@ _CONFIG = {
     "evaluation": {},
 }
 _RESULT = _SUMMARY | {
-    "own_protocol": (type(None), _SUMMARY),
+    "own_protocol": (_NONE, _SUMMARY),
     "training_images": int | None,
     "iterations": int | None,
-    "seconds": _NUMBER | None,
-    "accuracies_on_the_way": (type(None), [[_NUMBER]]),
+    "seconds": _MAYBE,
+    "accuracies_on_the_way": (_NONE, [[_NUMBER]]),
 }
 _COUNTS = {"num_train": int, "num_test": int, "num_classes": int}
 _CARD = {
@@ -50,13 +50,8 @@ _CARD = {
     "versions": {},
     "command": str,
 }
-_METRICS = {
-    "iteration": int,
-    "loss": _NUMBER | None,
-    "layers": (type(None), {"*": _NUMBER}),
-    "accuracy_mean": _NUMBER | None,
-    "accuracy_std": _NUMBER | None,
-}
+_METRICS = {"iteration": int, "loss": _MAYBE, "layers": (_NONE, {"*": _NUMBER})}
+_METRICS |= {"accuracy_mean": _MAYBE, "accuracy_std": _MAYBE}
 _EVALUATION = _ACCURACY | {"set": str, "protocol": {"network": str}}
 
 
@@ -65,18 +60,14 @@ class Files:
     """The contents of a run's folder. A missing or damaged file is empty or None."""
 
     config: Mapping[str, Any]  # Nested, also of a run that has not finished.
-    card: Mapping[str, Any]  # Empty if the run has not finished.
+    card: Mapping[str, Any]  # Empty if the run has not finished, as is the result.
+    result: Mapping[str, Any]  # The contents of `result.json`.
     sets: list[SyntheticSet]  # Of all experiments.
     metrics: list[dict[str, Any]]  # The lines of `metrics.jsonl`.
     evaluations: list[dict[str, Any]]  # The lines of `evaluations.jsonl`.
     snapshots: Mapping[int, bytes]  # PNGs by iteration, in increasing order.
     confusion: np.ndarray | None  # Counts [C, C].
     neighbours: kept.Neighbours | None  # Of the images of the first set.
-
-    @property
-    def result(self) -> Mapping[str, Any]:
-        """The contents of `result.json`; empty if the run has not finished."""
-        return self.card.get("accuracy", {})
 
 
 def read_files(folder: Path) -> Files:
@@ -101,21 +92,24 @@ def read_files(folder: Path) -> Files:
     return Files(
         config=config,
         card=card,
+        result=card.get("accuracy", {}),
         sets=_if_intact(set_file.load_synthetic_sets, folder, []) if has_sets else [],
         metrics=_read_lines(folder / "metrics.jsonl", _METRICS),
         evaluations=evaluations,
         snapshots=_if_intact(kept.read_snapshots, folder, {}),
-        confusion=_if_intact(kept.read_confusion, folder, None),
-        neighbours=_if_intact(kept.read_neighbours, folder, None),
+        confusion=_if_intact(kept.read_confusion, folder / "confusion.csv", None),
+        neighbours=_if_intact(kept.read_neighbours, folder / "neighbours.npz", None),
     )
 
 
 def _if_intact(read: Callable[[Path], T], path: Path, otherwise: T) -> T:
-    """Returns what `read` returns, or `otherwise` if the file is damaged."""
+    """Returns what `read` returns, or `otherwise` if the file is missing or damaged."""
+    if not path.exists():
+        return otherwise
     try:
         return read(path)
-    except (OSError, UserError) as error:
-        logging.warning("Not in the report: %s", one_line(error))
+    except (OSError, OverflowError, ValueError) as error:
+        logging.warning("%s is not in the report: %s", path, one_line(error))
         return otherwise
 
 
@@ -144,14 +138,12 @@ def _fits(value: Any, kind: Any) -> bool:
     """
     if isinstance(kind, tuple):
         return any(_fits(value, one) for one in kind)
+    if not isinstance(value, type(kind) if isinstance(kind, list | dict) else kind):
+        return False
     if isinstance(kind, list):
-        is_list = isinstance(value, list) and len(value) > 0
-        return is_list and all(_fits(one, kind[0]) for one in value)
+        return len(value) > 0 and all(_fits(one, kind[0]) for one in value)
     if isinstance(kind, dict):
-        if not isinstance(value, dict):
-            return False
         kinds = dict.fromkeys(value, kind["*"]) if "*" in kind else kind
         return all(_fits(value.get(name), one) for name, one in kinds.items())
     # This leaves out NaN and infinity, and keeps sums and multiples finite.
-    is_finite = not isinstance(value, int | float) or abs(value) < 1e300
-    return isinstance(value, kind) and is_finite
+    return not isinstance(value, int | float) or abs(value) < 1e300

@@ -22,14 +22,10 @@ from dc_jax.files import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import to_pixels
 
-# The largest number of bytes of pixels in a snapshot, unless one image has more.
-SNAPSHOT = 300_000
-# Images in a row of a snapshot of a set with one image per class.
-ROW = 10
-# The same as `SNAPSHOT` for the images of a set in the report, and their neighbours.
-_SHOWN = 1_500_000
-# How many bytes of training images to compare at once.
-_CHUNK = 32_000_000
+SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
+_SHOWN = 1_500_000  # The same for the images in the report, and their neighbours.
+ROW = 10  # Images in a row of a snapshot of a set with one image per class.
+_CHUNK = 32_000_000  # Bytes of training images that are compared at once.
 # The arrays in `neighbours.npz`, and their dtypes.
 _KINDS = {"pixels": "u1", "labels": "i4", "indices": "i8", "distances": "f8"}
 
@@ -68,9 +64,7 @@ def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
 
 
 def read_snapshots(folder: Path) -> dict[int, bytes]:
-    """Returns the PNGs by iteration, in increasing order.
-
-    Leaves out damaged ones and logs a warning.
+    """Returns the PNGs by iteration, in order; of damaged ones it logs a warning.
 
     Raises:
       OSError: a file cannot be read.
@@ -108,23 +102,16 @@ def save_confusion(folder: Path, counts: np.ndarray) -> None:
     write_atomically(folder / "confusion.csv", text.getvalue().encode())
 
 
-def read_confusion(folder: Path) -> np.ndarray | None:
-    """Returns the counts `[C, C]`, None without a file.
+def read_confusion(path: Path) -> np.ndarray:
+    """Returns the counts `[C, C]` in `confusion.csv`.
 
     Raises:
-      OSError: the file cannot be read.
-      UserError: the file is damaged.
+      OSError, OverflowError or ValueError: the file cannot be read, or is damaged.
     """
-    path = folder / "confusion.csv"
-    if not path.exists():
-        return None
-    try:
-        rows = path.read_text("utf-8").splitlines()
-        counts = np.array([row.split(",") for row in rows], np.int64)
-    except (OverflowError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.min() < 0:
-        raise UserError(f"{path} is damaged: it is no square of counts.")
+    rows = path.read_text("utf-8").splitlines()
+    counts = np.array([row.split(",") for row in rows], np.int64)
+    if counts.shape != (len(rows), len(rows)) or counts.min() < 0:
+        raise UserError("it is no square of counts.")
     return counts
 
 
@@ -138,33 +125,25 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
     write_npz(folder / "neighbours.npz", find_neighbours(unit, dataset)._asdict())
 
 
-def read_neighbours(folder: Path) -> Neighbours | None:
-    """Returns the neighbours, None without a file.
+def read_neighbours(path: Path) -> Neighbours:
+    """Returns the neighbours in `neighbours.npz`.
 
     Raises:
       UserError: the file is damaged.
     """
-    path = folder / "neighbours.npz"
-    if not path.exists():
-        return None
     found = Neighbours(**read_npz(path, _KINDS))
     is_kind = [array.dtype.str[1:] for array in found] == [*_KINDS.values()]
     shape = found.pixels.shape
     is_whole = len(shape) == 5 and {shape[:2]} == {array.shape for array in found[1:]}
     if not is_kind or not is_whole or 0 in shape or found.labels.min() < 0:
-        raise UserError(f"{path} holds no neighbours of images.")
+        raise UserError("it holds no neighbours of images.")
     return found
 
 
 def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
-    """Returns the training image of any class nearest to each image.
+    """Returns the training image of any class nearest to each image of a set.
 
-    The distance is the Euclidean distance of the pixels. The training split is
-    searched in chunks of about 32 MB.
-
-    Args:
-      unit: pixels in [0, 1], `[c, i, H, W, D]`.
-      dataset: with the training split.
+    The images are pixels in [0, 1], `[c, i, H, W, D]`; the distance is Euclidean.
     """
     from sklearn.metrics import pairwise_distances_argmin_min
 

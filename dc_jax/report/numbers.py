@@ -61,10 +61,6 @@ def _own_accuracy(result: Mapping[str, Any]) -> str:
     return _accuracy(result["own_protocol"]) if result.get("own_protocol") else ""
 
 
-def _networks(result: Mapping[str, Any]) -> str:
-    return str(result["num_experiments"] * result["num_evaluations"])
-
-
 def _images(result: Mapping[str, Any]) -> str:
     number = result.get("training_images")
     return "" if number is None else f"{number:,}"
@@ -84,7 +80,7 @@ def _time(result: Mapping[str, Any]) -> str:
 # that a run adds to its result is shown by a line here.
 NUMBERS = (
     ("Test accuracy", _accuracy),
-    ("Networks tested", _networks),
+    ("Networks tested", lambda run: run["num_experiments"] * run["num_evaluations"]),
     ("Accuracy with the set's own training", _own_accuracy),
     ("Training images", _images),
     ("Total time", _time),

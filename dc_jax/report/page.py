@@ -3,7 +3,7 @@
 A run is saved before its report is made, so the report must not make it fail:
 `finish`, `write_if_possible` and `write_if_missing` log each exception and return. A
 file that cannot be read or written is a warning; any other exception is a bug of this
-package, which they log as an error with its traceback. `write` and `make` raise.
+package, which they log as an error with its traceback. `write` raises.
 """
 
 import contextlib
@@ -87,25 +87,21 @@ def _logged_exceptions(folder: Path, part: str) -> Iterator[None]:
 def write(folder: Path) -> Path:
     """Writes the report on the files in the folder of a run; returns its path.
 
-    The same files always make the same report.
+    The same files always give the same report.
 
     Raises:
       OSError: a file cannot be read or written.
       UserError: there is no run in the folder, or its card or config is damaged.
     """
-    # Names of files need not be UTF-8.
-    write_atomically(folder / NAME, make(folder).encode("utf-8", "backslashreplace"))
-    return folder / NAME
-
-
-def make(folder: Path) -> str:
-    """Returns the report as HTML; see `write`."""
     run = read_files(folder)
     body = numbers.head(run)
     for title, section in _SECTIONS:
         if content := section(run):
             body += f"\n<section><h2>{title}</h2>{content}</section>"
     template = importlib.resources.files("dc_jax.report").joinpath("page.html")
-    return string.Template(template.read_text("utf-8")).substitute(
+    page = string.Template(template.read_text("utf-8")).substitute(
         title=text(numbers.title(run)), body=body
     )
+    # Names of files need not be UTF-8.
+    write_atomically(folder / NAME, page.encode("utf-8", "backslashreplace"))
+    return folder / NAME
