@@ -155,8 +155,8 @@ def get_config() -> ConfigDict:
     # "winograd" (the same with fewer multiplications). None: winograd on a CPU, else
     # native.
     config.execution.convolution = placeholder(str)
-    # Networks at once ("vmap") or one after another ("map"). None: map on a CPU, else
-    # vmap. On an NVIDIA H100 "map" was faster.
+    # Networks at once ("vmap") or one after another ("map"). None: vmap on a TPU, else
+    # map, which was faster on CPUs and on an NVIDIA H100.
     config.execution.network_loop = placeholder(str)
     # "float32", or "bfloat16" (three digits) for the layers of the networks on a TPU or
     # GPU; on a CPU it is slower. Images, parameters, normalisations, losses, and the

@@ -52,14 +52,14 @@ def condense(
     workdir: str | os.PathLike | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> SyntheticSet:
-    """Condenses labelled images to a few synthetic ones a class.
+    """Condenses labelled images to a few synthetic ones per class.
 
     All of them are trained on: keep the images that you will test with out.
 
     Args:
       images: `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1].
       labels: `[n]` integers from 0 to C - 1.
-      ipc: synthetic images a class, or a number for each class.
+      ipc: synthetic images per class, or a number for each class.
       method: `dc`, `dsa`, `dm`, `dd`, or one that was added to `methods.METHODS`.
       network: whose gradients or features are matched, by its name in
         `configs/base.py`.
@@ -110,18 +110,15 @@ def select(
     """Chooses real images of each class, the baselines of condensation.
 
     Args:
-      images: as for `condense`.
-      labels: as for `condense`.
-      ipc: images a class, or a number for each class.
+      images, labels, class_names, overrides: as for `condense`.
+      ipc: images per class, or a number for each class.
       method: `random`, `herding`, `nearest_mean`, `k_center`, `forgetting`, `k_means`,
         `sensitivity` or `gradient_diversity`. All but `random` first train a network on
         all images, for the epochs of `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
-      class_names: as for `condense`.
       workdir: a folder for the trained network and in the end the set. None: nothing
         is left behind.
-      overrides: as for `condense`.
 
     Returns:
       The set, as NumPy arrays; `indices`, `[C, I]`, are its places in `images`.
@@ -225,21 +222,17 @@ def _test_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns test images and their labels, checked, as a `Dataset` has them."""
     _check_not_traced(images, labels)
+    names = ("test_images", "test_labels")
     images, labels = check_split(
-        np.asarray(images),
-        np.asarray(labels),
-        NAME,
-        names=("test_images", "test_labels"),
+        np.asarray(images), np.asarray(labels), NAME, names=names
     )
     problem = find_problem(images, labels, len(synthetic_set.class_names), "test")
     if problem:
         raise UserError(f"{NAME}: {problem}.")
-    ours = synthetic_set.images.shape[2:]
-    if ours != images.shape[1:]:
-        raise UserError(
-            f"test_images must have the shape of the set's images, {ours}, got "
-            f"{images.shape[1:]}."
-        )
+    ours, theirs = synthetic_set.images.shape[2:], images.shape[1:]
+    if ours != theirs:
+        text = f"test_images must have the shape of the set's images, {ours}"
+        raise UserError(f"{text}, got {theirs}.")
     return images, labels
 
 
@@ -253,7 +246,11 @@ def _make_set(
     config: Config, dataset: Dataset, workdir: str | os.PathLike | None
 ) -> SyntheticSet:
     """Makes the set of a run, with a recipe, and saves it where there is a workdir."""
-    with _interruptible(), _folder(workdir) as folder:
+    if workdir is None:
+        place = tempfile.TemporaryDirectory(prefix="dc_jax_")
+    else:
+        place = contextlib.nullcontext(os.fspath(workdir))
+    with _interruptible(), place as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
     recipe = make_recipe(
         method=config.method,
@@ -264,15 +261,8 @@ def _make_set(
     )
     synthetic = synthetic.replace(recipe=recipe)
     if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SETNAME, synthetic)
+        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
     return synthetic
-
-
-def _folder(workdir: str | os.PathLike | None) -> contextlib.AbstractContextManager:
-    """Returns the folder of a run, or one that is removed after it."""
-    if workdir is None:
-        return tempfile.TemporaryDirectory(prefix="dc_jax_")
-    return contextlib.nullcontext(os.fspath(workdir))
 
 
 @contextlib.contextmanager

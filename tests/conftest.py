@@ -1,6 +1,7 @@
 """Options and strict settings of the tests."""
 
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -26,6 +27,9 @@ def pytest_configure(config):
     jax.config.update("jax_num_cpu_devices", 4)
     # An implicit broadcast between ranks is how a missing axis goes unnoticed.
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # Programs of other kernels, which compile twice as fast.
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_use_fusion_emitters=false".strip()
     # The same small run is made many times, here and in processes that tests start.
     folder = tempfile.mkdtemp(prefix="dc_jax_compiled_")
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
@@ -35,9 +39,18 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@pytest.fixture
+# Of a class, so that what its tests share is compiled so, too.
+@pytest.fixture(scope="class")
 def quick_compile():
     """Optimises programs little, where compiling them is what takes the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Forgets the programs of a module: all of them would take gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -16,13 +16,7 @@ _NONE = np.iinfo(np.int32).max
 
 
 class HostStore:
-    """The training split of a dataset on the host, in memory or mapped from a file.
-
-    Attributes:
-      index: a store of one device that has all that drawing needs, and a blank image.
-    """
-
-    index: ClassStore
+    """The training split of a dataset on the host, in memory or mapped from a file."""
 
     def __init__(self, dataset: Dataset, layout: Layout = ONE_DEVICE):
         self._images, self._layout = dataset.train_images, layout
@@ -31,6 +25,7 @@ class HostStore:
         # The images of each class, in the order of the dataset.
         self._members = np.split(order, np.cumsum(counts)[:-1])
         self._share = -(-dataset.num_classes // layout.classes.size)
+        # Has all that drawing needs, on one device, and a blank image.
         self.index = ClassStore(
             images=np.zeros((1, *dataset.image_shape), dataset.train_images.dtype),
             starts=np.zeros_like(counts, np.int32),
@@ -44,12 +39,9 @@ class HostStore:
     def load(self, offsets: jax.Array) -> ClassStore:
         """Puts the images that will be drawn on the devices.
 
-        Args:
-          offsets: of the images within their classes, in any order. Shape `[C, P]`.
-
-        Returns:
-          A store in which sampling finds what it would find among all images. Its
-          shapes depend on those of `offsets` alone.
+        `offsets` are theirs within their classes, `[C, P]`, in any order. Sampling from
+        the store finds what it would find among all images. The shapes in it depend on
+        that of `offsets` alone.
         """
         offsets = np.asarray(offsets)
         size = min(offsets.shape[1], self.index.max_count)
@@ -83,15 +75,10 @@ def prefetch(
 ) -> Iterator[ClassStore]:
     """Yields the store of each iteration; a thread loads the next one meanwhile.
 
-    To be closed, which ends the thread.
-
-    Args:
-      draw: returns the offsets of the images of an iteration. It is called before the
-        iteration before is yielded, so that a device that does one thing after another
-        does not do that one first.
-      load: see `HostStore.load`; called in the thread. What it raises is raised by the
-        iteration that needs it.
-      iterations: which.
+    To be closed, which ends the thread. `draw` returns the offsets of the images of an
+    iteration. It is called before the iteration before is yielded, so that a device
+    that does one thing after another does not do that one first. `load` is called in
+    the thread; what it raises is raised by the iteration that needs it.
     """
     if not iterations:
         return

@@ -1,10 +1,9 @@
 """Several processes of one run, as on the hosts of a TPU pod.
 
-All run the same program on the devices of all. The first alone has the folder of the
-run, writes to it and tells of it; the others are told what they need of it. A process
-that left the others would leave them waiting in the next sum over all devices. So all
-stop together, and where one fails it tells the others, each of which has a thread that
-waits for this and ends it.
+All run the same program on the devices of all. The first alone reads and writes the
+folder of the run, and tells the others what they need of it. If a process left, the
+others would wait for it in the next sum over all devices. So all stop together: one
+that fails tells the others, each of which has a thread that waits for this.
 """
 
 import contextlib
@@ -34,9 +33,7 @@ _SHUTDOWN_SECONDS = 30
 
 
 def initialize(config: Config) -> None:
-    """Finds the other processes, if there are any.
-
-    To be called before JAX looks for devices.
+    """Finds the other processes, if there are any, before JAX looks for devices.
 
     Raises:
       UserError: the config does not say where they are, or theirs is another.
@@ -70,10 +67,7 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function on the first process; all get its result.
-
-    The result may be of dicts, lists, arrays, numbers and strings.
-    """
+    """Returns on all what a function returns on the first: arrays and JSON's types."""
     result = function(*args, **kwargs) if is_first() else None
     if not are_several():
         return result
@@ -115,12 +109,9 @@ def fail(text: str) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process once the others are about to end, too.
-
-    Else JAX would kill those that are left, when the first ends.
-    """
+    """Ends this process once the others end, too; JAX would kill those left behind."""
     jax.distributed.shutdown()
-    # Not sys.exit, which would wait for a step that is still computed in vain.
+    # Not sys.exit, which would wait for a step that is still computed.
     logging.flush()
     sys.stdout.flush()
     os._exit(code)

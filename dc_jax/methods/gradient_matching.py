@@ -69,13 +69,7 @@ class Matching:
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
-    """Returns gradient matching as a method.
-
-    Args:
-      config: the run.
-      network: the module whose gradients are matched.
-      execution: how to run it on this backend.
-    """
+    """Returns gradient matching of a network as a method."""
     outer_loop, inner_loop = config.loops()
     matching = make_matching(config, network, execution)
 
@@ -89,12 +83,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             state, networks = carry
             train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
             if outer_loop > 1:  # Trained before every outer step but the first.
+                epochs = jnp.where(t > 0, inner_loop, 0)
                 networks = train_networks(
-                    matching,
-                    networks,
-                    state.images,
-                    epochs=jnp.where(t > 0, inner_loop, 0),
-                    key=train_key,
+                    matching, networks, state.images, epochs=epochs, key=train_key
                 )
             state, networks, distances, offsets = match_step(
                 matching, state, networks, store, match_key
@@ -174,18 +165,11 @@ def train_networks(
 def match_step(
     matching: Matching,
     state: CondenseState,
-    networks: TrainState,
+    networks: TrainState,  # leaves [M, ...]
     store: ClassStore,
     key: jax.Array,
 ) -> tuple[CondenseState, TrainState, dict[str, jax.Array], Offsets]:
     """Updates the images once, by equation 8 with the distance of equation 9.
-
-    Args:
-      matching: how.
-      state: the images `[C, I, H, W, D]` and their optimiser.
-      networks: leaves `[M, ...]`.
-      store: the real images.
-      key: consumed.
 
     Returns:
       The new state; the networks (batch norm has new statistics); the summands of the
@@ -200,12 +184,7 @@ def match_step(
         networks, network_keys(matching, key)
     )
     state, loss = update_images(
-        state,
-        losses,
-        grads,
-        optimiser=matching.optimiser,
-        layout=matching.layout,
-        num_networks=matching.num_networks,
+        state, losses, grads, matching.optimiser, matching.layout, matching.num_networks
     )
     return state, networks, loss, offsets
 
@@ -249,23 +228,14 @@ def match_network(matching, images, network, store, key):
 def match_class(
     matching: Matching,
     variables: dict[str, Any],
-    images: jax.Array,
-    real: jax.Array,
-    label: jax.Array,
-    augment: Callable[[jax.Array], jax.Array],
+    images: jax.Array,  # [I, H, W, D], synthetic, of the class
+    real: jax.Array,  # [N, H, W, D], of the class
+    label: jax.Array,  # []
+    augment: Callable[[jax.Array], jax.Array],  # see `make_siamese`
     *,
-    weights: jax.Array | None = None,
+    weights: jax.Array | None = None,  # [I], see `slot_weights`
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Matches the gradients of one class and one network.
-
-    Args:
-      matching: how.
-      variables: of the network.
-      images: synthetic images of the class. Shape `[I, H, W, D]`.
-      real: real images of the class. Shape `[N, H, W, D]`.
-      label: the class. Shape `[]`.
-      augment: changes both kinds of images alike, see `make_siamese`.
-      weights: of the synthetic images, see `slot_weights`. Shape `[I]`.
 
     Returns:
       The summands of the matching loss by parameter, each `[]`, and the gradient of
@@ -273,17 +243,10 @@ def match_class(
     """
     network, slice_size = matching.recipe.network, matching.recipe.slice_size
 
-    def gradient(
-        images: jax.Array, slice_size: int, weights: jax.Array | None = None
-    ) -> Any:
+    def gradient(images, slice_size, weights=None):
         labels = jnp.broadcast_to(label, images.shape[:1])
         return mean_gradient(
-            network,
-            variables,
-            images,
-            labels,
-            slice_size=slice_size,
-            weights=weights,
+            network, variables, images, labels, slice_size=slice_size, weights=weights
         )
 
     grads_real = gradient(augment(real), slice_size)

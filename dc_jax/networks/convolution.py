@@ -24,7 +24,6 @@ from dc_jax.networks import winograd
 ConvFn = Callable[..., jax.Array]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-IMPLEMENTATIONS = ("native", "trilinear", "winograd")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 # Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three
 # times as long to compile: 8 s for the paper's ConvNet.
@@ -38,27 +37,12 @@ def make_conv_fn(
 ) -> ConvFn:
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
-    Args:
-      implementation: `native`, `trilinear`, `winograd` (which is `trilinear`, with
-        Winograd's algorithm where that applies), or None for the best one on the
-        platform: `winograd` on CPU, `native` elsewhere.
-      platform: `cpu`, `gpu` or `tpu`; None for JAX's default.
-
-    Raises:
-      UserError: the name is unknown.
+    An implementation is one of `config.CONVOLUTIONS`: `native`, `trilinear`, or
+    `winograd`, which is `trilinear` with Winograd's algorithm where that applies. None
+    is the best one on the platform, `cpu`, `gpu` or `tpu`; None for JAX's default.
     """
-    if implementation is None:
-        implementation = default_implementation(platform or jax.default_backend())
-    if implementation == "native":
-        return lax.conv_general_dilated
-    if implementation == "trilinear":
-        return _trilinear
-    if implementation == "winograd":
-        return _winograd
-    raise UserError(
-        f"convolution must be one of {', '.join(IMPLEMENTATIONS)}, got "
-        f"{implementation!r}."
-    )
+    platform = platform or jax.default_backend()
+    return _IMPLEMENTATIONS[implementation or default_implementation(platform)]
 
 
 def default_implementation(platform: str) -> str:
@@ -73,14 +57,13 @@ def _conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
+    dimension_numbers: Any = None,  # always NHWC/HWIO
     feature_group_count: int = 1,
-    precision: Any = None,
+    precision: Any = None,  # always jax_default_matmul_precision
     *,
     fast: bool,
 ) -> jax.Array:
     """The part of `lax.conv_general_dilated` that this project's networks use."""
-    del dimension_numbers, precision  # always NHWC/HWIO; jax_default_matmul_precision
     dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
     if feature_group_count != 1 or dilations - {1}:
         raise UserError("The trilinear convolution has no groups and no dilation.")
@@ -119,8 +102,11 @@ def _is_swapped(
 
 # Made once: networks are equal, and their programs are reused, only if their `conv_fn`
 # is the same object.
-_trilinear = functools.partial(_conv_general_dilated, fast=False)
-_winograd = functools.partial(_conv_general_dilated, fast=True)
+_IMPLEMENTATIONS = {
+    "native": lax.conv_general_dilated,
+    "trilinear": functools.partial(_conv_general_dilated, fast=False),
+    "winograd": functools.partial(_conv_general_dilated, fast=True),
+}
 
 
 def patches_conv(
@@ -128,30 +114,17 @@ def patches_conv(
 ) -> jax.Array:
     """A convolution as one matrix product over the patches of the image.
 
-    Args:
-      x: images, `[n, H, W, D]`.
-      w: kernel, `[h, w, D, O]`.
-      strides: of rows and columns.
-      pads: zeros before and after, of rows and columns.
-
-    Returns:
-      `[n, H', W', O]`.
+    The arguments are those of `trilinear_conv`.
     """
     height, width, channels, outputs = w.shape
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
+    # How many a slice spans, with those that it skips.
+    rows = (x.shape[1] - height) // strides[0] * strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] * strides[1] + 1
+    num = x.shape[0]
     shifted = [
         lax.slice(
-            x,
-            (0, i, j, 0),
-            (
-                x.shape[0],
-                i + (rows - 1) * strides[0] + 1,
-                j + (columns - 1) * strides[1] + 1,
-                channels,
-            ),
-            (1, *strides, 1),
+            x, (0, i, j, 0), (num, i + rows, j + columns, channels), (1, *strides, 1)
         )
         for i in range(height)
         for j in range(width)
@@ -181,31 +154,21 @@ matmul.defvjp(lambda a, b: (a @ b, (a, b)), _matmul_bwd)
 
 
 def trilinear_conv(
-    x: jax.Array,
-    w: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
+    x: jax.Array,  # images, [n, H, W, D]
+    w: jax.Array,  # kernel, [h, w, D, O]
+    strides: tuple[int, int],  # of rows and columns
+    pads: Pads,  # zeros before and after, of rows and columns
     *,
-    fast: bool = False,
-) -> jax.Array:
+    fast: bool = False,  # whether `winograd` computes 3x3 convolutions with stride 1
+) -> jax.Array:  # [n, H', W', O]
     """A convolution whose gradients are NHWC/HWIO convolutions to every order.
 
     For images x, kernel w and an output cotangent g, the sum of `conv(x, w) * g` is
     linear in each of the three. Its derivatives with respect to g, x and w are
     `_output`, `_to_image` and `_to_kernel`, and the gradient of each consists of the
-    other two.
-
-    Args:
-      x: images, `[n, H, W, D]`.
-      w: kernel, `[h, w, D, O]`.
-      strides: of rows and columns.
-      pads: zeros before and after, of rows and columns.
-      fast: whether `winograd` computes 3x3 convolutions with stride 1.
-
-    Returns:
-      `[n, H', W', O]`. Reverse-mode differentiation only.
+    other two. Reverse-mode differentiation only.
     """
-    image, kernel = tuple(x.shape[1:3]), tuple(w.shape[:2])
+    image, kernel = x.shape[1:3], w.shape[:2]
     fast = fast and kernel == (3, 3) and strides == (1, 1)
     return _output(x, w, _Geometry(strides, pads, image, kernel, fast))
 
@@ -213,7 +176,7 @@ def trilinear_conv(
 class _Geometry(NamedTuple):
     strides: tuple[int, int]
     pads: Pads
-    image: tuple[int, int]
+    image: tuple[int, int]  # rows and columns, as of the kernel
     kernel: tuple[int, int]
     fast: bool
 

@@ -5,7 +5,6 @@ Damaged files are found here. So the sections of the report can rely on the fiel
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import read_json
+from dc_jax.files import read_json, read_json_lines
 from dc_jax.report import kept
 from dc_jax.report.fields import CARD, CONFIG, EVALUATION, METRICS, find_fault
 from dc_jax.sets import set_file
@@ -110,23 +109,10 @@ def _read_dict(path: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
 def _read_lines(path: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns the dicts with these fields in the lines of a file.
 
-    Logs a warning if other lines are left out, such as one that a killed run left
-    half-written.
+    Logs a warning if other lines are left out, or if the file cannot be read.
     """
-    data = _if_intact(Path.read_bytes, path, b"") if path.exists() else b""
-    lines, faults = [], []
-    for text in data.splitlines():
-        try:
-            line = json.loads(text)
-            fault = find_fault(line, fields)
-        except (RecursionError, ValueError) as error:
-            fault = one_line(error)
-        if fault:
-            faults.append(fault)
-        else:
-            lines.append(line)
-    if faults:
-        logging.warning(
-            "%s: %d damaged line(s) are left out (%s).", path, len(faults), faults[0]
-        )
-    return lines
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        return read_json_lines(path, lambda line: find_fault(line, fields))
+
+    return _if_intact(read, path, [])

@@ -18,7 +18,7 @@ from absl import logging
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
-from dc_jax.files import read_npz, write_atomically
+from dc_jax.files import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import to_pixels
 
@@ -142,9 +142,7 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
     found = find_neighbours(unit, dataset)
-    buffer = io.BytesIO()
-    np.savez(buffer, **dataclasses.asdict(found))
-    write_atomically(folder / "neighbours.npz", buffer.getvalue())
+    write_npz(folder / "neighbours.npz", dataclasses.asdict(found))
 
 
 def read_neighbours(folder: Path) -> Neighbours | None:

@@ -29,20 +29,9 @@ from dc_jax.training.full_data import WholeTraining, make_whole_training
 
 # Fields of the config that only other methods use.
 _UNUSED = (
-    "iterations",
-    "outer_loop",
-    "inner_loop",
-    "num_networks",
-    "init",
-    "distance",
-    "batch_real",
-    "batch_train",
-    "lr_img",
-    "momentum_img",
-    "lr_net",
-    "momentum_net",
-    "distillation",
-    "tensorboard",
+    *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
+    *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
+    *("distillation", "tensorboard"),
 )
 
 
@@ -53,37 +42,32 @@ def check_baseline(setup: Setup) -> None:
       UserError: a class has fewer training images than are to be chosen, or
         `config.ipc` has not as many numbers as there are classes.
     """
-    config = setup.config
+    config, dataset = setup.config, setup.dataset
     logging.info("Running on %s.", setup.layout)
-    unused = _UNUSED
     if config.method == "whole":
-        unused += ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
-        logging.info(
-            "Training %d network(s) on the whole training set.", config.num_evaluations
-        )
+        unused = ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
+        num = config.num_evaluations
+        logging.info("Training %d network(s) on the whole training set.", num)
     else:
-        unused += ("eval_every",)
-        _check_counts(config, setup.dataset)
+        unused = ("eval_every",)
+        counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
+        class_ipc = config.class_ipc(dataset.num_classes)
+        # The smallest of the classes that are too small is named.
+        for label in np.argsort(counts, kind="stable"):
+            if counts[label] < class_ipc[label]:
+                raise UserError(
+                    f"config.ipc must be at most {counts[label]}, the number of "
+                    f"training images of class {dataset.class_names[label]}, got "
+                    f"{class_ipc[label]}."
+                )
         logging.info(
             "Choosing %s image(s) per class by %s, %d experiment(s).",
             describe_ipc(config.ipc),
             config.method,
             config.num_experiments,
         )
-    logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
-
-
-def _check_counts(config: Config, dataset: Dataset) -> None:
-    """Checks that every class has as many images as are to be chosen."""
-    counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
-    class_ipc = config.class_ipc(dataset.num_classes)
-    # The smallest of the classes that are too small is named.
-    for label in np.argsort(counts, kind="stable"):
-        if counts[label] < class_ipc[label]:
-            raise UserError(
-                f"config.ipc must be at most {counts[label]}, the number of training "
-                f"images of class {dataset.class_names[label]}, got {class_ipc[label]}."
-            )
+    unused = ", ".join((*_UNUSED, *unused))
+    logging.info("Not used by %s: config.%s.", config.method, unused)
 
 
 def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
@@ -96,27 +80,23 @@ def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
     selection = coresets.SELECTIONS[config.method]
     is_trained = selection.needs != ("size",)
     trainer = _feature_trainer(setup, folder) if is_trained else None
-    labels = dataset.train_labels
-    classes = [np.flatnonzero(labels == c) for c in range(dataset.num_classes)]
     class_ipc = config.class_ipc(dataset.num_classes)
     sets, seconds = [], 0.0
     for experiment in range(config.num_experiments):
-        trained, spent = None, 0.0
+        trained = None
         if trainer is not None:
             trained = trainer.train(experiment, config.num_experiments)
-            spent = trained.seconds
+            seconds += trained.seconds
         began = time.monotonic()
-        chosen = np.full((len(classes), max(class_ipc)), -1, np.int32)
+        chosen = np.full((dataset.num_classes, max(class_ipc)), -1, np.int32)
         with signals_kill():
-            for label, (members, num) in enumerate(
-                zip(classes, class_ipc, strict=True)
-            ):
+            for label, num in enumerate(class_ipc):
+                members = np.flatnonzero(dataset.train_labels == label)
                 rng = np.random.default_rng([config.seed, experiment, label])
                 known = _learn(config, trainer, trained, members, label)
-                arguments = (known[name] for name in selection.needs)
-                chosen[label, :num] = members[selection.select(*arguments, num, rng)]
+                chosen[label, :num] = members[selection.select(*known, num, rng)]
         sets.append(make_coreset(chosen, dataset))
-        seconds += spent + time.monotonic() - began
+        seconds += time.monotonic() - began
     return sets, seconds
 
 
@@ -135,15 +115,10 @@ def _learn(
     trained: Trained | None,
     members: np.ndarray,
     label: int,
-) -> dict[str, Any]:
-    """Returns what the method needs to know about the images of a class, by name.
+) -> list[Any]:
+    """Returns what the method needs to know about the images `[n]` of a class.
 
-    Args:
-      config: its method.
-      trainer: that trained the network; None if the method needs no network.
-      trained: the network; None as above.
-      members: indices of the images. Shape `[n]`.
-      label: the class.
+    The trainer and its network are None if the method needs no network.
     """
     known: dict[str, Any] = {"size": len(members)}
     needs = coresets.SELECTIONS[config.method].needs
@@ -158,7 +133,7 @@ def _learn(
         known["features"], logits = trainer.read_class(trained, label)
         known["residuals"] = softmax(logits.astype(np.float64), axis=1)
         known["residuals"][:, label] -= 1
-    return known
+    return [known[name] for name in needs]
 
 
 def whole_accuracies(setup: Setup, folder: Path) -> tuple[np.ndarray, dict[str, Any]]:
@@ -167,22 +142,12 @@ def whole_accuracies(setup: Setup, folder: Path) -> tuple[np.ndarray, dict[str, 
     Returns:
       Their accuracies, fractions, `[1, N]`, and other fields of the result.
     """
-    training = train_by_phases(
-        setup.protocol,
-        setup.evaluation_network,
-        setup.evaluation_execution,
-        setup.dataset,
-    )
-    trainer = WholeTrainer(
-        setup.config,
-        folder,
-        setup.dataset,
-        setup.layout,
-        setup.protocol,
-        training,
-        eval_every=setup.config.eval_every,
-    )
-    return train_and_test(trainer, setup.config.num_evaluations)
+    config, dataset, protocol = setup.config, setup.dataset, setup.protocol
+    network, execution = setup.evaluation_network, setup.evaluation_execution
+    training = train_by_phases(protocol, network, execution, dataset)
+    arguments = (config, folder, dataset, setup.layout, protocol, training)
+    trainer = WholeTrainer(*arguments, eval_every=config.eval_every)
+    return train_and_test(trainer, config.num_evaluations)
 
 
 def train_by_phases(
@@ -208,10 +173,8 @@ def train_and_test(
         accuracies.append(trainer.test(trained.state))
         on_the_way.append(trained.accuracies)
         seconds += trained.seconds + time.monotonic() - began
-    facts = {
-        "training_images": len(trainer.dataset.train_labels),
-        "seconds": round(seconds, 3),
-    }
+    num_images = len(trainer.dataset.train_labels)
+    facts = {"training_images": num_images, "seconds": round(seconds, 3)}
     if trainer.eval_every:
         facts["accuracies_on_the_way"] = on_the_way
     return np.array([accuracies]), facts

@@ -1,15 +1,17 @@
 """Checkpoints: one file per step, which is verified when it is read.
 
 A file begins with the SHA-256 of all that follows. Then come, as msgpack, the number of
-the step, what the caller keeps beside the state, a description of every array, and the
-arrays. They are whole, so a checkpoint does not depend on the number of devices.
+the step, what the caller keeps beside the state, and the arrays. They are whole, so a
+checkpoint does not depend on the number of devices.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,108 +40,94 @@ class Restored(NamedTuple):
 
 
 class Checkpointer:
-    """Saves and restores a pytree of arrays, numbered by step, in one folder."""
+    """Saves and restores a pytree of arrays, numbered by step, in one folder.
+
+    The first save creates the folder, which has the `keep` newest steps. Only the first
+    of several processes uses it.
+    """
 
     def __init__(self, directory: str | os.PathLike, keep: int = 2):
-        """Chooses the folder. The first save creates it where needed.
-
-        Args:
-          directory: folder that holds nothing but checkpoints. Only the first of
-            several processes needs it.
-          keep: how many of the newest steps to keep.
-
-        Raises:
-          UserError: `keep` is below 1, or `directory` is not a folder.
-        """
-        if keep < 1:
-            raise UserError(f"keep must be >= 1, got {keep}.")
-        self._directory = Path(os.path.abspath(directory))
-        if os.path.exists(self._directory) and not os.path.isdir(self._directory):
-            raise UserError(f"checkpoint path {self._directory} is not a folder.")
-        self._keep = keep
+        self._directory, self._keep = Path(directory), keep
         self._damaged: set[int] = set()
 
     def save(self, step: int, state: PyTree, meta: dict) -> None:
-        """Writes one step, then deletes the steps that are no longer needed.
-
-        Only the first of several processes writes; every leaf must be whole there. The
-        others return at once.
-
-        An intact file of the same step stays as it is; a damaged one is replaced. The
-        damaged steps that `restore` skipped are deleted.
+        """Writes one step, then deletes old steps and those that `restore` skipped.
 
         Args:
-          step: number of the step, >= 0.
-          state: pytree of arrays, typed keys and Python numbers.
+          step: not below the one that `restore` found.
+          state: pytree of JAX's arrays and typed keys, whole on this process.
           meta: values that JSON can hold; `restore` returns them with the state.
 
         Raises:
-          UserError: the folder holds an intact step beyond this one.
           TypeError: `meta` holds something that JSON cannot.
-          OSError: the file cannot be written, or a later step cannot be read.
+          OSError: the file cannot be written.
         """
         if not processes.is_first():
             return
-        for held in reversed(self._steps()):
-            if held < step or held in self._damaged or self._read(held) is None:
-                continue
-            if held == step:
-                return
-            raise UserError(
-                f"checkpoint folder {self._directory} already holds step {held}, "
-                f"beyond step {step} to be saved: restore it or use another folder."
-            )
         data = _pack(step, state, meta)
-        try:
+        with _explained(
+            f"a checkpoint cannot be written in {self._directory}",
+            "the earlier ones are intact; make room there",
+        ):
             write_atomically(self._path(step), data)
-            self._damaged.discard(step)
-            self._clean()
-        except OSError as error:
-            raise OSError(
-                f"a checkpoint cannot be written in {self._directory} "
-                f"({_reason(error)}): those before it are intact; make room there and "
-                "give the same command again."
-            ) from error
+            damaged = self._damaged - {step}
+            intact = [held for held in self._steps() if held not in damaged]
+            for held in (*damaged, *intact[: -self._keep]):
+                self._path(held).unlink(missing_ok=True)
+            self._damaged.clear()
+            # A process that was killed while it wrote.
+            for path in self._directory.glob("*.ckpt.*.tmp"):
+                path.unlink()
 
     def restore(self, template: PyTree) -> Restored | None:
         """Returns the newest intact step, or None where there is no checkpoint.
 
-        Each damaged step that is skipped is logged as one warning. The first of several
-        processes reads, and all of them get what it found.
+        Logs a warning for each damaged step, and skips it. All processes get the same.
 
         Args:
-          template: pytree with the structure, shapes, dtypes and shardings wanted: a
-            state, or `jax.ShapeDtypeStruct`s.
+          template: a state with the structure, shapes, dtypes and shardings wanted.
 
         Raises:
           UserError: no step is intact, or the newest intact one does not fit
             `template` because it was saved under another configuration.
           OSError: a file cannot be read now, which does not mean that it is damaged.
         """
-        found = processes.on_first(self._newest, _describe(template))
+        named = _named(template)
+        with _explained(
+            f"the checkpoints in {self._directory} cannot be read now",
+            "they may be intact, and nothing was deleted; make them readable",
+        ):
+            found = processes.on_first(self._newest, list(named))
         if found is None:
             return None
-        leaves, treedef = jax.tree.flatten(template)
-        placed = [
-            _place(found["arrays"][str(i)], leaf, held["key_impl"])
-            for i, (leaf, held) in enumerate(zip(leaves, found["leaves"], strict=True))
-        ]
-        state = jax.tree.unflatten(treedef, placed)
+        leaves = [_place(found["arrays"][name], leaf) for name, leaf in named.items()]
+        state = jax.tree.unflatten(jax.tree.structure(template), leaves)
         return Restored(found["step"], state, json.loads(found["meta"]))
 
-    def _newest(self, wanted: list[dict]) -> dict[str, Any] | None:
-        """Returns the newest intact step, as in `_pack`."""
-        steps = self._steps()
-        for step in reversed(steps):
-            contents = self._read(step)
-            if contents is not None:
-                self._check_fit(step, contents["leaves"], wanted)
-                return contents
+    def _newest(self, wanted: list[str]) -> dict[str, Any] | None:
+        """Returns the newest intact step as in `_pack`; its arrays have these names."""
+        steps = self._steps()[::-1]
+        for step in steps:
+            contents = _unpack(self._path(step).read_bytes())
+            if contents is None or contents["step"] != step:
+                logging.warning("Checkpoint %s is damaged, not used.", self._path(step))
+                self._damaged.add(step)
+                continue
+            for held, needed in itertools.zip_longest(
+                sorted(contents["arrays"]), sorted(wanted), fillvalue="nothing more"
+            ):
+                if held != needed:
+                    raise UserError(
+                        f"checkpoint step {step} in {self._directory} holds {held} "
+                        f"where this run needs {needed}: use the configuration it was "
+                        "saved with, or another folder."
+                    )
+            return contents
         if steps:
             raise UserError(
                 f"no checkpoint in {self._directory} is intact (tried steps "
-                f"{', '.join(map(str, reversed(steps)))}): delete the folder to start "
-                "again, or put back a copy of it."
+                f"{', '.join(map(str, steps))}): delete the folder to start again, or "
+                "put back a copy of it."
             )
         return None
 
@@ -147,81 +135,21 @@ class Checkpointer:
         return self._directory / f"{step:08d}.ckpt"
 
     def _steps(self) -> list[int]:
-        """Returns the steps in the folder, damaged or not, in ascending order.
-
-        Raises:
-          UserError: they are folders, which this version cannot read.
-          OSError: the folder cannot be read now.
-        """
+        """Returns the steps in the folder, damaged or not, in ascending order."""
         try:
-            paths = list(self._directory.iterdir())
+            names = os.listdir(self._directory)
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise _unreadable(self._directory, error) from error
-        if any(path.name.isdecimal() and path.is_dir() for path in paths):
-            raise UserError(
-                f"{self._directory} holds checkpoints of an earlier version of dc_jax, "
-                "which this version cannot read: delete the folder to start again, or "
-                "choose another."
-            )
-        matches = [_NAME.fullmatch(path.name) for path in paths]
-        return sorted(int(match[1]) for match in matches if match)
-
-    def _read(self, step: int) -> dict[str, Any] | None:
-        """Returns what `_pack` packed, None if the file is damaged.
-
-        Raises:
-          OSError: the file cannot be read now. That is no reason to give it up, since
-            it may be intact.
-        """
-        path = self._path(step)
-        try:
-            contents = _unpack(path.read_bytes())
-        except (OSError, MemoryError) as error:
-            raise _unreadable(path, error) from error
-        if contents is None or contents["step"] != step:
-            logging.warning("Checkpoint %s is damaged and not used.", path)
-            self._damaged.add(step)
-            return None
-        return contents
-
-    def _clean(self) -> None:
-        """Deletes damaged steps, all but the newest, and unfinished files."""
-        for held in self._damaged.intersection(self._steps()):
-            self._path(held).unlink()
-        self._damaged.clear()
-        for held in self._steps()[: -self._keep]:
-            self._path(held).unlink()
-        # A process that was killed while it wrote.
-        for path in self._directory.glob("*.ckpt.*.tmp"):
-            path.unlink()
-
-    def _check_fit(self, step: int, held: list[dict], wanted: list[dict]) -> None:
-        for ours, theirs in itertools.zip_longest(held, wanted):
-            if _signature(ours) != _signature(theirs):
-                raise UserError(
-                    f"checkpoint step {step} in {self._directory} holds "
-                    f"{_signature(ours)} where this run needs {_signature(theirs)}: "
-                    "use the configuration it was saved with, or another folder."
-                )
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
 
 def _pack(step: int, state: PyTree, meta: dict) -> bytes:
-    """Returns the contents of a file.
-
-    They are `step`, `meta` as the text of a JSON object, `leaves` as `_describe`
-    returns them, and `arrays`, numbered in the order of the leaves.
-    """
-    arrays = [_to_host(leaf) for leaf in jax.tree.leaves(state)]
-    data = msgpack_serialize(
-        {
-            "step": step,
-            "meta": json.dumps(meta),
-            "leaves": _describe(state),
-            "arrays": {str(i): array for i, array in enumerate(arrays)},
-        }
-    )
+    """Returns a file: `step`, `meta` as JSON, and `arrays` by the names of `_named`."""
+    arrays = {
+        name: np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+        for name, leaf in _named(state).items()
+    }
+    data = msgpack_serialize({"step": step, "meta": json.dumps(meta), "arrays": arrays})
     return hashlib.sha256(data).digest() + data
 
 
@@ -231,57 +159,34 @@ def _unpack(data: bytes) -> dict[str, Any] | None:
     return msgpack_restore(data) if hashlib.sha256(data).digest() == digest else None
 
 
-def _unreadable(path: Path, error: Exception) -> OSError:
-    return OSError(
-        f"checkpoint {path} cannot be read now ({_reason(error)}): it may be intact, "
-        "and nothing was deleted; give the same command again once it can be read."
-    )
-
-
-def _reason(error: Exception) -> str:
-    """Returns what the system says, without the path."""
-    return getattr(error, "strerror", None) or one_line(error)
-
-
-def _is_key(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    )
-
-
-def _to_host(leaf: Any) -> np.ndarray:
-    """Returns the whole leaf."""
-    return np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-
-
-def _place(array: np.ndarray, like: Any, key_impl: str | None) -> Any:
-    """Returns `array` as the type of leaf, and on the devices, that `like` is."""
-    if isinstance(like, bool | int | float):
-        return array.item()
-    if not isinstance(like, jax.Array | jax.ShapeDtypeStruct):
-        return array.copy()  # msgpack gives arrays that cannot be written to.
-    # A committed leaf would refuse to meet arrays that live on a mesh.
-    is_free = like.sharding is None or not getattr(like, "committed", True)
-    value = jnp.asarray(array) if is_free else jax.device_put(array, like.sharding)
-    return value if key_impl is None else jax.random.wrap_key_data(value, impl=key_impl)
-
-
-def _describe(state: PyTree) -> list[dict]:
-    """Returns path, dtype, shape and kind of key of every leaf, in tree order."""
-    described = []
+def _named(state: PyTree) -> dict[str, jax.Array]:
+    """Returns the leaves by path, dtype and shape, as in `images float32[10, 1]`."""
+    named = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(state):
-        described.append(
-            {
-                "path": jax.tree_util.keystr(path, simple=True, separator="/"),
-                "dtype": str(getattr(leaf, "dtype", type(leaf).__name__)),
-                "shape": list(np.shape(leaf)),
-                "key_impl": str(jax.random.key_impl(leaf)) if _is_key(leaf) else None,
-            }
-        )
-    return described
+        name = jax.tree_util.keystr(path, simple=True, separator="/") or "the state"
+        named[f"{name} {leaf.dtype}{list(leaf.shape)}"] = leaf
+    return named
 
 
-def _signature(leaf: dict | None) -> str:
-    if leaf is None:
-        return "nothing more"
-    return f"{leaf['path'] or 'the state'} {leaf['dtype']}{leaf['shape']}"
+def _is_key(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _place(array: np.ndarray, like: jax.Array) -> jax.Array:
+    """Returns `array` as the kind of leaf, and on the devices, that `like` is."""
+    # A leaf that is put on devices would refuse to meet arrays that live on a mesh.
+    is_put = like.committed
+    value = jax.device_put(array, like.sharding) if is_put else jnp.asarray(array)
+    if _is_key(like):
+        return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
+    return value
+
+
+@contextlib.contextmanager
+def _explained(what: str, advice: str) -> Iterator[None]:
+    """Adds to an error of the system what cannot be done, and what to do."""
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        text = f"{what} ({one_line(error)}): {advice} and give the same command again."
+        raise OSError(text) from error

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import operator
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,10 +9,9 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.errors import UserError, check_fits
+from dc_jax.errors import UserError, check_fits, load_package
 from dc_jax.methods import check_method
 from dc_jax.networks import has_batch_norm
-from dc_jax.run import tensorboard
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 
@@ -31,13 +29,13 @@ def check_names(config: Config) -> None:
             f"True, got {config.dataset.validation}."
         )
     if config.tensorboard:
-        tensorboard.check_package()
+        load_package("tensorboardX", "tensorboard")
     check_method(config.method)
-    for field in ("network.name", "evaluation.network"):
-        name = operator.attrgetter(field)(config)
-        with naming(f"config.{field}"):
-            if name is not None:
-                has_batch_norm(name)
+    with naming("config.network.name"):
+        has_batch_norm(config.network.name)
+    if config.evaluation.network is not None:
+        with naming("config.evaluation.network"):
+            has_batch_norm(config.evaluation.network)
     with naming("config.augmentation"):
         augment_siamese.parse_strategy(config.augmentation)
     with naming("config.evaluation.augmentation"):
@@ -53,16 +51,14 @@ def check_memory(config: Config, dataset: Dataset) -> None:
     num_classes = dataset.num_classes
     image = 4 * math.prod(dataset.image_shape)
     images = num_classes * int(np.max(config.ipc)) * image
-    checks = {
-        "images of config.num_experiments x config.ipc": config.num_experiments
-        * images,
+    num_sets, counts = config.num_experiments, 4 * num_classes**2
+    least = {
+        "images of config.num_experiments x config.ipc": num_sets * images,
         "gradients of config.num_networks x config.ipc": config.num_networks * images,
         "images of config.batch_real": config.batch_real * image,
-        "results of config.num_evaluations": 4
-        * config.num_evaluations
-        * num_classes**2,
+        "results of config.num_evaluations": config.num_evaluations * counts,
     }
-    for what, num_bytes in checks.items():
+    for what, num_bytes in least.items():
         check_fits(num_bytes, f"the {what}")
 
 
@@ -72,9 +68,10 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
     Raises:
       UserError: the images or the classes differ.
     """
-    if synthetic.images.shape[2:] != dataset.image_shape:
+    shape = synthetic.images.shape[2:]
+    if shape != dataset.image_shape:
         raise UserError(
-            f"{path} has images of shape {synthetic.images.shape[2:]}, but those of "
+            f"{path} has images of shape {shape}, but those of "
             f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
             "images that it was made of."
         )

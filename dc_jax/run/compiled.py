@@ -34,10 +34,6 @@ def compile_method(
     They are `init(store, keys) -> state` and `step(state, store, keys, iteration) ->
     (state, metrics)` with keys `[E]`. A step does not donate its input: that is the
     state to save if the step turns out bad, and it is no larger than the images.
-
-    Args:
-      method: for one experiment.
-      execution: how experiments, too, are run.
     """
     layout = execution.layout
 
@@ -79,40 +75,28 @@ def compile_draws(
 
     They are `init_draws(keys)` and `step_draws(keys, iteration)` with keys `[E]`, and
     return the offsets of all experiments, `[C, P]`. They are the method's own functions
-    without all that the offsets do not depend on.
-
-    Args:
-      method: for one experiment, on one device.
-      store: the index of the training images, see `HostStore`.
+    without all that the offsets do not depend on. The method is for one device, and the
+    store is the index of the training images, see `HostStore`.
 
     Raises:
       ValueError: what a step draws depends on the state.
     """
     store = jax.tree.map(jnp.asarray, store)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state, _ = jax.eval_shape(method.init, store, key)
+    state, _ = jax.eval_shape(method.init, store, jax.random.key(0))
 
     def init(key: jax.Array) -> Offsets:
         return method.init(store, key)[1]
 
     def step(key: jax.Array) -> Offsets:
-        def offsets(state: CondenseState) -> Offsets:
-            return method.step(state, store, key)[2]
-
-        return _without_arguments(offsets, state)
+        return _without_argument(lambda state: method.step(state, store, key)[2], state)
 
     def of_experiments(draw: Callable[[jax.Array], Offsets], keys: jax.Array):
-        def of_one(key: jax.Array) -> jax.Array:
-            # [..., C, num] -> [C, ... * num]
-            moved = [jnp.moveaxis(leaf, -2, 0) for leaf in jax.tree.leaves(draw(key))]
-            nothing = jnp.zeros((store.num_classes, 0), jnp.int32)
-            return jnp.concatenate(
-                [nothing, *(leaf.reshape(store.num_classes, -1) for leaf in moved)],
-                axis=1,
-            )
-
-        offsets = jax.lax.map(of_one, keys)  # [E, C, P / E]
-        return jnp.moveaxis(offsets, 0, 1).reshape(store.num_classes, -1)
+        # Each leaf is [E, ..., C, num].
+        leaves = jax.tree.leaves(jax.lax.map(draw, keys))
+        moved = [jnp.moveaxis(leaf, -2, 0) for leaf in leaves]
+        nothing = jnp.zeros((store.num_classes, 0), jnp.int32)
+        flat = [leaf.reshape(store.num_classes, -1) for leaf in moved]
+        return jnp.concatenate([nothing, *flat], axis=1)
 
     def step_draws(keys: jax.Array, iteration: jax.Array) -> jax.Array:
         keys = jax.vmap(lambda key: iteration_key(key, iteration))(keys)
@@ -121,20 +105,15 @@ def compile_draws(
     return jax.jit(functools.partial(of_experiments, init)), jax.jit(step_draws)
 
 
-def _without_arguments(function: Callable[[Any], Any], shapes: Any) -> Any:
+def _without_argument(function: Callable[[Any], Any], shapes: Any) -> Any:
     """Returns the result of a function that does not use its argument.
 
-    Args:
-      function: of a tree of arrays.
-      shapes: of the tree.
-
     Raises:
-      ValueError: the result depends on the argument.
+      ValueError: the result depends on the argument, a tree of these shapes.
     """
     closed, out_shapes = jax.make_jaxpr(function, return_shape=True)(shapes)
-    num_outputs = len(closed.jaxpr.outvars)
     # What does not lead to the result is left out: for a step, all its networks.
-    jaxpr, is_used = dce_jaxpr(closed.jaxpr, [True] * num_outputs)
+    jaxpr, is_used = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
     if any(is_used):
         raise ValueError(
             "the images that a method's step draws from the store must not depend on "
@@ -174,25 +153,16 @@ def experiment_keys(config: Config, experiment: int | jax.Array) -> jax.Array:
 
 
 def evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
-    """Returns the keys of the networks that the common protocol trains.
+    """Returns the keys of the networks that the common protocol trains on a set.
 
-    Args:
-      seed: of the run.
-      experiment: whose set they are trained on.
-      num: N, the number of networks.
-
-    Returns:
-      Shape `[N]`.
+    Shape `[N]`, where N is `num`.
     """
     _, _, key = jax.random.split(_experiment_key(seed, experiment), 3)
     return jax.random.split(key, num)
 
 
 def own_evaluation_keys(seed: int, experiment: int, num: int) -> jax.Array:
-    """Returns the keys of the networks that a set's own learning rates train.
-
-    They are like those of `evaluation_keys`, and different from them.
-    """
+    """Returns those of the networks that a set's own learning rates train, `[N]`."""
     key = jax.random.fold_in(_experiment_key(seed, experiment), _OWN)
     return jax.random.split(key, num)
 

@@ -4,7 +4,8 @@ A run that was stopped finds them there, and so does another run that needs the 
 networks.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +19,10 @@ from dc_jax.data.store import normalise
 from dc_jax.devices import processes
 from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.protocol import Protocol
+from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_everywhere
-from dc_jax.run.kept_networks import (
-    Progress,
-    folder_name,
-    in_use,
-    keep_arrays,
-    made_with,
-)
+from dc_jax.run.kept_networks import Progress, folder_name, keep_arrays, made_with
 from dc_jax.run.metrics import progress_bar
 from dc_jax.run.signals import Stopped, StopSignals
 from dc_jax.training.full_data import WholeState, WholeTraining
@@ -35,50 +31,34 @@ from dc_jax.training.full_data import WholeState, WholeTraining
 _BATCHES_AHEAD = 8
 # How many images are read at once.
 _READ_AT_ONCE = 512
-# What is kept of the images of a class.
-_FEATURES = ("features", "logits")
 # Folded into the seed for these networks; experiments have the numbers below.
 _STREAM = 2**31
 
 
 class Trained(NamedTuple):
-    """A trained network.
+    """A trained network."""
 
-    Attributes:
-      number: see `WholeTrainer.train`.
-      state: the last.
-      seconds: how long the training took.
-      accuracies: on the test split, every `eval_every` epochs; see `WholeTrainer.test`.
-    """
-
-    number: int
+    number: int  # See `WholeTrainer.train`.
     state: WholeState
-    seconds: float
-    accuracies: list[Any]
+    seconds: float  # How long the training took.
+    accuracies: list[Any]  # On the test split, every `eval_every` epochs.
 
 
 def check_finite(state: WholeState, protocol: Protocol) -> None:
-    """Checks a network that was trained.
-
-    Raises:
-      FloatingPointError: it is not finite.
-    """
+    """Raises a `FloatingPointError` if a network that was trained is not finite."""
     leaves = jax.tree.leaves(state.network.variables)
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves):
         raise FloatingPointError(
             f"{protocol.network}, trained on the whole training set, became NaN or "
-            "infinite: try a smaller config.evaluation.lr than "
-            f"{protocol.lr:g}."
+            f"infinite: try a smaller config.evaluation.lr than {protocol.lr:g}."
         )
 
 
 class WholeTrainer:
-    """Trains networks on the whole training set, and keeps them.
+    """Trains networks on the whole training set of a run, and keeps them.
 
-    Attributes:
-      dataset: the training set.
-      epochs: of the training.
-      eval_every: epochs between tests during training; 0 for none.
+    It tests them on the way every `eval_every` epochs, if that is not 0. `check` raises
+    a `FloatingPointError` where a trained network is of no use.
     """
 
     def __init__(
@@ -93,18 +73,6 @@ class WholeTrainer:
         eval_every: int = 0,
         check: Callable[[WholeState, Protocol], None] = check_finite,
     ):
-        """Makes one for a run.
-
-        Args:
-          config: the run.
-          folder: of the run.
-          dataset: its training set.
-          layout: the devices.
-          protocol: that `training` follows.
-          training: its functions.
-          eval_every: epochs between tests during training; 0 for none.
-          check: raises FloatingPointError where a trained network is of no use.
-        """
         self.dataset, self.epochs = dataset, protocol.epochs + 1
         self.eval_every = eval_every
         self._config, self._layout, self._protocol = config, layout, protocol
@@ -121,33 +89,27 @@ class WholeTrainer:
 
     def test(self, state: WholeState) -> Any:
         """Returns the test accuracy of a network, a fraction."""
-        accuracy = self._test(
-            state,
-            self._normalised(self.dataset.test_images),
-            self._put(self.dataset.test_labels),
-        )
-        return np.asarray(accuracy).tolist()
+        images = self._normalised(self.dataset.test_images)
+        labels = self._put(self.dataset.test_labels)
+        return np.asarray(self._test(state, images, labels)).tolist()
 
-    def read_class(self, trained: Trained, label: int) -> tuple[np.ndarray, np.ndarray]:
+    def read_class(self, trained: Trained, label: int) -> Sequence[np.ndarray]:
         """Returns features and logits of the training images of a class.
 
-        See `read_images`. They are kept beside the network if other runs may want them.
-        Several hosts do not keep them, since their folders may differ.
+        They are kept beside the network if other runs may want them. Several hosts do
+        not keep them, since their folders may differ.
         """
         indices = np.flatnonzero(self.dataset.train_labels == label)
         if not self._config.coreset.networks or processes.are_several():
             return self._read_images(trained.state, indices)
         path = self._folder / str(trained.number) / f"features_{label}.npz"
-        return keep_arrays(
-            path, _FEATURES, lambda: self._read_images(trained.state, indices)
-        )
+        make = functools.partial(self._read_images, trained.state, indices)
+        return keep_arrays(path, ("features", "logits"), make)
 
     def train(self, number: int, total: int) -> Trained:
-        """Trains a network, or continues its training, or finds it trained.
+        """Trains network `number` of `total`, or continues, or finds it trained.
 
-        Args:
-          number: of the network; networks of other numbers are independent of it.
-          total: how many networks there will be.
+        Networks of other numbers are independent of it.
 
         Raises:
           Stopped: by a signal; the state is saved.
@@ -157,9 +119,9 @@ class WholeTrainer:
         init_key, train_key = jax.random.split(jax.random.fold_in(stream, number))
         state = self._put(self._training.init(init_key))
         folder = self._folder / str(number)
-        with in_use(folder):
+        with workdir.locked(folder, waits=True):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
-            progress = Progress(self._config, checkpointer, state)
+            progress = Progress(checkpointer, state, self._made_with)
             self._run(progress, train_key, f"Network {number + 1} of {total}")
         self._check(progress.state, self._protocol)
         return Trained(number, progress.state, progress.seconds(), progress.accuracies)
@@ -169,23 +131,18 @@ class WholeTrainer:
         return jax.tree.map(lambda leaf: self._layout.put(np.asarray(leaf)), tree)
 
     def _normalised(self, images: np.ndarray) -> jax.Array:
-        """Puts images of the dataset on the devices."""
         return normalise(self._put(images), self.dataset.mean, self.dataset.std)
 
-    def _read_images(
-        self, state: WholeState, indices: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _read_images(self, state: WholeState, indices: np.ndarray) -> list[np.ndarray]:
         chunks = []
         for start in range(0, len(indices), _READ_AT_ONCE):
             part = indices[start : start + _READ_AT_ONCE]
             # Padded, so that one program reads all.
             padded = np.pad(part, (0, _READ_AT_ONCE - len(part)), mode="edge")
-            outputs = self._read(
-                state, self._normalised(self.dataset.train_images[padded])
-            )
+            images = self._normalised(self.dataset.train_images[padded])
+            outputs = self._read(state, images)
             chunks.append([np.asarray(output)[: len(part)] for output in outputs])
-        features, logits = map(np.concatenate, zip(*chunks, strict=True))
-        return features, logits
+        return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
     def _run(self, progress: Progress, key: jax.Array, title: str) -> None:
         """Trains to the end."""
@@ -193,10 +150,10 @@ class WholeTrainer:
         if progress.step == total:
             logging.info("%s is in %s.", title, self._folder)
             return
-        first, order = progress.step, None
-        bar = progress_bar(total, first, unit="batch", title=title)
+        order = None
+        bar = progress_bar(total, progress.step, unit="batch", title=title)
         with bar, StopSignals() as signals:
-            for step in range(first, total):
+            for step in range(progress.step, total):
                 epoch, batch = divmod(step, self._num_batches)
                 epoch_key = jax.random.fold_in(key, epoch)
                 if order is None or batch == 0:
@@ -207,14 +164,14 @@ class WholeTrainer:
                     progress.accuracies.append(self.test(progress.state))
                 is_waited = is_last or step % _BATCHES_AHEAD == 0
                 if is_waited and not signals.wait(progress.state.network.step):
-                    progress.save(self._made_with)
+                    progress.save()
                     raise Stopped(signals.number, progress.step)
                 bar.update()
                 if is_last:
                     right = np.asarray(progress.state.was_right).mean()
                     bar.set_postfix(right=f"{right:.4f}", refresh=False)
-                    progress.save_in_time(self._made_with)
-        progress.save(self._made_with)
+                    progress.save(self._config.checkpoint_minutes)
+        progress.save()
 
     def _order(self, key: jax.Array) -> np.ndarray:
         """Returns the order of the images in an epoch. Shape `[n]`."""

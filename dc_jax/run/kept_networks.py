@@ -4,13 +4,12 @@ Each network has a folder with its checkpoint. The name of the folder above it t
 what the networks in it were made with, so that another run finds those it needs.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files import read_npz, write_npz
-from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.training.full_data import WholeState
 
@@ -57,68 +55,46 @@ def folder_name(made_with: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Waits for other processes that train this network, and keeps them out."""
-    with contextlib.ExitStack() as stack:
-        locked = workdir.locked(folder, waits=True)
-        processes.on_first(lambda: stack.enter_context(locked))
-        yield
-
-
 def keep_arrays(
-    path: Path, names: Sequence[str], make: Callable[[], tuple[np.ndarray, ...]]
-) -> tuple[np.ndarray, ...]:
-    """Returns the arrays of a file. Makes and writes them where it has none.
-
-    Args:
-      path: of the `.npz`.
-      names: of the arrays.
-      make: returns them.
-    """
+    path: Path, names: Sequence[str], make: Callable[[], Sequence[np.ndarray]]
+) -> list[np.ndarray]:
+    """Returns the arrays of an `.npz`. Makes and writes them where it has none."""
     if path.exists():
         try:
             arrays = read_npz(path, names)
-            return tuple(arrays[name] for name in names)
+            return [arrays[name] for name in names]
         except ValueError as error:
             logging.warning("%s It is made again.", error)
     made = make()
     write_npz(path, dict(zip(names, made, strict=True)))
-    return made
+    return list(made)
 
 
 class Progress:
-    """How far a training is, from its last checkpoint.
+    """How far a training is, from its last checkpoint."""
 
-    Attributes:
-      state: the last.
-      step: batches so far.
-      accuracies: on the test split, so far; see `WholeTrainer.test`.
-    """
-
-    def __init__(self, config: Config, checkpointer: Checkpointer, state: WholeState):
-        self._config, self._checkpointer = config, checkpointer
+    def __init__(
+        self, checkpointer: Checkpointer, state: WholeState, made_with: dict[str, Any]
+    ):
+        self._checkpointer, self._made_with = checkpointer, made_with
         restored = checkpointer.restore(state)
-        self.state = state if restored is None else restored.state
-        self.step = 0 if restored is None else restored.step
-        meta = {} if restored is None else restored.meta
+        self.step, self.state, meta = restored or (0, state, {})  # Batches so far.
+        # On the test split, so far; see `WholeTrainer.test`.
         self.accuracies: list[Any] = meta.get("accuracies", [])
-        before = meta.get("seconds", 0.0)
-        self._began, self._saved = time.monotonic() - before, time.monotonic()
+        self._saved = time.monotonic()
+        self._began = self._saved - meta.get("seconds", 0.0)
 
     def seconds(self) -> float:
         return time.monotonic() - self._began
 
-    def save_in_time(self, made_with: dict[str, Any]) -> None:
-        """Saves where `config.checkpoint_minutes` have passed."""
-        if time.monotonic() - self._saved >= 60 * self._config.checkpoint_minutes:
-            self.save(made_with)
-
-    def save(self, made_with: dict[str, Any]) -> None:
+    def save(self, minutes: float = 0.0) -> None:
+        """Saves where `minutes` have passed since the last time."""
+        if time.monotonic() - self._saved < 60 * minutes:
+            return
         meta = {
             "seconds": self.seconds(),
             "accuracies": self.accuracies,
-            "made_with": made_with,
+            "made_with": self._made_with,
         }
         # The other processes wait until the first has written it.
         processes.on_first(self._checkpointer.save, self.step, self.state, meta)

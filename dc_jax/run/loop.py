@@ -31,19 +31,12 @@ from dc_jax.sets.make import make_sets
 
 
 class _Step(NamedTuple):
-    """An iteration that the devices compute, or have computed.
+    """An iteration that the devices compute, or have computed."""
 
-    Attributes:
-      iteration: its number, from 0.
-      before: the state before it.
-      after: the state after it.
-      out: its metrics.
-    """
-
-    iteration: int
+    iteration: int  # From 0.
     before: CondenseState
     after: CondenseState
-    out: dict[str, Any]
+    out: dict[str, Any]  # Its metrics.
 
 
 @dataclasses.dataclass

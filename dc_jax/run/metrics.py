@@ -4,8 +4,7 @@ import json
 import os
 import sys
 import time
-import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from dc_jax.devices import processes
 from dc_jax.files import read_json_lines, write_atomically
 from dc_jax.report import kept
 from dc_jax.run.tensorboard import Events
-
-_NONE: Mapping[str, float] = types.MappingProxyType({})
 
 
 def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
@@ -39,8 +36,8 @@ def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
 class Metrics:
     """What the first process tells of each iteration, and keeps.
 
-    Lines of `metrics.jsonl`, the progress bar, `snapshots/`, and `tensorboard/` where
-    that is wanted. Nothing comes of it on other processes.
+    These are lines of `metrics.jsonl`, the progress bar, `snapshots/`, and
+    `tensorboard/` where that is wanted. Other processes write nothing.
     """
 
     def __init__(
@@ -52,10 +49,9 @@ class Metrics:
         seconds: float = 0.0,
         tensorboard: bool = False,
     ):
-        """Begins, dropping what a run that continues after `first` redoes.
+        """Drops losses and snapshots after `first`, and the accuracies from it on.
 
-        Those are losses and snapshots after `first`, and the accuracy from `first` on.
-        `seconds` is the time that the run took up to there.
+        A run that continues there does these again; it took `seconds` up to there.
         """
         self._folder, self._is_first = folder, processes.is_first()
         path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
@@ -82,13 +78,12 @@ class Metrics:
             self._events.close()
 
     def loss(
-        self, iteration: int, losses: np.ndarray, layers: Mapping[str, float] = _NONE
+        self, iteration: int, losses: np.ndarray, layers: dict[str, float] | None = None
     ) -> None:
         """Records the losses `[E]` of an iteration, and their mean's summands."""
-        values = {"loss": float(losses.mean()), "losses": losses.tolist()}
-        if layers:
-            values["layers"] = dict(layers)
-        self._write(iteration, **values)
+        more = {"layers": layers} if layers else {}
+        loss = float(losses.mean())
+        self._write(iteration, loss=loss, losses=losses.tolist(), **more)
         self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
         self._bar.update()
 
@@ -112,11 +107,8 @@ class Metrics:
             self._events.picture(iteration, png)
 
     def _write(self, iteration: int, **values: Any) -> None:
-        line = {
-            "iteration": iteration,
-            "seconds": round(time.monotonic() - self._began, 3),
-            **values,
-        }
+        seconds = round(time.monotonic() - self._began, 3)
+        line = {"iteration": iteration, "seconds": seconds, **values}
         if self._events:
             self._events.scalars(line)
         try:

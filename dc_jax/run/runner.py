@@ -43,8 +43,7 @@ def condense(
     Args:
       config: the run.
       folder: for all that it writes; created where needed.
-      dataset: to condense; `config.dataset` then only gives its name. None: that of
-        `config.dataset`.
+      dataset: to condense; `config.dataset` then only gives its name.
 
     Returns:
       What is in `result.json`.
@@ -64,7 +63,8 @@ def condense(
         setup = make_setup(config, dataset)
         check_baseline(setup)
         with workdir.claimed(config, folder):
-            result = _run_whole(setup, folder)
+            accuracies, facts = whole_accuracies(setup, folder)
+            result = _save(setup, folder, [], workdir.summarise(accuracies) | facts)
     else:
         setup = make_setup(config, dataset)
         evaluator = make_evaluator(setup)
@@ -79,18 +79,9 @@ def condense(
 def make_first_set(
     config: Config, folder: str, dataset: Dataset
 ) -> tuple[SyntheticSet, Protocol]:
-    """Makes the first set of a run and does not evaluate it.
+    """Makes the first set of a run, whose method is not `whole`; see `condense`.
 
-    Args:
-      config: the run; its method is not `whole`.
-      folder: for checkpoints and metrics, as in `condense`.
-      dataset: whose training split is condensed.
-
-    Returns:
-      The set, and how networks are to be trained on it.
-
-    Raises:
-      UserError, FloatingPointError, Stopped: as `condense`.
+    Returns the set, which is not evaluated, and how networks are to be trained on it.
     """
     folder = Path(folder)
     workdir.check_name(folder)
@@ -106,8 +97,6 @@ def evaluate(
     config: Config, *set_paths: str, folder: str | None = None
 ) -> dict[str, Any]:
     """Evaluates saved sets on the test split of the config's dataset.
-
-    One program evaluates all sets of a size.
 
     Args:
       config: its dataset, network and evaluation.
@@ -168,12 +157,6 @@ def _run(
         "seconds_condense": round(seconds, 3),
     }
     return _save(setup, folder, sets, result, counts)
-
-
-def _run_whole(setup: Setup, folder: Path) -> dict[str, Any]:
-    """Trains on the whole training set and saves the result, which it returns."""
-    of_whole, facts = whole_accuracies(setup, folder)
-    return _save(setup, folder, [], workdir.summarise(of_whole) | facts)
 
 
 def _save(

@@ -15,47 +15,29 @@ from dc_jax.devices.backend import Execution, make_execution, use_compilation_ca
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.evaluation.protocol import Protocol, make_protocol
 from dc_jax.methods.dataset_distillation import UNUSED
-from dc_jax.networks import (
-    default_depth,
-    make_network,
-    without_batch_norm,
-)
+from dc_jax.networks import default_depth, make_network, without_batch_norm
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
 from dc_jax.run.checks import check_memory, check_names, naming
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Setup:
-    """What a run has decided: everything below takes what it needs from here.
-
-    Attributes:
-      config: the run.
-      dataset: that is condensed, and tested on.
-      layout: the devices.
-      network: the module that condenses.
-      execution: how to run it on these devices.
-      protocol: how networks are trained on a set to evaluate it.
-      evaluation_network: the module of the protocol.
-      evaluation_execution: how to run that.
-    """
+    """What a run has decided: everything below takes what it needs from here."""
 
     config: Config
-    dataset: Dataset
-    layout: Layout
-    network: nn.Module
-    execution: Execution
-    protocol: Protocol
-    evaluation_network: nn.Module
-    evaluation_execution: Execution
+    dataset: Dataset  # It is condensed, and tested on.
+    layout: Layout  # The devices.
+    network: nn.Module  # It condenses.
+    execution: Execution  # How to run it on these devices.
+    protocol: Protocol  # How networks are trained on a set to evaluate it.
+    evaluation_network: nn.Module  # Of the protocol.
+    evaluation_execution: Execution  # How to run that.
 
 
 def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
     """Checks a run, loads its dataset, and decides what the config leaves open.
 
-    Args:
-      config: the run.
-      dataset: to use; `config.dataset` then only gives its name. None: that of
-        `config.dataset`.
+    With a `dataset`, `config.dataset` only gives its name.
 
     Raises:
       UserError: the config or the dataset cannot be used.
@@ -69,19 +51,10 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
     processes.check_same("the dataset", dataset.checksum())
     layout = make_layout(config, dataset.num_classes)
     network, execution = make_parts(config, dataset, "network", layout)
-    protocol, evaluation_network, evaluation_execution = make_evaluation(
+    evaluation = make_evaluation(
         config, dataset.name, dataset.num_classes, dataset.image_shape, layout
     )
-    return Setup(
-        config=config,
-        dataset=dataset,
-        layout=layout,
-        network=network,
-        execution=execution,
-        protocol=protocol,
-        evaluation_network=evaluation_network,
-        evaluation_execution=evaluation_execution,
-    )
+    return Setup(config, dataset, layout, network, execution, *evaluation)
 
 
 def load(config: Config) -> Dataset:
@@ -99,7 +72,6 @@ def load(config: Config) -> Dataset:
 
 def log_dataset(dataset: Dataset) -> None:
     """Logs what a dataset is."""
-    height, width, channels = dataset.image_shape
     has_tests = dataset.test_images is not dataset.train_images
     logging.info(
         "Dataset %s from %s: %d training%s images of %dx%dx%d, %d classes.",
@@ -107,9 +79,7 @@ def log_dataset(dataset: Dataset) -> None:
         dataset.source,
         len(dataset.train_labels),
         f" and {len(dataset.test_labels)} test" if has_tests else "",
-        height,
-        width,
-        channels,
+        *dataset.image_shape,
         dataset.num_classes,
     )
 
@@ -123,10 +93,10 @@ def log_choices(setup: Setup) -> None:
     config, dataset = setup.config, setup.dataset
     class_ipc = np.array(config.class_ipc(dataset.num_classes))
     _log_execution(setup)
-    depth = default_depth(config.network.name, dataset.image_shape)
+    name = config.network.name
+    depth = default_depth(name, dataset.image_shape)
     if depth is not None:
         height, width, _ = dataset.image_shape
-        name = config.network.name
         logging.info("%s has depth %d for images of %dx%d.", name, depth, height, width)
     logging.info(
         "Condensing to %s image(s) per class with method %s: %d iterations from %s "
@@ -141,14 +111,11 @@ def log_choices(setup: Setup) -> None:
         config.num_networks,
         config.num_experiments,
     )
-    outer_loop, inner_loop = config.loops()
     if config.method in ("dc", "dsa"):
+        outer_loop, inner_loop = config.loops()
         between = f", with {inner_loop} inner epoch(s) between them"
-        logging.info(
-            "An iteration has %d outer step(s)%s.",
-            outer_loop,
-            between if outer_loop > 1 else "",
-        )
+        text = f"{outer_loop} outer step(s){between if outer_loop > 1 else ''}"
+        logging.info("An iteration has %s.", text)
     if config.method == "dd":
         logging.info("Not used by dd: config.%s.", ", ".join(UNUSED))
     if len(set(class_ipc)) > 1:
@@ -168,11 +135,8 @@ def _log_execution(setup: Setup) -> None:
         "network_loop": setup.execution.network_loop,
         "slice_size": setup.execution.slice_size,
     }
-    chosen = [
-        f"{name} {value}"
-        for name, value in choices.items()
-        if getattr(setup.config.execution, name) is None
-    ]
+    given = vars(setup.config.execution)
+    chosen = [f"{name} {choices[name]}" for name in choices if given[name] is None]
     if chosen:
         logging.info("Chosen for %s: config.execution.%s.", platform, ", ".join(chosen))
 
@@ -186,9 +150,9 @@ def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) 
     for field, numbers in needed.items():
         small = [dataset.class_names[i] for i in np.flatnonzero(counts < numbers)]
         if small:
-            # A real batch may well be larger than a class; the set should not be.
-            log = logging.warning if field == "ipc" else logging.info
-            log(
+            logging.log(
+                # A real batch may well be larger than a class; the set should not be.
+                logging.WARNING if field == "ipc" else logging.INFO,
                 "%d of %d classes have fewer training images than config.%s = %s; they "
                 "are drawn with replacement: %s.",
                 len(small),
@@ -254,9 +218,6 @@ def choose_evaluation_network(config: Config) -> str:
     Where `config.evaluation.network` is None, it is `config.network.name`, without
     batch norm if it has any: the images of a set are too few for it. The whole training
     set has enough.
-
-    Raises:
-      UserError: the network is unknown.
     """
     condensed = config.network.name
     if config.evaluation.network:

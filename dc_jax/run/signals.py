@@ -19,12 +19,7 @@ _is_guest = contextvars.ContextVar("is_guest", default=False)
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
-    """A signal asked the run to stop, and its state is saved.
-
-    Attributes:
-      number: of the signal.
-      exit_code: for the shell, 128 + the signal's number.
-    """
+    """A signal asked the run to stop, and its state is saved."""
 
     def __init__(self, number: int, iteration: int, unit: str = "iteration"):
         name = signal.Signals(number).name
@@ -33,7 +28,7 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
             "continues from there."
         )
         self.number = number
-        self.exit_code = 128 + number
+        self.exit_code = 128 + number  # As of a shell.
 
 
 class StopSignals:
@@ -50,8 +45,7 @@ class StopSignals:
     def __exit__(self, *error: Any) -> None:
         self._handlers.__exit__(*error)
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
-        del frame
+    def _notice(self, number: int, _: FrameType | None) -> None:
         self.number = number
 
     def wait(self, values: Any) -> bool:

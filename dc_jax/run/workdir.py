@@ -1,7 +1,6 @@
 """The folder of a run: which run it belongs to, and what the run leaves in it."""
 
 import contextlib
-import dataclasses
 import datetime
 import fcntl
 import json
@@ -19,27 +18,17 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import check_is_local, file_record, is_unicode, read_json, write_json
+from dc_jax.files import file_record, is_address, is_unicode, read_json, write_json
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe
 
 # A stopped run may be continued with other values of these fields. They do not change
 # the images after a given iteration, except that `execution` changes the rounding.
 _FREE_FIELDS = {
-    "iterations",
-    "num_evaluations",
-    "eval_every",
-    "checkpoint_minutes",
-    "tensorboard",
-    "evaluation",
-    "execution",
-    "mesh",
-    "dataset.stream",
-    "coreset.networks",
-    "distributed",
-    "coordinator_address",
-    "num_processes",
-    "process_id",
+    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    *("tensorboard", "evaluation", "execution", "mesh"),
+    *("dataset.stream", "coreset.networks"),
+    *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
 # Not free for these methods, whose learning rate falls with every tenth of the run.
 _FIXED_FIELDS = {"dd": {"iterations"}}
@@ -54,7 +43,10 @@ def check_name(folder: Path) -> None:
     Raises:
       UserError: it is not Unicode, or a file, or the address of a bucket.
     """
-    check_is_local("--workdir", str(folder))
+    if is_address(str(folder)):
+        raise UserError(
+            f"--workdir must be a folder, got {folder}; a bucket can be mounted as one."
+        )
     if not is_unicode(str(folder)):
         raise UserError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
     for part in (folder, *folder.parents):
@@ -64,32 +56,28 @@ def check_name(folder: Path) -> None:
 
 @contextlib.contextmanager
 def claimed(config: Config, folder: Path) -> Iterator[None]:
-    """Locks the folder and claims it for a run, on the process that writes.
+    """Locks the folder and claims it for a run.
 
     Raises:
       UserError: on all processes, if the folder is in use or holds another run.
     """
-    with contextlib.ExitStack() as stack:
-
-        def lock_and_claim() -> None:
-            stack.enter_context(locked(folder))
-            claim(config, folder)
-
-        processes.on_first(lock_and_claim)
+    with locked(folder):
+        processes.on_first(claim, config, folder)
         yield
 
 
 @contextlib.contextmanager
 def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
-    """Keeps other processes out of the folder, which is created where needed.
+    """Keeps other commands out of the folder, which is created where needed.
 
-    Args:
-      folder: to lock.
-      waits: whether to wait for another process that uses it.
+    The first process of a run does this for all.
 
     Raises:
-      UserError: another process uses it, or it cannot be made.
+      UserError: another command uses it and `waits` is False, or it cannot be made.
     """
+    if not processes.is_first():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -111,7 +99,7 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
 
 
 def claim(config: Config, folder: Path) -> None:
-    """Writes the config of a run into its folder, after `check_is_ours`."""
+    """Writes the config of a run into its folder after `check_is_ours`."""
     check_is_ours(config, folder)
     write_json(folder / "config.json", config.to_dict())
 
@@ -142,9 +130,9 @@ def check_same(
     """Checks that the run in a folder has the same config as this run.
 
     Args:
-      ours: the config of this run, nested.
-      theirs: the config of the run in the folder, by dotted names.
-      folder: of the run, for errors.
+      ours: nested.
+      theirs: by dotted names.
+      folder: for errors.
       free: dotted names of fields, and names of groups, that may differ.
 
     Raises:
@@ -164,30 +152,32 @@ def finished_result(
 ) -> dict[str, Any] | None:
     """Returns the result of exactly this run if the folder holds it already.
 
-    Args:
-      config: the run.
-      folder: its folder.
-      dataset: the dataset to condense, where `config` does not describe it.
+    `dataset` is given where `config` does not describe it.
 
     Raises:
       UserError: its images are not those of `dataset`, or its card is damaged.
     """
     # Not config.json, which may belong to a longer run that was stopped since.
-    card = read_json(folder / "card.json")
+    path = folder / "card.json"
+    card = read_json(path)
     if card is None or card.get("config") != config.to_dict():
         return None
-    _check_card(card, folder / "card.json")
-    if dataset is not None and card["dataset"]["checksum"] != dataset.checksum():
+    match [card.get(name) for name in ("files", "dataset", "accuracy")]:
+        case [dict(files), {"checksum": checksum}, dict(result)] if _is_whole(result):
+            pass
+        case _:
+            raise UserError(f"{path} is damaged: delete it, or choose another folder.")
+    if dataset is not None and checksum != dataset.checksum():
         raise UserError(
             f"--workdir={folder} holds a run on other images than those of "
             f"{dataset.source}: choose another folder."
         )
-    for name, record in card["files"].items():
+    for name, record in files.items():
         path = folder / name
         if not path.exists() or file_record(path) != record:
             logging.warning("%s is not what the run left; made again.", path)
             return None
-    return card["accuracy"]
+    return result
 
 
 def save_run(
@@ -199,40 +189,31 @@ def save_run(
     sets: list[SyntheticSet],
     result: dict[str, Any],
 ) -> None:
-    """Writes the sets, their pictures, the result, and last the card.
+    """Writes the set of each experiment, its picture, the result, and last the card.
 
-    The set of the first experiment is `synthetic_set.npz`; the names of the others have
-    a number. A run is finished once its card is there, which repeats config and result.
-
-    Args:
-      config: the run.
-      folder: its folder.
-      dataset: that was condensed.
-      protocol: how the sets were evaluated.
-      sets: one per experiment.
-      result: of the same sets, in this order.
+    A run is finished once its card is there, which repeats config and result.
     """
     files = []
     for experiment, synthetic in enumerate(sets):
-        suffix = f"_{experiment}" if experiment else ""
-        files.append(folder / set_file.set_name(experiment))
         recipe = make_recipe(
             method=config.method,
             dataset=dataset.name,
             ipc=config.ipc,
-            protocol=dataclasses.asdict(protocol),
+            protocol=vars(protocol),
             in_words=str(protocol),
             accuracies=result["accuracies"][experiment],
         )
+        files.append(folder / set_file.set_name(experiment))
         set_file.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
-        files.append(folder / f"images{suffix}.png")
+        number = f"_{experiment}" if experiment else ""
+        files.append(folder / f"images{number}.png")
         image_grid.save_image_grid(files[-1], synthetic)
     card = make_card(
         method=config.method,
         config=config.to_dict(),
         seed=config.seed,
         dataset=dataset,
-        protocol=dataclasses.asdict(protocol),
+        protocol=vars(protocol),
         accuracy=result,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         files=files,
@@ -261,36 +242,24 @@ def summarise(accuracies: np.ndarray) -> dict[str, Any]:
 
 def log_result(result: dict[str, Any]) -> None:
     """Logs the accuracies in a line or two."""
-    logging.info(
-        "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks).",
-        100 * result["accuracy_mean"],
-        100 * result["accuracy_std"],
-        result["num_experiments"] * result["num_evaluations"],
-    )
+    text = "Test accuracy %.2f%% ± %.2f (mean and standard deviation of %d networks)."
+    num = result["num_experiments"] * result["num_evaluations"]
+    logging.info(text, *_percent(result), num)
     if "own_protocol" in result:
-        logging.info(
-            "By their own training, with the learned learning rates: %.2f%% ± %.2f.",
-            100 * result["own_protocol"]["accuracy_mean"],
-            100 * result["own_protocol"]["accuracy_std"],
-        )
+        text = "By their own training, with the learned learning rates: %.2f%% ± %.2f."
+        logging.info(text, *_percent(result["own_protocol"]))
 
 
-def _check_card(card: dict[str, Any], path: Path) -> None:
-    """Raises a `UserError` unless a card has all that is read of it here."""
-    accuracy, dataset = card.get("accuracy"), card.get("dataset")
-    if not (
-        isinstance(card.get("files"), dict)
-        and isinstance(dataset, dict)
-        and "checksum" in dataset
-        and _is_result(accuracy)
-        and _is_result(accuracy.get("own_protocol", accuracy))
-    ):
-        raise UserError(f"{path} is damaged: delete it, or choose another folder.")
+def _percent(result: dict[str, Any]) -> tuple[float, float]:
+    return 100 * result["accuracy_mean"], 100 * result["accuracy_std"]
 
 
-def _is_result(value: Any) -> bool:
-    """Whether a value has all that `log_result` tells."""
+def _is_whole(result: dict[str, Any]) -> bool:
+    """Whether a result has all that `log_result` tells."""
+    parts = (result, result.get("own_protocol", result))
     names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
-    return isinstance(value, dict) and all(
-        isinstance(value.get(name), int | float) for name in names
+    return all(
+        isinstance(part, dict) and isinstance(part.get(name), int | float)
+        for part in parts
+        for name in names
     )

@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+from dc_jax.config import CONVOLUTIONS
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn, patches_conv, trilinear_conv
 
@@ -279,11 +280,8 @@ def test_default_is_the_better_one_of_the_backend(monkeypatch):
         assert make_conv_fn() is make_conv_fn(implementation)
 
 
-def test_unknown_implementation():
-    with pytest.raises(
-        ValueError, match="must be one of native, trilinear, winograd, got 'fft'"
-    ):
-        make_conv_fn("fft")
+def test_there_are_the_implementations_of_the_config():
+    assert len({make_conv_fn(name) for name in CONVOLUTIONS}) == 3
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_the_dataset_is_named(tmp_path, dataset, message):
 IMAGES, LABELS = make_pair()
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # Of PyTorch 2.14.
 @pytest.mark.parametrize(
     ("data", "message"),
     [
