@@ -31,8 +31,8 @@ DISTANCES = ("ours", "mse", "cos")
 NEVER_LEARNED = ("max", "zero")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
-CONVOLUTIONS = ("native", "trilinear", "winograd")
-NETWORK_LOOPS = ("vmap", "map")
+CONVOLUTIONS = ("native", "mapped", "trilinear", "winograd")
+LOOPS = ("vmap", "map")
 DTYPES = ("float32", "bfloat16")
 
 # Inner epochs of the authors' code, by images per class, which are the outer steps.
@@ -99,7 +99,8 @@ class CoresetConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
     convolution: str | None = allow(one_of(*CONVOLUTIONS))
-    network_loop: str | None = allow(one_of(*NETWORK_LOOPS))
+    network_loop: str | None = allow(one_of(*LOOPS))
+    class_loop: str | None = allow(one_of(*LOOPS))
     dtype: str = allow(one_of(*DTYPES))
     slice_size: int | None = allow(at_least(1))
     compilation_cache: str | None = allow(NOT_EMPTY)
