@@ -92,8 +92,9 @@ class CoresetConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    convolution: str | None = allow(one_of("native", "trilinear", "winograd"))
+    convolution: str | None = allow(one_of("native", "mapped", "trilinear", "winograd"))
     network_loop: str | None = allow(one_of("vmap", "map"))
+    class_loop: str | None = allow(one_of("vmap", "map"))
     dtype: str = allow(one_of("float32", "bfloat16"))
     slice_size: int | None = allow(at_least(1))
     compilation_cache: str | None = allow(NOT_EMPTY)

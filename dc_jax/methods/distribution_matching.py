@@ -69,7 +69,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
 
 def _match_by_class(config, network, execution, variables, images, store, key):
-    """Matches one network, one class after another.
+    """Matches one network, class by class.
 
     Returns:
       The loss, summed over this device's classes; its gradient with respect to the
@@ -88,7 +88,7 @@ def _match_by_class(config, network, execution, variables, images, store, key):
         )
         return loss, grads, offsets
 
-    losses, grads, offsets = batched(match_one, "map")(
+    losses, grads, offsets = batched(match_one, execution.class_loop)(
         images[labels],
         jnp.arange(len(labels)),
         class_keys(store, real_key)[labels],

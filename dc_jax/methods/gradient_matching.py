@@ -58,6 +58,7 @@ class Matching:
     optimiser: optax.GradientTransformation  # Of the images.
     num_networks: int  # M
     network_loop: str  # How the axis M is run: `vmap` or `map`.
+    class_loop: str = "map"  # The same for the axis C.
     layout: Layout = ONE_DEVICE  # The devices.
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
@@ -121,6 +122,7 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         optimiser=make_optimiser(config),
         num_networks=config.num_networks,
         network_loop=execution.network_loop,
+        class_loop=execution.class_loop,
         layout=execution.layout,
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
@@ -190,7 +192,7 @@ def match_step(
 
 
 def match_network(matching, images, network, store, key):
-    """Matches one network with all classes of this device, one after another.
+    """Matches one network with all classes of this device.
 
     Returns:
       What `match_class` does, its losses summed over classes, its gradients
@@ -211,8 +213,8 @@ def match_network(matching, images, network, store, key):
         )
         return losses, grads, offsets
 
-    # One class after another: only one class's second-order graph in memory.
-    losses, grads, offsets = batched(match_one, "map")(
+    # With `map` a single class's second-order graph is in memory.
+    losses, grads, offsets = batched(match_one, matching.class_loop)(
         images[labels],
         labels,
         jnp.arange(len(labels)),

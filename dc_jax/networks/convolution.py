@@ -5,8 +5,8 @@ Inside `scan`, `map`, `while` and `cond`, the gradients that JAX makes of a conv
 (in other layouts than NHWC/HWIO) become a scalar loop, about fifty times slower:
 https://github.com/jax-ml/jax/issues/12868. `trilinear_conv` writes those gradients as
 plain NHWC/HWIO convolutions, to every order of differentiation. If they are 3x3
-convolutions with stride 1, `winograd` computes them with fewer multiplications. On GPUs
-and TPUs the native convolution is best.
+convolutions with stride 1, `winograd` computes them with fewer multiplications. GPUs
+have `mapped_conv`, and TPUs the native convolution.
 """
 
 import functools
@@ -20,6 +20,7 @@ from jax import lax
 
 from dc_jax.errors import UserError
 from dc_jax.networks import winograd
+from dc_jax.networks.mapped import mapped_conv
 
 ConvFn = Callable[..., jax.Array]
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -37,9 +38,9 @@ def make_conv_fn(
 ) -> ConvFn:
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
-    An implementation is one of `config.CONVOLUTIONS`: `native`, `trilinear`, or
-    `winograd`, which is `trilinear` with Winograd's algorithm where that applies. None
-    is the best one on the platform, `cpu`, `gpu` or `tpu`; None for JAX's default.
+    An implementation is `native`, `mapped`, `trilinear`, or `winograd`, which is
+    `trilinear` with Winograd's algorithm where that applies. None is the best one on
+    the platform, `cpu`, `gpu` or `tpu`; None for JAX's default.
     """
     platform = platform or jax.default_backend()
     return _IMPLEMENTATIONS[implementation or default_implementation(platform)]
@@ -47,7 +48,7 @@ def make_conv_fn(
 
 def default_implementation(platform: str) -> str:
     """Returns the best implementation on `cpu`, `gpu` or `tpu`."""
-    return "winograd" if platform == "cpu" else "native"
+    return {"cpu": "winograd", "gpu": "mapped"}.get(platform, "native")
 
 
 def _conv_general_dilated(
@@ -61,25 +62,34 @@ def _conv_general_dilated(
     feature_group_count: int = 1,
     precision: Any = None,  # always jax_default_matmul_precision
     *,
-    fast: bool,
+    conv: Callable[..., jax.Array],
 ) -> jax.Array:
-    """The part of `lax.conv_general_dilated` that this project's networks use."""
+    """The part of `lax.conv_general_dilated` that this project's networks use.
+
+    It calls `conv(x, w, strides, pads)`.
+    """
     dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
     if feature_group_count != 1 or dilations - {1}:
-        raise UserError("The trilinear convolution has no groups and no dilation.")
+        raise UserError("This convolution has no groups and no dilation.")
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(
             lhs.shape[1:3], rhs.shape[:2], window_strides, padding
         )
     pads = tuple((int(low), int(high)) for low, high in padding)
     strides = tuple(int(stride) for stride in window_strides)
-    if lhs.shape[-1] <= _MAX_PATCH_CHANNELS or _is_swapped(
-        lhs.shape[1:3], rhs.shape[:2], strides, pads
-    ):
-        return patches_conv(lhs, rhs, strides, pads)
-    rows, columns = (lhs.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
+    return conv(lhs, rhs, strides, pads)
+
+
+def _cpu_conv(
+    x: jax.Array, w: jax.Array, strides: tuple[int, int], pads: Pads, *, fast: bool
+) -> jax.Array:
+    """Returns the convolution by patches where a CPU runs that faster."""
+    is_swapped = _is_swapped(x.shape[1:3], w.shape[:2], strides, pads)
+    if x.shape[-1] <= _MAX_PATCH_CHANNELS or is_swapped:
+        return patches_conv(x, w, strides, pads)
+    rows, columns = (x.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
     fast = fast and rows * columns >= _MIN_WINOGRAD_PIXELS
-    return trilinear_conv(lhs, rhs, strides, pads, fast=fast)
+    return trilinear_conv(x, w, strides, pads, fast=fast)
 
 
 def _is_swapped(
@@ -104,8 +114,13 @@ def _is_swapped(
 # is the same object.
 _IMPLEMENTATIONS = {
     "native": lax.conv_general_dilated,
-    "trilinear": functools.partial(_conv_general_dilated, fast=False),
-    "winograd": functools.partial(_conv_general_dilated, fast=True),
+    "mapped": functools.partial(_conv_general_dilated, conv=mapped_conv),
+    "trilinear": functools.partial(
+        _conv_general_dilated, conv=functools.partial(_cpu_conv, fast=False)
+    ),
+    "winograd": functools.partial(
+        _conv_general_dilated, conv=functools.partial(_cpu_conv, fast=True)
+    ),
 }
 
 

@@ -94,8 +94,8 @@ class MethodContract:
         return run_helpers.tiny_config(**defaults | cls.fields | changes)
 
     @classmethod
-    def make_method(cls, loop="map", layout=ONE_DEVICE, **changes):
-        execution = Execution(loop, 8, layout)
+    def make_method(cls, loop="map", layout=ONE_DEVICE, class_loop="map", **changes):
+        execution = Execution(loop, 8, layout, class_loop)
         method = cls.make(cls.config(**changes), cls.network, execution)
         return method, execution
 
@@ -185,6 +185,15 @@ class MethodContract:
 
     def test_vmap_of_networks_and_experiments_equals_map(self, whole):
         self.check_same(self.run(loop="vmap"), whole, rtol=1e-3)
+
+    def test_vmap_of_classes_equals_map(self, whole):
+        self.check_same(self.run(class_loop="vmap"), whole, rtol=1e-3)
+
+    @pytest.mark.slow
+    def test_vmap_of_classes_equals_map_on_several_devices(self, whole):
+        layout = self.make_layout(net=2, classes=2)
+        run = self.run(loop="vmap", layout=layout, class_loop="vmap")
+        self.check_same(run, whole, rtol=1e-3)
 
     @pytest.mark.parametrize(
         "mesh",

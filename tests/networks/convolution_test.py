@@ -13,7 +13,6 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from dc_jax.config import CONVOLUTIONS
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn, patches_conv, trilinear_conv
 
@@ -273,15 +272,16 @@ def test_native_is_the_function_of_jax():
 def test_default_is_the_better_one_of_the_backend(monkeypatch):
     for backend, implementation in (
         ("cpu", "winograd"),
-        ("gpu", "native"),
+        ("gpu", "mapped"),
         ("tpu", "native"),
     ):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert make_conv_fn() is make_conv_fn(implementation)
 
 
-def test_there_are_the_implementations_of_the_config():
-    assert len({make_conv_fn(name) for name in CONVOLUTIONS}) == 3
+def test_implementations_are_different_objects():
+    names = ("native", "mapped", "trilinear", "winograd")
+    assert len({make_conv_fn(name) for name in names}) == 4
 
 
 @pytest.mark.parametrize(
