@@ -400,7 +400,7 @@ def test_trajectory(request, dtype):
         @jax.jit
         def match(state, network, store):
             networks = jax.tree.map(lambda x: x[None], network)
-            state, networks, loss = gradient_matching.match_step(
+            state, networks, loss, _ = gradient_matching.match_step(
                 matching_config, state, networks, store, jax.random.key(0)
             )
             return state, jax.tree.map(lambda x: x[0], networks), sum(loss.values())
