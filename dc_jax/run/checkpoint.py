@@ -174,8 +174,7 @@ def _is_key(leaf: jax.Array) -> bool:
 def _place(array: np.ndarray, like: jax.Array) -> jax.Array:
     """Returns `array` as the kind of leaf, and on the devices, that `like` is."""
     # A leaf that is put on devices would refuse to meet arrays that live on a mesh.
-    is_put = like.committed
-    value = jax.device_put(array, like.sharding) if is_put else jnp.asarray(array)
+    value = jax.device_put(array, like.sharding if like.committed else None)
     if _is_key(like):
         return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
     return value
