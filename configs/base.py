@@ -151,13 +151,16 @@ def get_config() -> ConfigDict:
     # How the run is executed. These fields change speed and memory; results change only
     # by rounding.
     config.execution = ConfigDict()
-    # Convolutions: "native", "trilinear" (its gradients run fast on a CPU) or
-    # "winograd" (the same with fewer multiplications). None: winograd on a CPU, else
-    # native.
+    # Convolutions: "native", "mapped" (its gradients run fast on a GPU, also under
+    # vmap), "trilinear" (its gradients run fast on a CPU) or "winograd" (the same with
+    # fewer multiplications). None: winograd on a CPU, mapped on a GPU, native on a TPU.
     config.execution.convolution = placeholder(str)
-    # Networks at once ("vmap") or one after another ("map"). None: map on a CPU, else
-    # vmap. On an NVIDIA H100 "map" was faster.
+    # Networks at once ("vmap") or one after another ("map"). None: vmap on a TPU, else
+    # map, which was faster on CPUs and on an NVIDIA H100.
     config.execution.network_loop = placeholder(str)
+    # Classes at once ("vmap", at most 10) or one after another ("map", which needs less
+    # memory). None: vmap on a GPU, else map.
+    config.execution.class_loop = placeholder(str)
     # "float32", or "bfloat16" (three digits) for the layers of the networks on a TPU or
     # GPU; on a CPU it is slower. Images, parameters, normalisations, losses, and the
     # gradients that are compared or used for updates stay float32.

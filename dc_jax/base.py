@@ -35,29 +35,22 @@ class SyntheticSet:
     Images are kept class-major and normalised, exactly as they were condensed; pixels
     in [0, 1] are `images * std + mean`. A class with fewer images than another has
     blank slots after them: `keep = labels >= 0` says which slots hold an image.
-
-    Attributes:
-      images: `[C, I, H, W, D]` float32, normalised; 0 in blank slots.
-      labels: `[C, I]` int32, the class index of each image; -1 in blank slots.
-      mean: `[D]` float32, the mean that was subtracted, of pixels in [0, 1].
-      std: `[D]` float32, the standard deviation that was divided by.
-      class_names: the C names, in the order of the labels.
-      indices: `[C, I]` int32, which images of the training split these are, -1 in
-        blank slots; None where they are synthetic.
-      learning_rates: `[R, I]` float32, those of dataset distillation, with which
-        `train_unrolled` uses the images in their order; None for other methods.
-      recipe: the text of a JSON object that says how networks were trained on the set,
-        with which accuracy, and how it was made, as `artefact.make_recipe` writes it;
-        None where that is unknown.
     """
 
-    images: Array  # [C, I, H, W, D]
-    labels: Array  # [C, I]
-    mean: Array  # [D]
-    std: Array  # [D]
+    images: Array  # [C, I, H, W, D] float32, normalised; 0 in blank slots.
+    labels: Array  # [C, I] int32, the class index of each image; -1 in blank slots.
+    mean: Array  # [D] float32, that was subtracted, of pixels in [0, 1].
+    std: Array  # [D] float32, the standard deviation that was divided by.
+    # C names, in the order of the labels.
     class_names: tuple[str, ...] = flax.struct.field(pytree_node=False)
-    indices: Array | None = None  # [C, I]
-    learning_rates: Array | None = None  # [R, I]
+    # [C, I] int32, which images of the training split these are, -1 in blank slots;
+    # None where they are synthetic.
+    indices: Array | None = None
+    # [R, I] float32, those of dataset distillation, with which `train_unrolled` uses
+    # the images in their order; None for other methods.
+    learning_rates: Array | None = None
+    # The text of a JSON object that says how networks were trained on the set, with
+    # which accuracy, and how it was made, see `card.make_recipe`; None where unknown.
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)
 
 
@@ -84,19 +77,11 @@ def flatten_set(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:
 
 @flax.struct.dataclass
 class CondenseState:
-    """What a gradient-based method carries from one iteration to the next.
+    """What a gradient-based method carries from one iteration to the next."""
 
-    Attributes:
-      images: `[C, I, H, W, D]` the synthetic images, normalised; 0 in blank slots, see
-        `SyntheticSet`.
-      opt_state: of the optimiser of the images, and of `raw_lrs`.
-      raw_lrs: `[R, I]` the learned learning rates before softplus; None for methods
-        that have none.
-    """
-
-    images: jax.Array  # [C, I, H, W, D]
-    opt_state: optax.OptState  # leaves [C, I, H, W, D]
-    raw_lrs: jax.Array | None = None  # [R, I]
+    images: jax.Array  # [C, I, H, W, D] normalised; 0 in blank slots of `SyntheticSet`.
+    opt_state: optax.OptState  # Of the optimiser of `images` and `raw_lrs`.
+    raw_lrs: jax.Array | None = None  # [R, I] learned rates before softplus, if any.
 
 
 class Method(NamedTuple):
@@ -106,15 +91,13 @@ class Method(NamedTuple):
     a tree of arrays `[..., C, num]`. They must depend on the key and the store alone,
     and not on the state: so the images of the next iteration can be loaded while this
     one is computed.
-
-    Attributes:
-      init: `(store, key) -> (state, offsets)`, the synthetic images to begin with.
-      step: `(state, store, key) -> (state, metrics, offsets)`, one iteration. Of the
-        metrics `loss` is a scalar; `layers`, if it is there, has the summands of the
-        loss by layer or parameter.
     """
 
+    # `(store, key) -> (state, offsets)`, the synthetic images to begin with.
     init: Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
+    # `(state, store, key) -> (state, metrics, offsets)`, one iteration. Of the metrics
+    # `loss` is a scalar; `layers`, if it is there, has its summands by layer or
+    # parameter.
     step: Callable[
         [CondenseState, ClassStore, jax.Array],
         tuple[CondenseState, dict[str, Any], Offsets],

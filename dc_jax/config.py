@@ -1,8 +1,7 @@
 """The configuration inside the program: frozen, typed and checked.
 
 `configs/base.py` explains every field and holds its default. This module has the types,
-the allowed values, and the defaults that depend on the method. A `ConfigDict` is turned
-into a `Config` once, before anything is loaded or compiled.
+the allowed values, and the defaults that depend on the method.
 """
 
 import dataclasses
@@ -26,27 +25,12 @@ from dc_jax.fields import (
     one_of,
 )
 
-INITS = ("noise", "real")
 DISTANCES = ("ours", "mse", "cos")
-# What coresets take for the images that a network never learned.
-NEVER_LEARNED = ("max", "zero")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
-CONVOLUTIONS = ("native", "trilinear", "winograd")
-NETWORK_LOOPS = ("vmap", "map")
-DTYPES = ("float32", "bfloat16")
 
-# Outer steps and inner epochs of the authors' code, by images per class.
-_PUBLISHED_LOOPS = {
-    1: (1, 1),
-    10: (10, 50),
-    20: (20, 25),
-    30: (30, 20),
-    40: (40, 15),
-    50: (50, 10),
-}
-
-_SIAMESE = "color_crop_cutout_flip_scale_rotate"
+# Inner epochs of the authors' code, by images per class, which are the outer steps.
+_PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 
 # The defaults of gradient matching, and of methods that have no others.
 _DEFAULTS = {
@@ -60,14 +44,10 @@ _DEFAULTS = {
 # of their code, and its README). DD has what its authors' code has for ten classes:
 # batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
 # of CIFAR-10.
+_SIAMESE = {"init": "real", "augmentation": "color_crop_cutout_flip_scale_rotate"}
 _METHOD_DEFAULTS = {
-    "dsa": {"init": "real", "augmentation": _SIAMESE},
-    "dm": {
-        "iterations": 20000,
-        "init": "real",
-        "lr_img": 1.0,
-        "augmentation": _SIAMESE,
-    },
+    "dsa": _SIAMESE,
+    "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
     "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
 }
 
@@ -106,15 +86,16 @@ class DistillationConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoresetConfig:
     epochs: int = allow(at_least(1))
-    never_learned: str = allow(one_of(*NEVER_LEARNED))
+    never_learned: str = allow(one_of("max", "zero"))
     networks: str | None = allow(NOT_EMPTY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
-    convolution: str | None = allow(one_of(*CONVOLUTIONS))
-    network_loop: str | None = allow(one_of(*NETWORK_LOOPS))
-    dtype: str = allow(one_of(*DTYPES))
+    convolution: str | None = allow(one_of("native", "mapped", "trilinear", "winograd"))
+    network_loop: str | None = allow(one_of("vmap", "map"))
+    class_loop: str | None = allow(one_of("vmap", "map"))
+    dtype: str = allow(one_of("float32", "bfloat16"))
     slice_size: int | None = allow(at_least(1))
     compilation_cache: str | None = allow(NOT_EMPTY)
 
@@ -127,11 +108,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """One run. `configs/base.py` explains the fields.
-
-    `create` fills in the fields whose default depends on the method, so that they are
-    never None.
-    """
+    """One run. `configs/base.py` explains the fields. `create` makes it."""
 
     seed: int = allow(SEED)
     method: str = allow(NOT_EMPTY)
@@ -142,7 +119,7 @@ class Config:
     num_networks: int = allow(at_least(1))
     num_experiments: int = allow(at_least(1))
     num_evaluations: int = allow(at_least(1))
-    init: str | None = allow(one_of(*INITS))
+    init: str | None = allow(one_of("noise", "real"))
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
@@ -170,19 +147,26 @@ class Config:
     def create(cls, values: Mapping[str, Any]) -> "Config":
         """Checks plain values, as from `ConfigDict.to_dict()`, and freezes them.
 
-        A None is filled in where the default depends on the method.
+        Fields that are None get the default that depends on the method. Networks are
+        evaluated with the augmentation that images are condensed with.
 
         Raises:
           UserError: a field is unknown, missing, of a wrong type or not allowed.
         """
-        return _fill(check_values(cls, values))
+        config = check_values(cls, values)
+        defaults = method_defaults(config)
+        missing = {n: v for n, v in defaults.items() if getattr(config, n) is None}
+        config = dataclasses.replace(config, **missing)
+        evaluation = config.evaluation
+        if evaluation.augmentation is None and config.augmentation != "none":
+            augmentation = SIAMESE_PREFIX + config.augmentation
+            evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
+        return dataclasses.replace(config, evaluation=evaluation)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values of JSON's types, which `create` takes."""
-        values = dataclasses.asdict(self)
-        if isinstance(self.ipc, tuple):
-            values["ipc"] = list(self.ipc)
-        return values
+        ipc = list(self.ipc) if isinstance(self.ipc, tuple) else self.ipc
+        return dataclasses.asdict(self) | {"ipc": ipc}
 
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them."""
@@ -203,10 +187,8 @@ class Config:
         if isinstance(self.ipc, int):
             return (self.ipc,) * num_classes
         if len(self.ipc) != num_classes:
-            raise UserError(
-                f"config.ipc must be one number, or {num_classes}, one for each class, "
-                f"got {len(self.ipc)}."
-            )
+            wanted = f"one number, or {num_classes}, one for each class"
+            raise UserError(f"config.ipc must be {wanted}, got {len(self.ipc)}.")
         return self.ipc
 
 
@@ -226,31 +208,11 @@ def method_defaults(config: Config) -> dict[str, Any]:
     return defaults
 
 
-def _fill(config: Config) -> Config:
-    """Fills in the fields that are None and whose default depends on the method.
-
-    Networks are evaluated with the augmentation that images are condensed with.
-    """
-    missing = {
-        name: value
-        for name, value in method_defaults(config).items()
-        if getattr(config, name) is None
-    }
-    config = dataclasses.replace(config, **missing)
-    if config.evaluation.augmentation is not None or config.augmentation == "none":
-        return config
-    evaluation = dataclasses.replace(
-        config.evaluation, augmentation=SIAMESE_PREFIX + config.augmentation
-    )
-    return dataclasses.replace(config, evaluation=evaluation)
-
-
 def default_loops(ipc: int) -> tuple[int, int]:
     """Returns the outer steps T and the inner epochs for `ipc` images per class.
 
-    The authors' code has a table for 1, 10, 20, 30, 40 and 50. Other numbers up to 50
-    have T = ipc and 500 / ipc epochs. Above 50 the authors advise 50 and 10.
+    Numbers up to 50 that are not in the authors' table have T = ipc and 500 / ipc
+    epochs. Above 50 the authors advise 50 and 10.
     """
-    if ipc in _PUBLISHED_LOOPS:
-        return _PUBLISHED_LOOPS[ipc]
-    return (ipc, round(500 / ipc)) if ipc < 50 else (50, 10)
+    outer = min(ipc, 50)
+    return outer, _PUBLISHED_EPOCHS.get(outer, round(500 / outer))

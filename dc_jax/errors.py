@@ -18,14 +18,9 @@ ERRORS = (UserError, OSError, FloatingPointError)
 
 
 def one_line(error: object, limit: int | None = None) -> str:
-    """Returns what an error says, without line breaks.
+    """Returns what an error, or anything that has a text, says without line breaks.
 
-    Args:
-      error: an error, or anything else that has a text.
-      limit: the most characters to return; a longer text is cut.
-
-    Returns:
-      The text, or the name of the error's type where it says nothing.
+    That is the name of its type where it says nothing; at most `limit` characters.
     """
     # ml_collections raises AttributeError(KeyError(text)) for an unknown field.
     while getattr(error, "args", ()) and isinstance(error.args[0], BaseException):
@@ -46,27 +41,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 def check_fits(num_bytes: int, what: str) -> None:
     """Checks that arrays do not take more than all memory, before they are made.
 
-    Args:
-      num_bytes: size of the arrays.
-      what: the arrays, in words; the subject of the error's sentence, in the plural.
+    `what` says in words which; it is the subject of the error's sentence, a plural.
 
     Raises:
       UserError: this machine has less memory.
     """
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if num_bytes > there:
-        raise UserError(
-            f"{what} take {num_bytes / 2**30:,.1f} GiB, more than the "
-            f"{there / 2**30:.1f} GiB of memory of this machine."
-        )
+        memory = f"the {there / 2**30:.1f} GiB of memory of this machine"
+        size = f"{num_bytes / 2**30:,.1f} GiB"
+        raise UserError(f"{what} take {size}, more than {memory}.")
 
 
 def load_package(name: str, extra: str) -> types.ModuleType:
-    """Imports a module of a package that need not be installed.
-
-    Args:
-      name: of the module.
-      extra: the extra of dc_jax that installs it.
+    """Imports a module of a package that an extra of dc_jax installs.
 
     Raises:
       UserError: it is not installed.
@@ -74,7 +62,6 @@ def load_package(name: str, extra: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UserError(
-            f"{name.partition('.')[0]} cannot be imported ({error}): pip install "
-            f'-e ".[{extra}]".'
-        ) from error
+        package, command = name.partition(".")[0], f'pip install -e ".[{extra}]"'
+        message = f"{package} cannot be imported ({error}): {command}."
+        raise UserError(message) from error

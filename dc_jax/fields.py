@@ -39,22 +39,19 @@ ADDRESS = {
 
 
 def allow(rule: dict[str, Any]) -> Any:
-    """Returns a field of a dataclass that `check_values` checks.
+    """Returns a field of a dataclass that `check_values` checks by a rule.
 
-    Args:
-      rule: `is_allowed`, a function of the value, and `allowed`, which describes the
-        allowed values in words. All values are less than `below` where it is given.
+    It has `is_allowed`, a function of the value, and `allowed`, which describes the
+    allowed values in words. All values are less than `below` where it is given.
     """
     return dataclasses.field(metadata=rule)
 
 
 def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
-    """Checks plain values and returns the dataclass that holds them.
+    """Checks plain values, by field, and returns the dataclass that holds them.
 
-    Args:
-      cls: the dataclass. Its fields are made by `allow`, or are dataclasses themselves.
-      values: the value of each field by its name.
-      prefix: comes before the names of fields in errors.
+    The fields of `cls` are made by `allow`, or are dataclasses themselves. `prefix`
+    comes before their names in errors.
 
     Raises:
       UserError: a field is unknown, missing, of a wrong type or not allowed.
@@ -62,25 +59,20 @@ def check_values(cls: type, values: Mapping[str, Any], prefix: str = "") -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise UserError(
-                f"config.{prefix}{name} is not a field; there are "
-                f"{', '.join(prefix + known for known in fields)}."
-            )
+            known = ", ".join(prefix + field for field in fields)
+            raise UserError(f"config.{prefix}{name} is not a field; there are {known}.")
     hints = typing.get_type_hints(cls)
     checked = {}
     for name, field in fields.items():
         if name not in values:
             raise UserError(f"config.{prefix}{name} is missing.")
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(values[name], Mapping):
-                raise UserError(
-                    f"config.{prefix}{name} must be a group of fields, got "
-                    f"{values[name]!r}."
-                )
-            checked[name] = check_values(hint, values[name], f"{prefix}{name}.")
+        value, hint, path = values[name], hints[name], prefix + name
+        if not dataclasses.is_dataclass(hint):
+            checked[name] = _check(value, hint, field, path)
+        elif isinstance(value, Mapping):
+            checked[name] = check_values(hint, value, f"{path}.")
         else:
-            checked[name] = _check(values[name], hint, field, prefix + name)
+            raise UserError(f"config.{path} must be a group of fields, got {value!r}.")
     return cls(**checked)
 
 
@@ -89,15 +81,12 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
     if value is None and type(None) in others:
         return None
     if isinstance(value, list | tuple) and value and tuple[int, ...] in others:
-        return tuple(
-            _check(one, kind, field, f"{name}[{i}]") for i, one in enumerate(value)
-        )
+        pairs = enumerate(value)
+        return tuple(_check(one, kind, field, f"{name}[{i}]") for i, one in pairs)
     # Python refuses to print much longer integers, or to convert them to float.
     if isinstance(value, int) and value.bit_length() > 64:
-        raise UserError(
-            f"config.{name} must be {kind.__name__}, got an integer of "
-            f"{value.bit_length()} bits."
-        )
+        got = f"an integer of {value.bit_length()} bits"
+        raise UserError(f"config.{name} must be {kind.__name__}, got {got}.")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
@@ -106,12 +95,9 @@ def _check(value: Any, hint: Any, field: dataclasses.Field, name: str) -> Any:
         raise UserError(f"config.{name} must be {allowed}, got {value!r}.")
     if kind is str and not is_unicode(value):
         raise UserError(f"config.{name} must be valid Unicode, got {value!r}.")
-    if not field.metadata["is_allowed"](value):
-        raise UserError(
-            f"config.{name} must be {field.metadata['allowed']}, got {value!r}."
-        )
-    if "below" in field.metadata and value >= field.metadata["below"]:
-        raise UserError(
-            f"config.{name} must be below {field.metadata['below']}, got {value!r}."
-        )
+    rule = field.metadata
+    if not rule["is_allowed"](value):
+        raise UserError(f"config.{name} must be {rule['allowed']}, got {value!r}.")
+    if "below" in rule and value >= rule["below"]:
+        raise UserError(f"config.{name} must be below {rule['below']}, got {value!r}.")
     return value

@@ -1,8 +1,8 @@
 """Files: JSON, `.npz` that may come from anybody, and writing that is all or nothing.
 
 Reading an `.npz` never unpickles, and takes no memory on the word of a header: arrays
-must have exactly the bytes they announce, and lie in the file uncompressed, as
-`numpy.savez` writes them, unless the caller allows what fits into memory.
+must have exactly the bytes they announce, and lie in the file uncompressed, unless the
+caller allows what fits into memory.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,19 @@ from absl import logging
 
 from dc_jax.errors import UserError, check_fits, one_line
 
-# What zipfile and NumPy raise on damaged files; ValueError includes our own.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    tokenize.TokenError,
-    struct.error,
+# What readers raise on damaged files; ValueError includes our own.
+DAMAGE = (
+    ArithmeticError,
     EOFError,
     LookupError,
     MemoryError,
-    NotImplementedError,
     OSError,
-    OverflowError,
     RuntimeError,
     SyntaxError,
     TypeError,
     ValueError,
+    struct.error,
+    zlib.error,
 )
 
 _HEADER_READERS = {
@@ -54,9 +51,8 @@ _HEADER_READERS = {
 def draft(path: str | os.PathLike) -> Iterator[str]:
     """Lets a file or a folder be written so that nobody ever sees a part of it.
 
-    Yields a path beside `path`, whose folder is made where needed. What is written
-    there is moved to `path` at the end, and replaces a file that is there. Where an
-    error ends the writing, it is removed and `path` stays as it was.
+    Yields a path beside `path`, whose folder is made where needed. At the end what was
+    written there replaces `path`; after an error it is removed instead.
 
     Raises:
       OSError: it cannot be written.
@@ -121,9 +117,8 @@ def to_plain(value: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} is {value}, expected a finite number.")
     if value is not None and not isinstance(value, str | bool | int | float):
-        raise UserError(
-            f"{where} is a {type(value).__name__}, expected a number, text, list, dict."
-        )
+        kind = type(value).__name__
+        raise UserError(f"{where} is a {kind}, expected a number, text, list, dict.")
     return value
 
 
@@ -132,24 +127,24 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
 
     Raises:
       UserError: it is damaged.
-      OSError: it cannot be read.
     """
     try:
         return _parse(Path(path).read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is damaged ({one_line(error, 200)}): delete it, or choose another "
-            "folder."
-        ) from error
+        problem = f"{path} is damaged ({one_line(error, 200)})"
+        raise UserError(f"{problem}: delete it, or choose another folder.") from error
 
 
-def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
+def read_json_lines(
+    path: str | os.PathLike,
+    find_fault: Callable[[dict[str, Any]], str | None] = lambda line: None,
+) -> list[dict[str, Any]]:
     """Returns the dicts in the lines of a file; none where there is no file.
 
-    A line that a killed run left half written, or that is no dict, is left out. A
-    warning tells how many there are.
+    Damaged lines are left out, such as one that a killed run left half written, and
+    those in which `find_fault` finds one. A warning tells how many there are.
 
     Raises:
       OSError: the file cannot be read.
@@ -158,13 +153,20 @@ def read_json_lines(path: str | os.PathLike) -> list[dict[str, Any]]:
         lines = Path(path).read_bytes().splitlines()
     except FileNotFoundError:
         return []
-    values = []
+    values, faults = [], []
     for line in lines:
-        with contextlib.suppress(ValueError, RecursionError):
-            values.append(_parse(line))
-    if len(values) < len(lines):
-        num = len(lines) - len(values)
-        logging.warning("%s: %d line(s) that are no JSON are left out.", path, num)
+        try:
+            value = _parse(line)
+            fault = find_fault(value)
+        except (ValueError, RecursionError) as error:
+            fault = one_line(error, 200)
+        if fault:
+            faults.append(fault)
+        else:
+            values.append(value)
+    if faults:
+        message = "%s: %d damaged line(s) are left out (%s)."
+        logging.warning(message, path, len(faults), faults[0])
     return values
 
 
@@ -182,13 +184,9 @@ def read_npz(
     *,
     compressed: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays of these names, and those of the optional ones there are.
+    """Returns the arrays of these names, and of the optional ones that are there.
 
-    Args:
-      path: the file.
-      names: of arrays that must be there.
-      optional: names of arrays that may be there.
-      compressed: whether they may be compressed, and so take more than the file.
+    Arrays that may be `compressed` may take more memory than the file.
 
     Raises:
       UserError: an array is missing, compressed or of Python objects, or the file is
@@ -196,19 +194,12 @@ def read_npz(
     """
     with _opened(path) as archive:
         held = set(archive.namelist())
-        there = [name for name in optional if f"{name}.npy" in held]
-        return {
-            name: _read_array(archive, f"{name}.npy", compressed)
-            for name in (*names, *there)
-        }
+        names = (*names, *(name for name in optional if f"{name}.npy" in held))
+        return {n: _read_array(archive, f"{n}.npy", compressed) for n in names}
 
 
 def names_of(path: str | os.PathLike) -> set[str]:
-    """Returns the names of the arrays in a file.
-
-    Raises:
-      UserError: it is no `.npz`, or cannot be read.
-    """
+    """Returns the names of the arrays in an `.npz`; raises what `read_npz` does."""
     with _opened(path) as archive:
         return {name.removesuffix(".npy") for name in archive.namelist()}
 
@@ -220,9 +211,8 @@ def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except zipfile.BadZipFile as error:
-        reason = "it is no .npz, or damaged"
-        raise UserError(f"{path} cannot be read: {reason}.") from error
-    except _DAMAGE as error:
+        raise UserError(f"{path} cannot be read: it is no .npz, or damaged.") from error
+    except (*DAMAGE, tokenize.TokenError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 
 
@@ -245,8 +235,8 @@ def _read_array(archive: zipfile.ZipFile, name: str, compressed: bool) -> np.nda
         shape, _, dtype = _HEADER_READERS[version](file)
         num_bytes = math.prod(shape) * dtype.itemsize
         # Values of no bytes can be any number of values.
-        is_empty = dtype.itemsize == 0
-        if dtype.hasobject or is_empty or num_bytes != info.file_size - file.tell():
+        is_refused = dtype.hasobject or dtype.itemsize == 0
+        if is_refused or num_bytes != info.file_size - file.tell():
             raise UserError(f"{name} does not hold the {shape} {dtype} it announces.")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
@@ -276,16 +266,3 @@ def is_unicode(text: str) -> bool:
 def is_address(path: str) -> bool:
     """Whether a path is one such as `gs://bucket/folder`."""
     return re.match(r"[a-z][a-z0-9+.-]+:/", path) is not None
-
-
-def check_is_local(flag: str, path: str) -> None:
-    """Checks that a path is no address.
-
-    Raises:
-      UserError: it is.
-    """
-    if is_address(path):
-        raise UserError(
-            f"{flag} must be a folder of this machine, got {path}; a bucket can be "
-            "mounted as one."
-        )

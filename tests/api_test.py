@@ -15,9 +15,8 @@ from data_helpers import run_python
 import dc_jax
 from dc_jax.data.dataset import channel_statistics
 from dc_jax.data.store import normalise
-from dc_jax.evaluation import evaluator
 from dc_jax.methods import coresets
-from dc_jax.run import loop, metrics, runner
+from dc_jax.run import evaluation, loop, metrics, runner
 
 SMALL = {
     "batch_real": 8,
@@ -114,7 +113,7 @@ def test_evaluate_trains_as_the_recipe_says(command):
 
 def test_evaluate_may_train_in_another_way(monkeypatch):
     texts = []
-    monkeypatch.setattr(evaluator.logging, "info", lambda *args: texts.append(args))
+    monkeypatch.setattr(evaluation.logging, "info", lambda *args: texts.append(args))
     synthetic = _condense(iterations=1)
     changes = {"network": "ConvNetD1W8", "epochs": 2}
     given = dc_jax.evaluate(

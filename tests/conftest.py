@@ -1,6 +1,7 @@
 """Options and strict settings of the tests."""
 
 import functools
+import gc
 import os
 import shutil
 import tempfile
@@ -35,9 +36,18 @@ def pytest_configure(config):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-@pytest.fixture
+# Of a class, so that what its tests share is compiled so, too.
+@pytest.fixture(scope="class")
 def quick_compile():
     """Optimises programs little, where compiling them is what takes the time."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_memory():
+    """Forgets the programs of a module: all of them would take gigabytes."""
+    yield
+    jax.clear_caches()
+    gc.collect()

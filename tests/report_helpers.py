@@ -8,10 +8,10 @@ import run_helpers
 import toy
 
 from dc_jax import report
-from dc_jax.evaluation.evaluator import make_set
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.run import workdir
 from dc_jax.run.metrics import Metrics
+from dc_jax.sets.make import make_set
 
 PROTOCOL = Protocol("ConvNet", 300, "none", 0.01, 0.9, 5e-4, 256)
 # Elements without an end tag.

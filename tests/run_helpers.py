@@ -10,6 +10,7 @@ import numpy as np
 
 from configs import digits
 from dc_jax.config import Config
+from dc_jax.run import runner
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,3 +71,23 @@ def read_metrics(folder: Path) -> list[dict]:
     """The lines of `metrics.jsonl`."""
     text = (Path(folder) / "metrics.jsonl").read_text("utf-8")
     return [json.loads(line) for line in text.splitlines()]
+
+
+def condense(folder, **changes):
+    """Runs in this process."""
+    return runner.condense(tiny_config(**changes), str(folder))
+
+
+def snapshot(folder):
+    """Every file's content and time of writing."""
+    return {
+        path: (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def assert_same_images(folder, other):
+    """The sets of two runs are the same to the last bit."""
+    for mine, theirs in zip(load_images(folder), load_images(other), strict=True):
+        np.testing.assert_array_equal(mine, theirs)

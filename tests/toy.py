@@ -40,9 +40,14 @@ class Tiny(nn.Module):
     num_classes: int
     has_batch_norm: bool = False
 
-    @nn.compact
+    def setup(self):
+        self.hidden = nn.Dense(4)
+        self.norm = layers.BatchNorm()
+        self.classifier = nn.Dense(self.num_classes)
+
+    def embed(self, x, train=False):
+        x = self.hidden(x.reshape(x.shape[0], -1))
+        return nn.sigmoid(self.norm(x, train) if self.has_batch_norm else x)
+
     def __call__(self, x, train=False):
-        x = nn.Dense(4)(x.reshape(x.shape[0], -1))
-        if self.has_batch_norm:
-            x = layers.BatchNorm()(x, train)
-        return nn.Dense(self.num_classes)(nn.sigmoid(x))
+        return self.classifier(self.embed(x, train))

@@ -1,12 +1,12 @@
-"""The paper's ablations at 1 image a class; `paper`, `cpu`, `cpu_FACTOR` or `smoke`.
+"""The paper's ablations at 1 image per class; `paper`, `cpu`, `cpu_FACTOR` or `smoke`.
 
   python -m experiments.ablations --config=configs/experiments/ablations.py:cpu \
       --output=runs/ablations
 
-Every network condenses, and every one is tested with, but for the distances, which are
-tested with the network that condensed. `cpu` has norm, pooling, activation, distance
-and the images to begin with; `cpu_depth`, `cpu_width`, `cpu_ipc` and `cpu_loops` have
-one of the others.
+Every network of a table condenses, and every set is tested with all of them. The
+distances are only tested with the network that condensed. `cpu` has norm, pooling,
+activation, distance and the initial images; `cpu_depth`, `cpu_width`, `cpu_ipc` and
+`cpu_loops` each have one of the other ablations.
 """
 
 from typing import Any
@@ -40,7 +40,8 @@ _FACTORS = {
     "depth": {str(depth): f"ConvNetD{depth}" for depth in (1, 2, 3, 4)},
     "width": {str(width): f"ConvNetW{width}" for width in (32, 64, 128, 256)},
 }
-# Outer steps and inner epochs at 10 images a class: around the authors', one by one.
+# Outer steps and inner epochs at 10 images per class: the authors', and others that
+# change only one of the two.
 _LOOPS = ((1, 50), (5, 50), (10, 50), (20, 50), (10, 1), (10, 10), (10, 100))
 _CPU_SIZES = ("cpu", "cpu_depth", "cpu_width", "cpu_ipc", "cpu_loops")
 _SIZES = ("paper", *_CPU_SIZES, "smoke")
@@ -79,14 +80,14 @@ def get_config(size: str = "paper") -> ConfigDict:
 
 
 def _add(config: ConfigDict, title: str, entries: Any, sets: dict[str, Any]) -> None:
-    if len(entries) > 1:  # Else there is nothing to compare.
+    if len(entries) > 1:  # One entry compares nothing.
         config.sets.update(sets)
         config.tables[title] = entries
 
 
 def _add_distances(config: ConfigDict, networks: tuple[str, ...]) -> None:
     cells = [(d, name) for d in ("mse", "cos") for name in networks]
-    # The other is the default.
+    # "ours" is the default distance.
     _add(
         config,
         "distance",
@@ -98,7 +99,7 @@ def _add_distances(config: ConfigDict, networks: tuple[str, ...]) -> None:
 
 
 def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> None:
-    """Images a class, outer and inner loops."""
+    """Adds the tables of images per class and of outer and inner loops."""
     fields = condensing(network)
     _add(
         config,
@@ -119,7 +120,7 @@ def _add_settings(config: ConfigDict, network: str, ipcs: Any, loops: Any) -> No
 
 
 def _add_init(config: ConfigDict, network: str) -> None:
-    """The images to begin with."""
+    """Adds the table of initial images."""
     fields = condensing(network)
     _add(
         config,

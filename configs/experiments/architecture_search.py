@@ -15,8 +15,8 @@ def get_config(size: str = "paper") -> ConfigDict:
     config = ConfigDict()
     # File of configs/.
     config.dataset = "cifar10"
-    # Held-out training images, by which networks are ranked. This number, the five
-    # trainings of a network and the iterations of dc are from memory, not verified.
+    # Number of held-out training images, which rank the networks. This number, the five
+    # trainings per network and the iterations of dc are from memory, not verified.
     config.validation = 5000
     # Suffixes of the ConvNets.
     config.space = (
@@ -26,21 +26,21 @@ def get_config(size: str = "paper") -> ConfigDict:
         ("NN", "BN", "LN", "IN", "GN"),
         ("NP", "MP", "AP"),
     )
-    # Fields of all runs; of those that make the sets, by the names of the proxies; of
-    # those that train networks on the sets, and on the whole training set but the
-    # held-out images; and of those that train the best on all training images.
+    # Fields of all runs; then of the runs that make the sets, by the names of the
+    # proxies; that train networks on the sets; that train them on the whole training
+    # set without the held-out images; and that train the best on all training images.
     config.run = run_fields({"ipc": 10, "num_experiments": 1})
     config.proxies = {
         "random": {"method": "random"},
         "herding": {"method": "herding"},
         "dc": {"method": "dc", "iterations": 500},
     }
-    # An epoch more is run.
+    # Training runs one epoch more.
     config.on_sets = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
     config.on_whole = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
     config.on_everything = {"num_evaluations": 5, "evaluation": {"epochs": 99}}
-    # Early stopping trains for as many steps as on the sets, each with images that it
-    # has not seen. How good these are for longer training plays no part.
+    # Early stopping trains for equally many steps as on the sets, each with images that
+    # it has not seen before. The accuracy of longer training on these does not matter.
     config.early = {"method": "random", "ipc": 1000, "evaluation": {"epochs": 0}}
     config.on_early = {
         "num_evaluations": 5,
@@ -57,12 +57,12 @@ def get_config(size: str = "paper") -> ConfigDict:
         )
         config.run.network.name = "ConvNetW32D2"
         config.proxies.herding.coreset = {"epochs": 3}
-        # From noise, so few would suit networks with average pooling alone.
+        # From noise, so few iterations would suit only networks with average pooling.
         config.proxies.dc = {
             "method": "dc",
             "init": "real",
             "iterations": 200,
-            # A fifth of the steps, each five times as long.
+            # A fifth of the steps, each with five times the learning rate.
             "inner_loop": 10,
             "lr_net": 0.05,
             "batch_real": 64,

@@ -1,11 +1,11 @@
-"""Continual learning: memories of two methods, with and without distillation.
+"""Continual learning: memories by two methods, with and without distillation.
 
 python -m experiments.continual_learning --output=runs/continual \
     --config=configs/experiments/continual_learning.py:cpu_tasks
 
-Sizes: `paper`, three sets of digits one after another; `cifar100_5` and `cifar100_10`,
-the classes of CIFAR-100 in as many steps; for two CPU cores `cpu_tasks` and
-`cpu_classes`; and `smoke`, tiny.
+Sizes: `paper`, three datasets of digits one after another; `cifar100_5` and
+`cifar100_10`, the classes of CIFAR-100 in 5 and 10 steps; `cpu_tasks` and
+`cpu_classes`, for two CPU cores; and `smoke`, tiny.
 """
 
 from ml_collections import ConfigDict
@@ -32,15 +32,15 @@ def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, or another of the sizes."""
     check_size(size, _SIZES)
     config = ConfigDict()
-    # What the tasks are called, and whether they are the paper's.
+    # Name of the tasks, and whether they are the paper's.
     config.scenario = "svhn_mnist_usps"
     config.is_published = size == "paper"
-    # Methods that make the memory, see `condense.method` of continual_run.py.
+    # Methods that make the memory; see `condense.method` of continual_run.py.
     config.methods = ("herding", "dc")
     # Weights of the distillation loss; each is a line of the figure.
     config.distillation = (0.0, 1.0)
     config.seeds = (0, 1, 2, 3, 4)
-    # Fields of all runs, see continual_run.py.
+    # Fields of all runs; see continual_run.py.
     config.run = {}
     if size.startswith("cifar100"):
         steps = int(size.removeprefix("cifar100_"))
@@ -65,8 +65,8 @@ def get_config(size: str = "paper") -> ConfigDict:
             "class_steps": 5,
             "image_shape": "16x16x1",
         }
-        # A network that learned to tell two classes apart says little about others:
-        # match at its start alone.
+        # A network that has learned two classes says little about other classes, so
+        # match only the gradients of untrained networks.
         config.run.condense.outer_loop = 1
         config.run.condense.iterations = 1000
         config.run.training.fine_tuning = 2000
@@ -80,7 +80,7 @@ def get_config(size: str = "paper") -> ConfigDict:
             "training": {"iterations": 8, "fine_tuning": 2, "batch_size": 64},
             "condense": {"network": {"name": "MLP"}, "ipc": 2},
         }
-    # Where the files of datasets are, see continual_run.py.
+    # Folders of the files of datasets; see continual_run.py.
     config.run.path = placeholder(str)
     config.run.usps = placeholder(str)
     return config

@@ -1,4 +1,4 @@
-"""Table 2: six networks to condense with, and to test with; `paper`, `cpu`, `smoke`.
+"""Table 2: six networks condense and are tested; `paper`, `cpu` or `smoke`.
 
   python -m experiments.cross_architecture --output=runs/cross_architecture \
       --config=configs/experiments/cross_architecture.py:cpu
@@ -23,14 +23,14 @@ def get_config(size: str = "paper") -> ConfigDict:
     config = ConfigDict()
     # File of configs/.
     config.dataset = "mnist"
-    # Fields of all runs, and of those that make each set.
+    # Fields of all runs, and of the runs that make each set.
     config.run = run_fields({})
     names = NETWORKS
     config.sets = {name: condensing(name) for name in names}
     if size == "cpu":
         config.dataset = "fashion_mnist"
         config.run = run_fields(CPU | {"num_evaluations": 2, "iterations": 200})
-        # As many as the time of each allows.
+        # As many iterations as the time of each network allows.
         config.sets.MLP.iterations = config.sets.LeNet.iterations = 1000
         config.sets.AlexNet.update({"iterations": 50, "batch_real": 32})
         config.sets.VGG11.update({"iterations": 25, "batch_real": 32})

@@ -13,16 +13,16 @@ def get_config(size: str = "paper") -> ConfigDict:
     """Returns the experiment as in the paper, for two CPU cores, or tiny."""
     check_size(size, ("paper", "cpu", "smoke"))
     config = ConfigDict()
-    # Files of configs/, with fields of all runs on them.
+    # Files of configs/, each with the fields of all runs on it.
     config.datasets = {
         "mnist": {"network": {"name": "LeNet"}},
         "cifar10": {"network": {"name": "AlexCifarNet"}},
     }
     config.ipc = (1, 10)
-    # Fields of all runs, of those of a method, and of those of a dataset and ipc.
+    # Fields of all runs, of the runs of a method, and of the runs of a dataset and ipc.
     config.run = run_fields({})
     config.method = {}
-    # As in the authors' code: elsewhere CIFAR-10 has no augmentation.
+    # As in the authors' code, which augments CIFAR-10 only here.
     config.special = {
         "cifar10-10": {"evaluation": {"augmentation": "crop_scale_rotate"}}
     }
@@ -31,7 +31,7 @@ def get_config(size: str = "paper") -> ConfigDict:
         config.datasets = {"mnist_5k": network, "fashion_mnist": network}
         config.run = run_fields({"num_experiments": 1, "num_evaluations": 5})
         config.method = {
-            # The fewer the iterations, the larger the steps must be.
+            # Fewer iterations need larger steps.
             "dd": {"iterations": 2000, "batch_real": 50, "lr_img": 0.02},
             "dc": {"iterations": 100, "batch_real": 64},
             "whole": {"evaluation": {"epochs": 20}},

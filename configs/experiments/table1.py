@@ -1,4 +1,4 @@
-"""Table 1: datasets, images a class and methods; `paper`, `cpu` or `smoke`.
+"""Table 1: datasets, images per class and methods; `paper`, `cpu` or `smoke`.
 
 python -m experiments.table1 --output=runs/table1 \
     --config=configs/experiments/table1.py:cpu
@@ -11,7 +11,7 @@ from dc_jax.configs.experiments.common import SMOKE, check_size, run_fields
 
 # The paper's, and the two that its authors published after it.
 METHODS = ("random", "herding", "k_center", "forgetting", "dc", "dsa", "dm", "whole")
-# Forgetting by its other rule, which is not a method of its own.
+# The method `forgetting` with its other rule.
 _FORGETTING_ZERO = {"method": "forgetting", "coreset": {"never_learned": "zero"}}
 _SHORT = {"batch_real": 64, "inner_loop": 10, "lr_net": 0.05}
 
@@ -24,23 +24,24 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.datasets = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
     config.ipc = (1, 10, 50)
     config.methods = METHODS
-    # Fields of all runs, and of those of a method, or of one at an ipc, as in "dc-10".
-    # All share the networks that are trained on the whole set.
+    # Fields of all runs; and of the runs of a method, or of a method at an ipc, as in
+    # "dc-10". All runs share the networks that are trained on the whole set.
     config.run = run_fields({"coreset": {"networks": "runs/networks", "epochs": 20}})
     config.method = {}
     if size == "cpu":
         config.datasets = ("fashion_mnist",)
         config.ipc = (1, 10)
-        # Besides, other rules of two methods.
+        # Also other rules of two methods.
         config.methods = (*METHODS, "nearest_mean", "forgetting_zero")
         config.run.num_experiments = 1
         config.method = {
             "random": {"num_experiments": 20, "num_evaluations": 1},
             "forgetting_zero": _FORGETTING_ZERO,
-            # An epoch more is run: as many as for the coresets, by the same network.
+            # Training runs one epoch more: as many as for the coresets, with their
+            # network.
             "whole": {"evaluation": {"epochs": 19}, "num_evaluations": 1},
             "dc-1": {"batch_real": 64, "iterations": 200},
-            # Of steps of training that are five times as long a fifth does.
+            # A fifth of the steps of training, each with five times the learning rate.
             "dc-10": _SHORT | {"init": "real", "iterations": 40},
             "dsa": {"num_evaluations": 5},
             "dsa-1": {"batch_real": 64, "iterations": 200},

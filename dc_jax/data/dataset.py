@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,54 +18,26 @@ _CHUNK = 1024
 class Dataset:
     """Training and test images with labels, checked when it is made.
 
-    Attributes:
-      name: canonical name, e.g. "svhn_cropped".
-      source: where it came from, in words, for the log and the card.
-      train_images: `[n, H, W, D]` uint8, or float32 in [0, 1]; may be mapped from a
-        file that is larger than memory.
-      train_labels: `[n]` int32 in [0, C).
-      test_images: as `train_images`, same H, W, D and dtype.
-      test_labels: as `train_labels`.
-      class_names: the C names, in the order of the labels; of Unicode.
-      mean: `[D]` float32, of pixels in [0, 1].
-      std: `[D]` float32, of pixels in [0, 1], above zero.
-
     Raises:
       UserError: a field is not as described, or a class has no training image.
     """
 
-    name: str
-    source: str
+    name: str  # Canonical, e.g. "svhn_cropped".
+    source: str  # Where it came from, in words, for the log and the card.
+    # `[n, H, W, D]` uint8, or float32 in [0, 1]; may be mapped from a file that is
+    # larger than memory.
     train_images: np.ndarray
-    train_labels: np.ndarray
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    class_names: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    train_labels: np.ndarray  # `[n]` int32 in [0, C).
+    test_images: np.ndarray  # As `train_images`, same H, W, D and dtype.
+    test_labels: np.ndarray  # As `train_labels`.
+    class_names: tuple[str, ...]  # The C names, in the order of the labels; of Unicode.
+    mean: np.ndarray  # `[D]` float32, of pixels in [0, 1].
+    std: np.ndarray  # `[D]` float32, of pixels in [0, 1], above zero.
 
     def __post_init__(self):
-        self._check_class_names()
-        for split in ("train", "test"):
-            images = getattr(self, f"{split}_images")
-            labels = getattr(self, f"{split}_labels")
-            problem = find_problem(images, labels, self.num_classes, split)
-            if problem:
-                self._refuse(problem)
-        train, test = self.train_images, self.test_images
-        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-            self._refuse(
-                f"test_images are {test.dtype} {test.shape[1:]}, must be "
-                f"{train.dtype} {train.shape[1:]} as train_images are"
-            )
-        counts = np.bincount(self.train_labels, minlength=self.num_classes)
-        if not counts.all():
-            empty = int(np.argmin(counts))
-            hint = ": labels count from 0" if empty == 0 else ""
-            self._refuse(
-                f"class {empty} ({self.class_names[empty]}) has no training image{hint}"
-            )
-        self._check_statistics()
+        problem = next(self._find_problems(), None)
+        if problem:
+            raise UserError(f"dataset '{self.name}' ({self.source}): {problem}.")
 
     @property
     def num_classes(self) -> int:
@@ -83,38 +56,42 @@ class Dataset:
     @functools.cached_property
     def _checksum(self) -> str:
         digest = hashlib.sha256()
-        for array in (
-            self.train_images,
-            self.train_labels,
-            self.test_images,
-            self.test_labels,
-        ):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array))
+        for split in ("train", "test"):
+            for kind in ("images", "labels"):
+                array = getattr(self, f"{split}_{kind}")
+                digest.update(f"{array.dtype}{array.shape}".encode())
+                digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
-    def _check_class_names(self) -> None:
+    def _find_problems(self) -> Iterator[str]:
         for name in self.class_names:
             # The name of a folder can be in another encoding.
             if not is_unicode(name):
-                self._refuse(f"class name {name!r} is not valid Unicode")
-
-    def _check_statistics(self) -> None:
+                yield f"class name {name!r} is not valid Unicode"
+        train, test = self.train_images, self.test_images
+        for split, images in (("train", train), ("test", test)):
+            labels = getattr(self, f"{split}_labels")
+            problem = find_problem(images, labels, self.num_classes, split)
+            if problem:
+                yield problem
+        if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+            wanted = f"{train.dtype} {train.shape[1:]} as train_images are"
+            yield f"test_images are {test.dtype} {test.shape[1:]}, must be {wanted}"
+        counts = np.bincount(self.train_labels, minlength=self.num_classes)
+        if not counts.all():
+            empty = int(np.argmin(counts))
+            name, hint = self.class_names[empty], "" if empty else ": labels begin at 0"
+            yield f"class {empty} ({name}) has no training image{hint}"
         for field in ("mean", "std"):
             value = getattr(self, field)
-            expected = self.train_images.shape[3:]
-            if value.shape != expected or value.dtype != np.float32:
-                self._refuse(
-                    f"{field} must be float32 of shape {list(expected)}, got "
-                    f"{value.dtype} of shape {list(value.shape)}"
-                )
+            if value.shape != train.shape[3:] or value.dtype != np.float32:
+                wanted = f"float32 of shape {list(train.shape[3:])}"
+                got = f"{value.dtype} of shape {list(value.shape)}"
+                yield f"{field} must be {wanted}, got {got}"
             if not np.isfinite(value).all():
-                self._refuse(f"{field} must be finite, got {value.tolist()}")
+                yield f"{field} must be finite, got {value.tolist()}"
         if not (self.std > 0).all():
-            self._refuse(f"std must be above zero, got {self.std.tolist()}")
-
-    def _refuse(self, problem: str) -> None:
-        raise UserError(f"dataset '{self.name}' ({self.source}): {problem}.")
+            yield f"std must be above zero, got {self.std.tolist()}"
 
 
 def find_problem(
@@ -122,23 +99,11 @@ def find_problem(
 ) -> str | None:
     """Returns what is wrong with the arrays of a split, None if nothing is.
 
-    Args:
-      images: should be `[n, H, W, D]` uint8, or float32 in [0, 1].
-      labels: should be `[n]` int32 in [0, C).
-      num_classes: C.
-      split: `train` or `test`.
+    They should be as `Dataset` has them; `split` is `train` or `test`.
     """
-    return _find_problem_of_images(images, f"{split}_images") or (
-        _find_problem_of_labels(labels, len(images), num_classes, f"{split}_labels")
-    )
-
-
-def _find_problem_of_images(images: np.ndarray, name: str) -> str | None:
-    if images.ndim != 4 or 0 in images.shape:
-        return (
-            f"{name} must have shape [n, H, W, D] without a zero, got "
-            f"{list(images.shape)}"
-        )
+    name, shape = f"{split}_images", list(images.shape)
+    if images.ndim != 4 or 0 in shape:
+        return f"{name} must have shape [n, H, W, D] without a zero, got {shape}"
     if images.dtype not in (np.uint8, np.float32):
         return f"{name} must be uint8 or float32, got {images.dtype}"
     if images.dtype == np.float32:
@@ -147,25 +112,16 @@ def _find_problem_of_images(images: np.ndarray, name: str) -> str | None:
         if not (low >= 0 and high <= 1):
             got = "NaN" if np.isnan(low) else f"values from {low} to {high}"
             return f"{name} must be in [0, 1] where they are float, got {got}"
-    return None
-
-
-def _find_problem_of_labels(
-    labels: np.ndarray, num_images: int, num_classes: int, name: str
-) -> str | None:
-    if labels.shape != (num_images,):
-        return (
-            f"{name} must have shape {[num_images]}, one label per image, got "
-            f"{list(labels.shape)}"
-        )
+    name, shape = f"{split}_labels", list(labels.shape)
+    if shape != [len(images)]:
+        wanted = f"shape {[len(images)]}, one label per image"
+        return f"{name} must have {wanted}, got {shape}"
     if labels.dtype != np.int32:
         return f"{name} must be int32, got {labels.dtype}"
     low, high = labels.min(), labels.max()
     if low < 0 or high >= num_classes:
-        return (
-            f"{name} must be in [0, {num_classes}), one value per class name, got "
-            f"values from {low} to {high}"
-        )
+        wanted = f"in [0, {num_classes}), one value per class name"
+        return f"{name} must be {wanted}, got values from {low} to {high}"
     return None
 
 
@@ -173,27 +129,19 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes mean and standard deviation of each channel, for pixels in [0, 1].
 
     A channel that is the same everywhere gets the standard deviation 1, so that it can
-    be divided by.
-
-    Args:
-      images: `[n, H, W, D]` uint8, or float32 in [0, 1].
+    be divided by. `images` are `[n, H, W, D]` uint8, or float32 in [0, 1].
 
     Returns:
-      Mean and standard deviation (of the population). Shapes `[D]`, float32; computed
-      in float64.
+      Mean and standard deviation (of the population), both `[D]` float32; computed in
+      float64.
     """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
-    num_pixels = images[..., 0].size
-    total = np.zeros(images.shape[-1])
-    for start in range(0, len(images), _CHUNK):
-        total += images[start : start + _CHUNK].sum(axis=(0, 1, 2), dtype=np.float64)
-    mean = total / num_pixels
-    squares = np.zeros_like(total)
-    for start in range(0, len(images), _CHUNK):
-        deviation = images[start : start + _CHUNK].astype(np.float64) - mean
-        squares += np.square(deviation).sum(axis=(0, 1, 2))
-    std = np.sqrt(squares / num_pixels)
+    num_pixels, axes = images[..., 0].size, (0, 1, 2)
+    chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
+    mean = sum(chunk.sum(axes, dtype=np.float64) for chunk in chunks) / num_pixels
+    squares = (np.square(chunk.astype(np.float64) - mean) for chunk in chunks)
+    std = np.sqrt(sum(square.sum(axes) for square in squares) / num_pixels)
     # Rounding leaves the deviation of a constant channel just above zero.
-    is_constant = images.min(axis=(0, 1, 2)) == images.max(axis=(0, 1, 2))
+    is_constant = images.min(axes) == images.max(axes)
     std = np.where(is_constant, scale, std)
     return (mean / scale).astype(np.float32), (std / scale).astype(np.float32)

@@ -9,38 +9,32 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What is known of one dataset.
+    """What is known of one dataset."""
 
-    Attributes:
-      name: the canonical name.
-      aliases: other names that users may give.
-      num_classes: C, None where it is not known.
-      mean: the published mean of pixels in [0, 1], `[D]`; empty where there is none.
-      std: the published standard deviation of pixels in [0, 1], `[D]`, likewise.
-      class_names: the C names where files lack them; empty where they are numbers.
-      idx_folder: where a package of Debian puts the IDX files; None without a package.
-      is_flippable: whether an image means the same when left and right are exchanged.
-      augmentation: of the evaluation, by default.
-      distillation_rate: the learning rate that dataset distillation begins with, by
-        default.
-    """
-
-    name: str
-    aliases: tuple[str, ...] = ()
-    num_classes: int | None = None
+    name: str  # The canonical one.
+    aliases: tuple[str, ...] = ()  # Other names that users may give.
+    num_classes: int | None = None  # C.
+    # `[D]`, as published, of pixels in [0, 1]; empty where nothing is published.
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    class_names: tuple[str, ...] = ()
-    idx_folder: Path | None = None
-    is_flippable: bool = True
-    augmentation: str = "none"
-    distillation_rate: float = 0.02
+    class_names: tuple[str, ...] = ()  # Empty where they are numbers or in the files.
+    idx_folder: Path | None = None  # Where a package of Debian puts the IDX files.
+    is_flippable: bool = True  # Whether a mirrored image means the same.
+    augmentation: str = "none"  # Of the evaluation, by default.
+    distillation_rate: float = (
+        0.02  # That dataset distillation begins with, by default.
+    )
 
 
 def number_names(num: int) -> tuple[str, ...]:
     """Returns the names of classes that are called by their numbers."""
     return tuple(str(label) for label in range(num))
 
+
+_FASHION = (
+    "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, "
+    "Ankle boot"
+)
 
 # The mean and std are those of the authors' code (utils.py, get_dataset), which the
 # published numbers depend on. Not all of them are those of the data: over the pixels of
@@ -66,18 +60,7 @@ DATASETS = (
         num_classes=10,
         mean=(0.2861,),
         std=(0.3530,),
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        class_names=tuple(_FASHION.split(", ")),
         idx_folder=Path("/usr/share/datasets/fashion-mnist"),
     ),
     Facts(

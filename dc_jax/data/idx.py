@@ -31,12 +31,7 @@ def has_idx_files(folder: Path) -> bool:
 
 
 def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
-    """Reads the training and test split from the four files in `folder`.
-
-    A plain file is preferred to its gzipped twin.
-
-    Args:
-      folder: holds `train-images-idx3-ubyte` and so on, each plain or as `.gz`.
+    """Reads both splits from the four files; a plain one is preferred to its `.gz`.
 
     Returns:
       `train_images`, `test_images` of shape `[n, H, W, 1]` uint8; `train_labels`,
@@ -44,60 +39,49 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
 
     Raises:
       FileNotFoundError: one of the four files is missing.
-      UserError: a file is damaged, or images and labels differ in number.
+      UserError: a file is damaged.
     """
     paths = {name: _find(folder, stem) for name, stem in _STEMS.items()}
     for name, path in paths.items():
         if path is None:
-            raise FileNotFoundError(
-                f"{folder / _STEMS[name]} is missing (plain or .gz) while other IDX "
-                "files are there."
-            )
+            problem = "is missing (plain or .gz) while other IDX files are there"
+            raise FileNotFoundError(f"{folder / _STEMS[name]} {problem}.")
     arrays = {}
     for split in ("train", "test"):
-        image_path, label_path = paths[f"{split}_images"], paths[f"{split}_labels"]
-        images = read_idx(image_path, num_dims=3)
-        labels = read_idx(label_path, num_dims=1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{label_path} has {len(labels)} labels, must have {len(images)} as "
-                f"{image_path.name} has images."
-            )
+        images = _read(paths[f"{split}_images"], num_dims=3)
+        labels = _read(paths[f"{split}_labels"], num_dims=1)
         arrays[f"{split}_images"] = images[..., np.newaxis]
         arrays[f"{split}_labels"] = labels.astype(np.int32)
     return arrays
 
 
-def read_idx(path: Path, num_dims: int) -> np.ndarray:
-    """Reads one IDX file of unsigned bytes.
+def _find(folder: Path, stem: str) -> Path | None:
+    candidates = (folder / stem, folder / f"{stem}.gz")
+    return next((path for path in candidates if path.is_file()), None)
 
-    Args:
-      path: the file; gzipped if its name ends in `.gz`.
-      num_dims: how many dimensions the file must have.
 
-    Returns:
-      Read-only uint8 array with the dimensions in the file's header.
+def _read(path: Path, num_dims: int) -> np.ndarray:
+    """Reads one file of unsigned bytes with `num_dims` dimensions; read-only.
 
-    Raises:
-      UserError: the magic number is not that of `num_dims` dimensions of unsigned
-        bytes, or the file is shorter or longer than its header says.
+    A plain file is mapped, so that only the parts that are used are read.
     """
-    if path.suffix != ".gz":
-        return _parse(_map_bytes(path), path, num_dims)
+    header_size = 4 + 4 * num_dims
     try:
-        with gzip.open(path) as file:
-            header = file.read(_header_size(num_dims))
-            size = math.prod(_parse_header(header, path, num_dims))
-            check_fits(size, f"the bytes of {path}")
-            # One byte too many shows that the file is too long; the rest is not read.
-            return _parse(header + file.read(size + 1), path, num_dims)
+        if path.suffix == ".gz":
+            with gzip.open(path) as file:
+                header = file.read(header_size)
+                size = math.prod(_parse_header(header, path, num_dims))
+                check_fits(size, f"the bytes of {path}")
+                # One byte too many shows that the file is too long.
+                data = header + file.read(size + 1)
+        else:
+            with path.open("rb") as file:
+                size, access = path.stat().st_size, mmap.ACCESS_READ
+                # An empty file cannot be mapped.
+                data = mmap.mmap(file.fileno(), 0, access=access) if size else b""
     # Raised for a wrong header, a truncated and a damaged stream.
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{path} is not a sound gzip file: {error}.") from error
-
-
-def _parse(data: bytes | mmap.mmap, path: Path, num_dims: int) -> np.ndarray:
-    header_size = _header_size(num_dims)
     shape = _parse_header(data[:header_size], path, num_dims)
     size = header_size + math.prod(shape)
     if len(data) != size:
@@ -108,10 +92,6 @@ def _parse(data: bytes | mmap.mmap, path: Path, num_dims: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header_size).reshape(shape)
 
 
-def _header_size(num_dims: int) -> int:
-    return 4 + 4 * num_dims
-
-
 def _parse_header(header: bytes, path: Path, num_dims: int) -> tuple[int, ...]:
     """Returns the shape."""
     magic = bytes([0, 0, _UINT8_CODE, num_dims])
@@ -120,22 +100,9 @@ def _parse_header(header: bytes, path: Path, num_dims: int) -> tuple[int, ...]:
             f"{path} is not the IDX file expected: it starts with "
             f"0x{header[:4].hex() or '(nothing)'}, must be 0x{magic.hex()}."
         )
-    if len(header) < _header_size(num_dims):
+    size = 4 + 4 * num_dims
+    if len(header) < size:
         raise UserError(
-            f"{path} is truncated: {len(header)} bytes, its header alone needs "
-            f"{_header_size(num_dims)}."
+            f"{path} is truncated: {len(header)} bytes, its header alone needs {size}."
         )
     return struct.unpack(f">{num_dims}I", header[4:])
-
-
-def _find(folder: Path, stem: str) -> Path | None:
-    candidates = (folder / stem, folder / f"{stem}.gz")
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _map_bytes(path: Path) -> bytes | mmap.mmap:
-    """Maps a file, so that only the parts that are used are read."""
-    with path.open("rb") as file:
-        # An empty file cannot be mapped.
-        size = path.stat().st_size
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""

@@ -1,10 +1,10 @@
 """Reads a dataset from one `.npz` file."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 
+from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, names_of, read_npz
 
@@ -15,16 +15,13 @@ _FAMILIES = (
     ("x_train", "y_train", "x_test", "y_test"),
     ("images", "labels"),
 )
-_NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Reads all images of a file into memory.
+    """Reads all images of a file of `numpy.savez` or `savez_compressed` into memory.
 
-    Args:
-      path: a file of `numpy.savez` or `savez_compressed`. Images are `[n, H, W]` or
-        `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or `[n, 1]`, integers
-        from 0. `class_names`, `[C]`, is optional.
+    Images are `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or
+    `[n, 1]`, integers from 0. `class_names`, `[C]`, is optional.
 
     Returns:
       `train_images` of shape `[n, H, W, D]` uint8 or float32 and `train_labels` of
@@ -38,21 +35,18 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
     families = [names for names in _FAMILIES if held.issuperset(names[:2])]
     if not families:
         known = " or ".join(" and ".join(names[:2]) for names in _FAMILIES)
-        raise UserError(
-            f"{path} has the arrays {', '.join(sorted(held))}; must have {known}."
-        )
+        got = ", ".join(sorted(held))
+        raise UserError(f"{path} has the arrays {got}; must have {known}.")
     names = [name for name in families[0] if name in held]
     if len(names) == 3:
-        raise UserError(
-            f"{path} has {names[2]} alone; must have both images and labels."
-        )
+        problem = f"{names[2]} alone; must have both images and labels"
+        raise UserError(f"{path} has {problem}.")
     arrays = read_npz(path, names, ("class_names",), compressed=True)
-    pairs = zip(names[::2], names[1::2], strict=True)
-    checked = itertools.chain.from_iterable(
-        check_split(arrays[images], arrays[labels], path, (images, labels))
-        for images, labels in pairs
-    )
-    result = dict(zip(_NAMES, checked, strict=False))
+    result = {}
+    for split, pair in (("train", names[:2]), ("test", names[2:])):
+        if pair:
+            images, labels = check_split(arrays[pair[0]], arrays[pair[1]], path, pair)
+            result |= {f"{split}_images": images, f"{split}_labels": labels}
     class_names = arrays.get("class_names")
     return result, check_class_names(class_names, result["train_labels"], path)
 
@@ -63,76 +57,62 @@ def check_split(
     place: Path | str,
     names: tuple[str, str] = ("images", "labels"),
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images and labels as `Dataset` has them.
+    """Returns images and labels as `Dataset` has them, from those of a file.
 
-    Args:
-      images: as in a file, see `read_npz_dataset`.
-      labels: as in a file.
-      place: the file or argument, for errors.
-      names: of the two arrays, for errors.
+    `place`, the file or argument, and `names`, of the two arrays, are for errors.
 
     Raises:
       UserError: an array is of another kind, or their numbers differ.
     """
-    result = _images(images, place, names[0]), _labels(labels, place, names[1])
+    images = _check_images(images, f"{place}: {names[0]}")
+    labels = _check_labels(labels, f"{place}: {names[1]}")
     if len(images) != len(labels):
         raise UserError(
             f"{place}: {names[1]} has {len(labels)} labels, must have {len(images)} as "
             f"{names[0]} has images."
         )
-    return result
+    return images, labels
 
 
-def _images(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
+def _check_images(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 3:
         array = array[..., np.newaxis]
-    if array.ndim != 4 or 0 in array.shape:
+    shape = list(array.shape)
+    if array.ndim != 4 or 0 in shape:
+        wanted = "[n, H, W] or [n, H, W, D], without a zero"
+        raise UserError(f"{name} must be {wanted}, got {shape}.")
+    if shape[1] in (1, 3) and min(shape[2:]) > 4:
         raise UserError(
-            f"{path}: {name} must be [n, H, W] or [n, H, W, D], without a zero, got "
-            f"{list(array.shape)}."
-        )
-    if array.shape[1] in (1, 3) and min(array.shape[2:]) > 4:
-        raise UserError(
-            f"{path}: {name} must be [n, H, W, D], got {list(array.shape)}, which has "
-            f"the channels first: numpy.moveaxis({name}, 1, -1)."
-        )
-    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
-        raise UserError(
-            f"{path}: {name} must be uint8, or float in [0, 1], got {array.dtype}."
+            f"{name} must be [n, H, W, D], got {shape}, which has the channels first: "
+            "numpy.moveaxis(images, 1, -1)."
         )
     if array.dtype == np.uint8:
         return array
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{name} must be uint8, or float in [0, 1], got {array.dtype}.")
     with np.errstate(all="ignore"):  # Dataset refuses infinities.
         return array.astype(np.float32)
 
 
-def _labels(array: np.ndarray, path: Path | str, name: str) -> np.ndarray:
+def _check_labels(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise UserError(
-            f"{path}: {name} must be integers [n] or [n, 1], got {array.dtype} "
-            f"{list(array.shape)}."
-        )
+        got = f"{array.dtype} {list(array.shape)}"
+        raise UserError(f"{name} must be integers [n] or [n, 1], got {got}.")
     if array.size and not 0 <= array.min() <= array.max() < 2**31:
-        raise UserError(
-            f"{path}: {name} must count from 0, got {array.min()} to {array.max()}."
-        )
+        got = f"{array.min()} to {array.max()}"
+        raise UserError(f"{name} must count from 0, got {got}.")
     return array.astype(np.int32)
 
 
 def check_class_names(
     names: np.ndarray | None, labels: np.ndarray, path: Path | str
 ) -> tuple[str, ...]:
-    """Returns the names of the classes; by default the labels as text.
-
-    Args:
-      names: `[C]`, or None.
-      labels: checked. Shape `[n]`.
-      path: the file, for errors.
+    """Returns the names of the classes, `[C]`; by default the labels as text.
 
     Raises:
-      UserError: the names are not strings, or too few.
+      UserError: the names are not strings, or too few for the labels `[n]`.
     """
     # Dataset refuses an empty array with a better message.
     num_classes = int(labels.max(initial=0)) + 1
@@ -142,10 +122,9 @@ def check_class_names(
             f"so that every class can have an image, got {num_classes - 1}."
         )
     if names is None:
-        return tuple(str(label) for label in range(num_classes))
+        return number_names(num_classes)
     if names.ndim != 1 or not is_text(names) or len(names) < num_classes:
-        raise UserError(
-            f"{path}: class_names must be {num_classes} strings, as there are labels "
-            f"to {num_classes - 1}, got {names.dtype} {list(names.shape)}."
-        )
+        wanted = f"{num_classes} strings, as there are labels to {num_classes - 1}"
+        got = f"{names.dtype} {list(names.shape)}"
+        raise UserError(f"{path}: class_names must be {wanted}, got {got}.")
     return tuple(names.tolist())

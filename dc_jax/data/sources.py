@@ -13,9 +13,6 @@ from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.splits import split_off_tests
 from dc_jax.errors import UserError
 
-# The user's own data.
-_OWN = ("folder", "npz")
-
 
 def load_dataset(
     name: str,
@@ -38,33 +35,25 @@ def load_dataset(
     (`read_npz_dataset`). Where there is no test split, a fifth of each class becomes
     it. Statistics that are not published are computed from the training split.
 
-    Args:
-      name: of a dataset in `facts`, any TFDS name of labelled images of one size,
-        "folder" or "npz".
-      path: a folder, or None; for "npz" a file.
-      stream: whether the training images stay on disk. Those of TFDS are decoded to a
-        file once. Plain IDX files always stay on disk; gzipped ones and those of
-        Python packages never do. Not for "folder" and "npz".
-      image_size: for "folder", the rows and columns that pictures are resized to.
+    With `stream`, the training images stay on disk: those of TFDS are decoded to a file
+    once. Plain IDX files always stay on disk; gzipped ones and those of Python packages
+    never do. `image_size`, for "folder", are the rows and columns to resize to.
 
-    Returns:
-      The dataset. Images are uint8, those of "digits" float32, of "npz" either.
+    Images are uint8, those of "digits" float32, of "npz" either.
 
     Raises:
-      UserError: the name is unknown, the files or the dataset cannot be used, or a
-        package is missing.
+      UserError: the name, the files or the dataset cannot be used, or a package is
+        missing.
       FileNotFoundError: one of the four IDX files is missing.
       ConnectionError: a download failed.
     """
     facts = find_facts(name)
     name = facts.name
-    if name in _OWN:
+    if name in ("folder", "npz"):
         return _load_own(name, path, stream=stream, image_size=image_size)
     if image_size is not None:
-        raise UserError(
-            f"dataset.image_size must be None for '{name}', whose images have one size "
-            f"(it is for 'folder'), got {image_size}."
-        )
+        wanted = f"None for '{name}', it is for 'folder'"
+        raise UserError(f"dataset.image_size must be {wanted}, got {image_size}.")
     if path is not None:
         return _load_from_path(name, path, stream)
     if name in EMBEDDED:
@@ -82,11 +71,8 @@ def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 
     The classes of colour images are called by their numbers.
 
-    Args:
-      name: of a dataset of the paper.
-
     Raises:
-      UserError: the name is another.
+      UserError: the name is not that of a dataset of the paper.
     """
     facts = find_facts(name)
     if not facts.mean:
@@ -104,10 +90,8 @@ def _load_from_path(name: str, path: str, stream: bool) -> Dataset:
     if idx.has_idx_files(folder):
         return _load_idx(name, folder)
     if name in EMBEDDED:
-        raise UserError(
-            f"dataset.path must be None for '{name}', which comes with a Python "
-            f"package, got '{path}' (without IDX files)."
-        )
+        wanted = f"None for '{name}', or a folder of IDX files"
+        raise UserError(f"dataset.path must be {wanted}, got '{path}'.")
     builder = tfds_source.open_builder(name, data_dir=str(folder))
     return _load_tfds(name, builder, stream)
 
@@ -126,17 +110,16 @@ def _load_own(
     name: str, path: str | None, *, stream: bool, image_size: int | None
 ) -> Dataset:
     """Loads a folder of pictures, or a file of arrays."""
-    place = _expand(path or "")
-    if not path or not (place.is_dir() if name == "folder" else place.is_file()):
-        kind = "folder of pictures" if name == "folder" else ".npz file"
+    place, is_folder = _expand(path or ""), name == "folder"
+    if not path or not (place.is_dir() if is_folder else place.is_file()):
+        kind = "folder of pictures" if is_folder else ".npz file"
         raise UserError(f"dataset.path must be a {kind} for '{name}', got {path!r}.")
     if stream:
         raise UserError(f"dataset.stream must be False for '{name}'.")
-    if name == "folder":
-        arrays, class_names = read_folder(place, image_size)
-    else:
-        arrays, class_names = read_npz_dataset(place)
-    source = f"{place}"
+    source = str(place)
+    arrays, class_names = (
+        read_folder(place, image_size) if is_folder else read_npz_dataset(place)
+    )
     if len(class_names) < 2:
         raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
@@ -163,22 +146,20 @@ def _load_tfds(name: str, builder, stream: bool) -> Dataset:
 def _make_dataset(
     name: str, source: str, arrays: dict[str, np.ndarray], class_names: tuple[str, ...]
 ) -> Dataset:
-    mean, std = _statistics(name, arrays["train_images"])
+    """Returns the dataset, with the published statistics where they fit."""
+    facts, images = find_facts(name), arrays["train_images"]
+    channels = images.shape[-1:]
+    # Dataset refuses empty and infinite images with a better message.
+    if len(facts.mean) == images.shape[-1]:
+        mean, std = _published_statistics(facts)
+    elif 0 in images.shape:
+        mean, std = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+    else:
+        with np.errstate(all="ignore"):
+            mean, std = channel_statistics(images)
     return Dataset(
         name=name, source=source, class_names=class_names, mean=mean, std=std, **arrays
     )
-
-
-def _statistics(name: str, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation, `[D]`: the published ones where they fit."""
-    facts = find_facts(name)
-    if len(facts.mean) == images.shape[-1]:
-        return _published_statistics(facts)
-    # Dataset refuses empty and infinite images with a better message.
-    if 0 in images.shape:
-        return np.zeros(images.shape[-1:], "f4"), np.ones(images.shape[-1:], "f4")
-    with np.errstate(all="ignore"):
-        return channel_statistics(images)
 
 
 def _published_statistics(facts: Facts) -> tuple[np.ndarray, np.ndarray]:

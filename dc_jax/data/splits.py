@@ -8,18 +8,12 @@ import numpy as np
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 
-_TEST_SHARE = 0.2
-
 
 def hold_out(dataset: Dataset, num: int) -> Dataset:
-    """Returns a dataset whose test images are held out of its training split.
+    """Returns a dataset whose test images are `num` of its training images.
 
     Every call draws the same images, of each class in proportion to its size. The test
     split stays unseen, as it should while networks or methods are chosen.
-
-    Args:
-      dataset: its training split is divided.
-      num: images to hold out.
 
     Raises:
       UserError: a split would have fewer images than classes.
@@ -27,26 +21,19 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
     labels = dataset.train_labels
     counts = np.bincount(labels)
     if counts.min() < 2:
-        few = int(counts.argmin())
         raise UserError(
             "config.dataset.validation must be None where a class has a single "
-            f"training image, as {dataset.class_names[few]} has, got {num}."
+            f"training image, as {dataset.class_names[counts.argmin()]} has, got {num}."
         )
-    if not dataset.num_classes <= num <= len(labels) - dataset.num_classes:
+    least, most = dataset.num_classes, len(labels) - dataset.num_classes
+    if not least <= num <= most:
         raise UserError(
-            f"config.dataset.validation must be from {dataset.num_classes} to "
-            f"{len(labels) - dataset.num_classes}, for an image of each class on both "
-            f"sides, got {num}."
+            f"config.dataset.validation must be from {least} to {most}, for an image "
+            f"of each class on both sides, got {num}."
         )
-    kept, held = _divide(labels, num)
-    return dataclasses.replace(
-        dataset,
-        source=f"{dataset.source}, {num} training images as its test images",
-        train_images=dataset.train_images[kept],
-        train_labels=labels[kept],
-        test_images=dataset.train_images[held],
-        test_labels=labels[held],
-    )
+    source = f"{dataset.source}, {num} training images as its test images"
+    arrays = _divide(dataset.train_images, labels, num)
+    return dataclasses.replace(dataset, source=source, **arrays)
 
 
 def split_off_tests(
@@ -54,43 +41,30 @@ def split_off_tests(
 ) -> dict[str, np.ndarray]:
     """Takes a fifth of every class, always the same, as a test split.
 
-    Args:
-      images: `[n, H, W, D]`.
-      labels: `[n]`.
-      class_names: the C names.
-      source: of the images, for errors.
-
-    Returns:
-      `train_images`, `train_labels`, `test_images`, `test_labels`.
+    Returns `train_images`, `train_labels`, `test_images`, `test_labels`.
 
     Raises:
       UserError: a class has fewer than two images.
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
-        few = int(counts.argmin())
+        name, num = class_names[counts.argmin()], counts.min()
         raise UserError(
-            f"{source}: class {class_names[few]} has {counts[few]} image(s), must have "
-            "at least 2, one of which is tested with; or give a test split."
+            f"{source}: class {name} has {num} image(s), must have at least 2, one of "
+            "which is tested with; or give a test split."
         )
-    kept, held = _divide(
-        labels, max(len(class_names), round(_TEST_SHARE * len(labels)))
-    )
-    return {
-        "train_images": images[kept],
-        "train_labels": labels[kept],
-        "test_images": images[held],
-        "test_labels": labels[held],
-    }
+    return _divide(images, labels, max(len(class_names), round(0.2 * len(labels))))
 
 
-def _divide(labels: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sorted indices of the images to keep and of `num` to hold out."""
-    from sklearn.model_selection import (
-        train_test_split,
-    )  # Slow to import.
+def _divide(images: np.ndarray, labels: np.ndarray, num: int) -> dict[str, np.ndarray]:
+    """Returns the arrays of both splits, in order, with `num` images to test."""
+    from sklearn.model_selection import train_test_split  # Slow to import.
 
     kept, held = train_test_split(
         np.arange(len(labels)), test_size=num, stratify=labels, random_state=0
     )
-    return np.sort(kept), np.sort(held)
+    arrays = {}
+    for split, indices in (("train", np.sort(kept)), ("test", np.sort(held))):
+        arrays[f"{split}_images"] = images[indices]
+        arrays[f"{split}_labels"] = labels[indices]
+    return arrays

@@ -1,15 +1,14 @@
 """The training images on the devices, grouped by class, and a traceable sampler.
 
 On a mesh each device has the images of its part of the classes, padded to the same
-size; a class is then known there by its place among them.
-
-Which images are drawn depends on a key and on the sizes of the classes alone, and is
-returned beside the images. So the framework can find out beforehand what an iteration
-will draw, and a store may hold no more than that, see `stream`.
-
-Images keep the dtype they came in: a uint8 dataset takes a quarter of the memory it
-would take as float32, and only the images of a batch are ever normalised.
+size; a class is then known there by its place among them. Which images are drawn
+depends on a key and on the sizes of the classes alone, and is returned beside them. So
+the framework can find out beforehand what an iteration will draw, and a store may hold
+no more than that, see `stream`. Images keep the dtype they came in, uint8 for a quarter
+of the memory; only those of a batch are normalised.
 """
+
+import functools
 
 import flax.struct
 import jax
@@ -25,31 +24,21 @@ Array = jax.Array | np.ndarray
 
 @flax.struct.dataclass
 class ClassStore:
-    """A training split, or the images of it that are needed next, class after class.
+    """A training split, or the images of it that are needed next, class after class."""
 
-    Attributes:
-      images: `[n, H, W, D]` uint8, or float32 in [0, 1]; sorted by class, within a
-        class in the order of the dataset.
-      starts: `[C]` int32, where each class begins in the `images` of its device.
-      counts: `[C]` int32, how many images each class has.
-      mean: `[D]` float32, of pixels in [0, 1].
-      std: `[D]` float32, of pixels in [0, 1].
-      num_classes: C, on all devices together.
-      max_count: the largest of `counts`.
-      devices: the axis of devices that share the classes.
-      resident: None where all images are in `images`; else `[C, P]` int32, the sorted
-        offsets, within each class, of those that are. Each class has P places then.
-    """
-
-    images: jax.Array  # [n, H, W, D]
-    starts: jax.Array  # [C]
-    counts: jax.Array  # [C]
-    mean: jax.Array  # [D]
-    std: jax.Array  # [D]
-    num_classes: int = flax.struct.field(pytree_node=False)
-    max_count: int = flax.struct.field(pytree_node=False)
+    # [n, H, W, D] uint8, or float32 in [0, 1]; by class, then as in the dataset.
+    images: jax.Array
+    starts: jax.Array  # [C] int32, where classes begin in the `images` of their device.
+    counts: jax.Array  # [C] int32, how many images each class has.
+    mean: jax.Array  # [D] float32, of pixels in [0, 1].
+    std: jax.Array  # [D] float32, of pixels in [0, 1].
+    num_classes: int = flax.struct.field(pytree_node=False)  # C, on all devices.
+    max_count: int = flax.struct.field(pytree_node=False)  # The largest of `counts`.
+    # That share the classes.
     devices: Axis = flax.struct.field(pytree_node=False, default=WHOLE)
-    resident: jax.Array | None = None  # [C, P]
+    # [C, P] int32, the sorted offsets, within each class, of the images that are in
+    # `images`, where each class has P places then; None where all are.
+    resident: jax.Array | None = None
 
 
 def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
@@ -60,11 +49,9 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     blocks = class_blocks(counts, devices)
     size = int(blocks.sum(1).max())
     images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
-    begin = 0
-    for device, block in enumerate(blocks):
-        mine = order[begin : begin + block.sum()]
-        images[device, : len(mine)] = dataset.train_images[mine]
-        begin += len(mine)
+    parts = np.split(order, np.cumsum(blocks.sum(1))[:-1])
+    for place, part in zip(images, parts, strict=True):
+        place[: len(part)] = dataset.train_images[part]
     starts = (np.cumsum(blocks, 1) - blocks).reshape(-1)
     by_class = P(CLASS_AXIS)
     return ClassStore(
@@ -91,15 +78,8 @@ def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
 
 def store_specs(store: ClassStore) -> ClassStore:
     """Returns how the leaves of a store are split over a mesh."""
-    by_class = P(CLASS_AXIS)
-    return store.replace(
-        images=by_class,
-        starts=by_class,
-        counts=by_class,
-        mean=P(),
-        std=P(),
-        resident=None if store.resident is None else by_class,
-    )
+    specs = jax.tree.map(lambda leaf: P(CLASS_AXIS), store)
+    return specs.replace(mean=P(), std=P())
 
 
 def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:
@@ -112,20 +92,14 @@ def sample_classes(
 ) -> tuple[jax.Array, jax.Array]:
     """Draws `num` images of every class; every device gets all of them.
 
-    Args:
-      store: the training images.
-      key: consumed.
-      num: images per class, at least 1; static.
-
     Returns:
       Normalised images, `[C, num, H, W, D]`, and which they are: offsets within the
       classes of this device, `[c, num]`, of all classes where there is one device.
     """
     labels, _ = store.devices.part(store.num_classes)
     keys = class_keys(store, key)[labels]
-    images, offsets = jax.vmap(lambda key, place: sample_class(store, key, place, num))(
-        keys, jnp.arange(len(labels))
-    )
+    draw = functools.partial(sample_class, store, num=num)
+    images, offsets = jax.vmap(draw)(keys, jnp.arange(len(labels)))
     return store.devices.gather(images, store.num_classes), offsets
 
 
@@ -136,14 +110,8 @@ def sample_class(
 
     Images are drawn without replacement, or with replacement if the class has fewer
     than `num`. Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and places:
-    classes of different sizes share one program.
-
-    Args:
-      store: the training images.
-      key: the same key and class give the same images.
-      place: scalar, of the class among those of this device, which without a mesh is
-        its index in [0, C); may be traced.
-      num: how many images, at least 1; static.
+    classes of different sizes share one program. `place` is that of the class among
+    those of this device, without a mesh its index in [0, C).
 
     Returns:
       Normalised images, `[num, H, W, D]` float32, and their offsets within the class,
@@ -152,18 +120,6 @@ def sample_class(
     Raises:
       ValueError: `num` is below 1.
     """
-    offsets = _draw_offsets(store, key, place, num)
-    places = offsets
-    if store.resident is not None:
-        places = jnp.searchsorted(store.resident[place], offsets)
-    images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std), offsets
-
-
-def _draw_offsets(
-    store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
-) -> jax.Array:
-    """Draws offsets within a class, `[num]` int32."""
     if num < 1:
         raise ValueError(f"num must be at least 1, got {num}.")
     distinct_key, repeated_key = jax.random.split(key)
@@ -173,7 +129,11 @@ def _draw_offsets(
     if num <= store.max_count:
         distinct = _distinct_offsets(distinct_key, count, store.max_count, num)
         offsets = jnp.where(count >= num, distinct, offsets)
-    return offsets
+    places = offsets
+    if store.resident is not None:
+        places = jnp.searchsorted(store.resident[place], offsets)
+    images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
+    return normalise(images, store.mean, store.std), offsets
 
 
 def _distinct_offsets(
@@ -195,47 +155,19 @@ def _distinct_offsets(
 def normalise(images: Array, mean: Array, std: Array) -> jax.Array:
     """Turns pixels into network inputs: `(x - mean) / std` with x in [0, 1].
 
-    Args:
-      images: `[..., D]`; uint8 in 0..255, or float in [0, 1].
-      mean: `[D]`.
-      std: `[D]`.
-
-    Returns:
-      Shape `[..., D]`, float32 (float64 where `images` are float64).
+    `images` are `[..., D]` uint8, or float in [0, 1]. The result is float32, or float64
+    as they are.
 
     Raises:
       ValueError: `images` are integers other than uint8.
     """
     if images.dtype != np.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
         raise ValueError(f"images must be uint8 or float, got {images.dtype}.")
-    pixels, mean, std = _align(images, mean, std)
+    pixels = jnp.asarray(images)
+    dtype = jnp.float64 if pixels.dtype == jnp.float64 else jnp.float32
+    shape = (1,) * (images.ndim - 1) + (-1,)
+    mean, std = (jnp.asarray(array, dtype).reshape(shape) for array in (mean, std))
+    pixels = pixels.astype(dtype)
     if images.dtype == np.uint8:
         pixels = pixels / 255
     return (pixels - mean) / std
-
-
-def denormalise(images: Array, mean: Array, std: Array) -> jax.Array:
-    """Inverts `normalise`: pixels in units of [0, 1], which are not clipped to it.
-
-    Args:
-      images: `[..., D]` float, normalised.
-      mean: `[D]`.
-      std: `[D]`.
-
-    Returns:
-      Shape `[..., D]`, float32 (float64 where `images` are float64).
-    """
-    images, mean, std = _align(images, mean, std)
-    return images * std + mean
-
-
-def _align(images: Array, mean: Array, std: Array) -> list[jax.Array]:
-    """Gives all three the dtype to compute in, and all the rank of `images`."""
-    images = jnp.asarray(images)
-    dtype = jnp.float64 if images.dtype == jnp.float64 else jnp.float32
-    shape = (1,) * (images.ndim - 1) + (-1,)
-    return [
-        images.astype(dtype),
-        jnp.reshape(jnp.asarray(mean, dtype), shape),
-        jnp.reshape(jnp.asarray(std, dtype), shape),
-    ]

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import ClassStore
+from dc_jax.data.store import ClassStore, class_blocks
 from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, Layout
 
 # Sorted behind every offset.
@@ -16,13 +16,7 @@ _NONE = np.iinfo(np.int32).max
 
 
 class HostStore:
-    """The training split of a dataset on the host, in memory or mapped from a file.
-
-    Attributes:
-      index: a store of one device that has all that drawing needs, and a blank image.
-    """
-
-    index: ClassStore
+    """The training split of a dataset on the host, in memory or mapped from a file."""
 
     def __init__(self, dataset: Dataset, layout: Layout = ONE_DEVICE):
         self._images, self._layout = dataset.train_images, layout
@@ -30,7 +24,7 @@ class HostStore:
         order = np.argsort(dataset.train_labels, kind="stable")
         # The images of each class, in the order of the dataset.
         self._members = np.split(order, np.cumsum(counts)[:-1])
-        self._share = -(-dataset.num_classes // layout.classes.size)
+        # Has all that drawing needs, on one device, and a blank image.
         self.index = ClassStore(
             images=np.zeros((1, *dataset.image_shape), dataset.train_images.dtype),
             starts=np.zeros_like(counts, np.int32),
@@ -44,32 +38,27 @@ class HostStore:
     def load(self, offsets: jax.Array) -> ClassStore:
         """Puts the images that will be drawn on the devices.
 
-        Args:
-          offsets: of the images within their classes, in any order. Shape `[C, P]`.
-
-        Returns:
-          A store in which sampling finds what it would find among all images. Its
-          shapes depend on those of `offsets` alone.
+        `offsets` are theirs within their classes, `[C, P]`, in any order. Sampling from
+        the store finds what it would find among all images. The shapes in it depend on
+        that of `offsets` alone.
         """
         offsets = np.asarray(offsets)
         size = min(offsets.shape[1], self.index.max_count)
-        padded = self._layout.classes.size * self._share
-        images = np.zeros((padded, size, *self._images.shape[1:]), self._images.dtype)
-        resident = np.full((padded, size), _NONE, np.int32)
+        counts = class_blocks(self.index.counts, self._layout.classes.size)
+        shape = (counts.size, size)
+        images = np.zeros((*shape, *self._images.shape[1:]), self._images.dtype)
+        resident = np.full(shape, _NONE, np.int32)
         for label, members in enumerate(self._members):
             distinct = np.unique(offsets[label])
             resident[label, : len(distinct)] = distinct
             images[label, : len(distinct)] = self._images[members[distinct]]
-        starts = np.tile(np.arange(self._share) * size, self._layout.classes.size)
-        # What pads has one image, so that it can be drawn like any class.
-        num_pads = padded - self.index.num_classes
-        counts = np.pad(self.index.counts, (0, num_pads), constant_values=1)
+        starts = np.broadcast_to(np.arange(counts.shape[1]) * size, counts.shape)
         put, by_class = self._layout.put, P(CLASS_AXIS)
         return self.index.replace(
             devices=self._layout.classes,
             images=put(images.reshape(-1, *images.shape[2:]), by_class),
-            starts=put(starts.astype(np.int32), by_class),
-            counts=put(counts, by_class),
+            starts=put(starts.reshape(-1).astype(np.int32), by_class),
+            counts=put(counts.reshape(-1), by_class),
             mean=put(self.index.mean),
             std=put(self.index.std),
             resident=put(resident, by_class),
@@ -83,15 +72,10 @@ def prefetch(
 ) -> Iterator[ClassStore]:
     """Yields the store of each iteration; a thread loads the next one meanwhile.
 
-    To be closed, which ends the thread.
-
-    Args:
-      draw: returns the offsets of the images of an iteration. It is called before the
-        iteration before is yielded, so that a device that does one thing after another
-        does not do that one first.
-      load: see `HostStore.load`; called in the thread. What it raises is raised by the
-        iteration that needs it.
-      iterations: which.
+    To be closed, which ends the thread. `draw` returns the offsets of the images of an
+    iteration. It is called before the iteration before is yielded, so that a device
+    that does one thing after another does not do that one first. `load` is called in
+    the thread; what it raises is raised by the iteration that needs it.
     """
     if not iterations:
         return

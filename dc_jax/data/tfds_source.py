@@ -19,9 +19,9 @@ from dc_jax.errors import UserError, one_line
 from dc_jax.files import draft
 
 if TYPE_CHECKING:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import DatasetBuilder
+    from tensorflow_datasets.download import DownloadConfig
 
-_FILE_FORMAT = "array_record"
 # How many examples are decoded at a time.
 _CHUNK = 4096
 _ADVICE = (
@@ -30,15 +30,11 @@ _ADVICE = (
 )
 
 
-def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
+def open_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
     """Finds a dataset by its TFDS name, without reading or downloading it.
 
-    Args:
-      name: as for `tfds.builder`: `name`, `name/config` or `name:version`.
-      data_dir: folder of prepared datasets; None for the default of TFDS.
-
-    Returns:
-      The builder, whose features include `image`, of one shape for all, and `label`.
+    The name is `name`, `name/config` or `name:version`; `data_dir` the folder of
+    prepared datasets, None for the default of TFDS.
 
     Raises:
       UserError: TFDS is missing, does not know the name, or the dataset is not one of
@@ -47,11 +43,10 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
     try:
         import tensorflow_datasets as tfds
 
-        builder = tfds.builder(name, data_dir=data_dir, file_format=_FILE_FORMAT)
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except ImportError as error:
-        raise UserError(
-            f"dataset '{name}' needs a package that is missing: {_short(error)}."
-        ) from error
+        message = f"dataset '{name}' needs a package that is missing: {_short(error)}."
+        raise UserError(message) from error
     except tfds.core.registered.DatasetNotFoundError as error:
         known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.lower(), known)
@@ -71,7 +66,7 @@ def open_builder(name: str, data_dir: str | None) -> "tfds.core.DatasetBuilder":
     return builder
 
 
-def prepare(builder: "tfds.core.DatasetBuilder") -> None:
+def prepare(builder: "DatasetBuilder") -> None:
     """Downloads the raw files of a dataset and writes them in the format read here.
 
     Raises:
@@ -88,17 +83,18 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UserError(
-            f"preparing TFDS {name} needs a package that is missing: "
-            f"{_short(error)}; {_ADVICE}."
-        ) from error
-    _hide_accelerators(tf)
+        problem = f"needs a package that is missing: {_short(error)}; {_ADVICE}."
+        raise UserError(f"preparing TFDS {name} {problem}") from error
+    try:
+        # It only copies files: it shall not take all memory of the GPUs.
+        tf.config.set_visible_devices([], "GPU")
+    except RuntimeError:
+        logging.info("TensorFlow is in use already and keeps the GPUs it has.")
     try:
         builder.download_and_prepare(download_config=_download_config())
     except (requests.RequestException, tfds.download.DownloadError) as error:
-        raise ConnectionError(
-            f"the download of TFDS {name} failed: {_ADVICE} ({_short(error)})."
-        ) from error
+        problem = f"failed: {_ADVICE} ({_short(error)})."
+        raise ConnectionError(f"the download of TFDS {name} {problem}") from error
     # The code of a dataset can raise any type.
     except Exception as error:
         raise UserError(
@@ -108,83 +104,62 @@ def prepare(builder: "tfds.core.DatasetBuilder") -> None:
 
 
 def read_prepared(
-    builder: "tfds.core.DatasetBuilder", *, stream: bool = False
+    builder: "DatasetBuilder", *, stream: bool = False
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
     """Reads both splits of a prepared dataset into memory, or maps the training images.
 
     The test split is `test`, or `validation` where there is no `test`. The order is
-    that of TFDS, which shuffles once while preparing.
-
-    Args:
-      builder: of the dataset.
-      stream: whether the training images are mapped from a file, which is written
-        next to those of TFDS where it is not there yet.
+    that of TFDS, which shuffles once while preparing. With `stream` the training images
+    are mapped from a file, which is written next to those of TFDS where it is missing.
 
     Returns:
-      The arrays `train_images`, `test_images` of shape `[n, H, W, D]` uint8 and
-      `train_labels`, `test_labels` of shape `[n]` int32; the names of the classes; and
-      the name of the dataset with its version.
+      The arrays `train_images`, `test_images`, `[n, H, W, D]` uint8, `train_labels`,
+      `test_labels`, `[n]` int32; the names of the classes; and `_label`.
 
     Raises:
-      UserError: a split is missing, or the dataset was prepared in a format that
-        cannot be read at random; or the file cannot be written.
+      UserError: a split is missing, or is in a format that cannot be read at random; or
+        the file cannot be written.
     """
     available = list(builder.info.splits)
     test = "test" if "test" in available else "validation"
     arrays = {}
     for split, tfds_split in (("train", "train"), ("test", test)):
         if tfds_split not in available:
-            raise UserError(
-                f"TFDS {_label(builder)} has the splits {available}, must have 'train' "
-                "and 'test' or 'validation'."
-            )
-        is_mapped = stream and split == "train"
-        images, labels = (_map_split if is_mapped else _read_split)(builder, tfds_split)
+            wanted = "'train' and 'test' or 'validation'"
+            got = f"the splits {available}"
+            raise UserError(f"TFDS {_label(builder)} has {got}, must have {wanted}.")
+        if stream and split == "train":
+            images, labels = _map_split(builder, tfds_split)
+        else:
+            chunks = zip(*_read_chunks(builder, tfds_split), strict=True)
+            images, labels = map(np.concatenate, chunks)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
     return arrays, tuple(builder.info.features["label"].names), _label(builder)
 
 
-def _read_split(
-    builder: "tfds.core.DatasetBuilder", split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images `[n, H, W, D]` uint8 and labels `[n]` int32 of one split."""
-    images, labels = zip(*_read_chunks(builder, split), strict=True)
-    return np.concatenate(images), np.concatenate(labels)
-
-
-def _map_split(
-    builder: "tfds.core.DatasetBuilder", split: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Does the same as `_read_split`, but maps the images from a file written once.
+def _map_split(builder: "DatasetBuilder", split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images, mapped from a file that is written once, and labels.
 
     Reading a batch is about a hundred times as fast as from the records of TFDS.
     """
-    num = builder.info.splits[split].num_examples
-    shape = (num, *builder.info.features["image"].shape)
-    # Labels are written last: where they exist, the images are complete.
-    paths = [
-        Path(builder.data_path) / f"dc_jax-{split}-{kind}.npy"
-        for kind in ("images", "labels")
-    ]
-    arrays = [_map(paths[0], shape, np.uint8), _map(paths[1], (num,), np.int32)]
-    if any(array is None for array in arrays):
+    folder = Path(builder.data_path)
+    paths = [folder / f"dc_jax-{split}-{kind}.npy" for kind in ("images", "labels")]
+    shape = builder.info.features["image"].shape
+    shape = (builder.info.splits[split].num_examples, *shape)
+    has_images = _is_whole(paths[0], shape, np.uint8)
+    if not has_images or not _is_whole(paths[1], shape[:1], np.int32):
         logging.info("Writing the images of TFDS %s to %s.", _label(builder), paths[0])
         try:
             _write_split(builder, split, paths, shape)
         except OSError as error:
-            raise UserError(
-                f"config.dataset.stream keeps decoded images in {builder.data_path}, "
-                f"which cannot be written to: {_short(error)}."
-            ) from error
-        arrays = [_map(paths[0], shape, np.uint8), _map(paths[1], (num,), np.int32)]
-    return arrays[0], np.array(arrays[1])
+            problem = f"{folder}, which cannot be written to: {_short(error)}"
+            message = f"config.dataset.stream keeps decoded images in {problem}."
+            raise UserError(message) from error
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1])
 
 
 def _write_split(
-    builder: "tfds.core.DatasetBuilder",
-    split: str,
-    paths: list[Path],
-    shape: tuple[int, ...],
+    builder: "DatasetBuilder", split: str, paths: list[Path], shape: tuple[int, ...]
 ) -> None:
     """Writes images and labels to two files, which appear when they are complete."""
     # The inner draft ends first: where the labels are, the images are complete.
@@ -200,39 +175,34 @@ def _write_split(
         labels.flush()
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray | None:
-    """Returns the array in a file, or None where it is missing or damaged."""
+def _is_whole(path: Path, shape: tuple[int, ...], dtype: type) -> bool:
+    """Whether a file has the array, neither missing nor damaged."""
     try:
         array = np.load(path, mmap_mode="r")
     # An empty file raises EOFError, a truncated one ValueError.
     except (FileNotFoundError, EOFError, ValueError):
-        return None
-    return array if array.shape == shape and array.dtype == dtype else None
+        return False
+    return array.shape == shape and array.dtype == dtype
 
 
 def _read_chunks(
-    builder: "tfds.core.DatasetBuilder", split: str
+    builder: "DatasetBuilder", split: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields images `[n, H, W, D]` uint8 and labels `[n]` int32, in order."""
     try:
         source = builder.as_data_source(split=split)
-        for start in range(0, len(source), _CHUNK):
-            chunk = range(start, min(start + _CHUNK, len(source)))
-            examples = source.__getitems__(chunk)
-            labels = [example["label"] for example in examples]
-            yield (
-                np.stack([example["image"] for example in examples]),
-                np.array(labels, np.int32),
-            )
+        places = range(len(source))
+        for start in places[::_CHUNK]:
+            examples = source.__getitems__(places[start : start + _CHUNK])
+            images = np.stack([example["image"] for example in examples])
+            yield images, np.array([e["label"] for e in examples], np.int32)
     # A missing package, a format without random access, a damaged file.
     except (ImportError, NotImplementedError, RuntimeError) as error:
-        raise UserError(
-            f"split '{split}' of TFDS {_label(builder)} in {builder.data_path} cannot "
-            f"be read: {_short(error)}."
-        ) from error
+        where = f"split '{split}' of TFDS {_label(builder)} in {builder.data_path}"
+        raise UserError(f"{where} cannot be read: {_short(error)}.") from error
 
 
-def _download_config() -> "tfds.download.DownloadConfig":
+def _download_config() -> "DownloadConfig":
     """Says how raw files are fetched; tests replace the network by a folder."""
     import tensorflow_datasets as tfds
 
@@ -240,39 +210,30 @@ def _download_config() -> "tfds.download.DownloadConfig":
     return tfds.download.DownloadConfig(try_download_gcs=False)
 
 
-def _check_features(name: str, builder: "tfds.core.DatasetBuilder") -> None:
+def _check_features(name: str, builder: "DatasetBuilder") -> None:
     """Raises UserError, before any download, for a dataset that cannot be used."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
     keys = list(features) if isinstance(features, tfds.features.FeaturesDict) else []
-    if not {"image", "label"} <= set(keys):
+    if "image" not in keys or "label" not in keys:
         raise UserError(
             f"TFDS {name} has the features {keys}, must have 'image' and 'label'."
         )
     image, label = features["image"], features["label"]
-    is_usable = (
-        isinstance(image, tfds.features.Image)
-        and None not in image.shape
-        and image.np_dtype == np.uint8
-        and isinstance(label, tfds.features.ClassLabel)
-    )
-    if not is_usable:
+    if (
+        not isinstance(image, tfds.features.Image)
+        or None in image.shape
+        or image.np_dtype != np.uint8
+        or not isinstance(label, tfds.features.ClassLabel)
+    ):
         raise UserError(
             f"TFDS {name} has image = {_short(image)}, label = {_short(label)}, "
             "must be an Image of uint8 with one known size for all, and a ClassLabel."
         )
 
 
-def _hide_accelerators(tf) -> None:
-    """Keeps TensorFlow, which only copies files, from taking all GPU memory."""
-    try:
-        tf.config.set_visible_devices([], "GPU")
-    except RuntimeError:
-        logging.info("TensorFlow is in use already and keeps the GPUs it has.")
-
-
-def _label(builder: "tfds.core.DatasetBuilder") -> str:
+def _label(builder: "DatasetBuilder") -> str:
     """Returns the full name, as `mnist:3.0.1`."""
     name, _, version = builder.info.full_name.rpartition("/")
     return f"{name}:{version}"

@@ -2,15 +2,12 @@
 
 The mesh has three axes: experiments and networks need nothing of one another but a sum
 of image gradients; classes share each step of training the networks. The synthetic
-images are everywhere whole (they are few), the real images are split by class.
-
-The functions of this package are written for one device and ask an `Axis` for their
-part; `programs` puts them on a mesh. On one device there is no mesh and an axis does
-nothing.
+images are everywhere whole (they are few), the real images are split by class. What
+runs is written for one device and asks an `Axis` for its part; `run.compiled` puts it
+on a mesh. On one device there is no mesh and an axis does nothing.
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,24 +28,16 @@ _EVERYWHERE = P()
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """An axis of the mesh, for a function that runs on each of its devices.
+    """An axis of the mesh, for a function that runs on each of its devices."""
 
-    Attributes:
-      name: of the axis, or names of several.
-      size: number of devices; with one, nothing is split.
-    """
-
-    name: str | tuple[str, ...] = ()
-    size: int = 1
+    name: str | tuple[str, ...] = ()  # Or names of several axes.
+    size: int = 1  # Number of devices; with one, nothing is split.
 
     def part(self, num: int) -> tuple[jax.Array, jax.Array]:
-        """Returns which of `num` elements are this device's.
+        """Returns which of `num` elements are this device's, and whether each counts.
 
-        Every device gets as many. Where `num` is no multiple of the axis, the last of
-        them get the last element again.
-
-        Returns:
-          Indices into `[0, num)` and whether each counts, both `[ceil(num / size)]`.
+        Both are `[ceil(num / size)]`. Where `num` is no multiple of the axis, the last
+        devices get the last element again, which does not count.
         """
         share = -(-num // self.size)
         begin = share * jax.lax.axis_index(self.name) if self.size > 1 else 0
@@ -63,9 +52,8 @@ class Axis:
         """Returns all `num` elements along axis 0, of which each device has `part`."""
         if self.size == 1:
             return tree
-        return jax.tree.map(
-            lambda leaf: jax.lax.all_gather(leaf, self.name, tiled=True)[:num], tree
-        )
+        whole = jax.lax.all_gather(tree, self.name, tiled=True)
+        return jax.tree.map(lambda leaf: leaf[:num], whole)
 
 
 # Of a single device.
@@ -74,19 +62,12 @@ WHOLE = Axis()
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The devices of a run.
+    """The devices of a run, and the axes that work is split over."""
 
-    Attributes:
-      mesh: None for one device.
-      experiments: the axis that independent synthetic sets are split over.
-      networks: the axis that the M networks are split over.
-      classes: the axis that classes, and training batches, are split over.
-    """
-
-    mesh: Mesh | None = None
-    experiments: Axis = WHOLE
-    networks: Axis = WHOLE
-    classes: Axis = WHOLE
+    mesh: Mesh | None = None  # None for one device.
+    experiments: Axis = WHOLE  # Of independent synthetic sets.
+    networks: Axis = WHOLE  # Of the M networks.
+    classes: Axis = WHOLE  # Of classes, and of training batches.
 
     @property
     def everything(self) -> Axis:
@@ -106,31 +87,22 @@ class Layout:
         """Runs a function on each device; its results are the same on all."""
         if self.mesh is None:
             return function
-        return jax.shard_map(
-            function,
-            mesh=self.mesh,
-            in_specs=in_specs,
-            out_specs=_EVERYWHERE,
-            check_vma=False,
-        )
+        specs = {"in_specs": in_specs, "out_specs": _EVERYWHERE}
+        return jax.shard_map(function, mesh=self.mesh, **specs, check_vma=False)
 
     def put(self, array: np.ndarray, spec: P = _EVERYWHERE) -> jax.Array:
         """Puts an array that every process has whole on the devices."""
         if self.mesh is None:
             return jnp.asarray(array)
         sharding = NamedSharding(self.mesh, spec)
-        return jax.make_array_from_callback(
-            array.shape, sharding, lambda index: array[index]
-        )
+        return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
     def __str__(self) -> str:
         if self.mesh is None:
             return f"one {self.platform} device"
-        return (
-            f"{self.mesh.size} {self.platform} devices: "
-            f"experiments over {self.experiments.size}, networks over "
-            f"{self.networks.size}, classes over {self.classes.size}"
-        )
+        names = ("experiments", "networks", "classes")
+        parts = ", ".join(f"{name} over {getattr(self, name).size}" for name in names)
+        return f"{self.mesh.size} {self.platform} devices: {parts}"
 
 
 ONE_DEVICE = Layout()
@@ -141,39 +113,33 @@ def make_layout(
 ) -> Layout:
     """Returns the mesh of the config, or the one that leaves least to a device.
 
-    Args:
-      config: its `mesh`, and the numbers of experiments and networks.
-      num_classes: C.
-      devices: of all processes; None for all there are.
+    `devices` are those of all processes, by default all that JAX finds.
 
     Raises:
       UserError: there are none or too few, or some that a process would not use.
     """
     devices = list(devices or _find_devices())
     if jax.process_count() > 1 and not config.distributed:
-        raise UserError(
-            "config.distributed must be True where there are several hosts."
-        )
+        raise UserError("config.distributed must be True for several hosts.")
     sizes = _choose_sizes(config, num_classes, len(devices))
     num = int(np.prod(sizes))
     if num == 1 and devices[0] in jax.devices():
         return ONE_DEVICE
     names = ("experiment", "network", CLASS_AXIS)
     # Not Explicit, JAX's default, under which convolutions fail.
-    mesh = Mesh(
-        np.array(devices[:num]).reshape(sizes), names, axis_types=(AxisType.Auto,) * 3
-    )
-    return Layout(mesh, *itertools.starmap(Axis, zip(names, sizes, strict=True)))
+    types = (AxisType.Auto,) * 3
+    mesh = Mesh(np.array(devices[:num]).reshape(sizes), names, axis_types=types)
+    return Layout(mesh, *map(Axis, names, sizes))
 
 
 def _find_devices() -> list[jax.Device]:
     try:
         return jax.devices()
     except (AssertionError, RuntimeError) as error:
+        names = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES")
+        values = " and ".join(f"{name} = {os.environ.get(name)!r}" for name in names)
         raise UserError(
-            "JAX finds no devices; look at the environment's JAX_PLATFORMS = "
-            f"{os.environ.get('JAX_PLATFORMS')!r} and JAX_NUM_CPU_DEVICES = "
-            f"{os.environ.get('JAX_NUM_CPU_DEVICES')!r}. {error}"
+            f"JAX finds no devices; look at the environment's {values}. {error}"
         ) from error
 
 
@@ -220,22 +186,17 @@ def _choose_sizes(config: Config, num_classes: int, num: int) -> tuple[int, int,
     return min(candidates, key=lambda sizes: (work(sizes), np.prod(sizes), sizes[::-1]))
 
 
-def num_cores() -> int:
-    """Returns the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # Not on macOS and Windows.
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def use_cpu_cores(most: int | None = None) -> None:
-    """Makes each CPU core a device, where the user has not said otherwise.
+    """Makes each CPU core a device, `most` at most, unless the user has chosen devices.
 
-    At most so many. To be called before JAX looks for devices. On two cores the
-    gradient of 256 images took 0.22 s with two devices of one thread, and 0.28 s with
-    one of two.
+    To be called before JAX looks for devices. On two cores the gradient of 256 images
+    took 0.22 s with two devices of one thread, and 0.28 s with one of two.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    is_set = "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags
-    if not is_set:
-        num = num_cores()
-        jax.config.update("jax_num_cpu_devices", min(num, most or num))
+    if "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags:
+        return
+    if hasattr(os, "sched_getaffinity"):  # Not on macOS and Windows.
+        num = len(os.sched_getaffinity(0))
+    else:
+        num = os.cpu_count() or 1
+    jax.config.update("jax_num_cpu_devices", min(num, most or num))

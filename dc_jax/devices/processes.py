@@ -1,10 +1,9 @@
 """Several processes of one run, as on the hosts of a TPU pod.
 
-All run the same program on the devices of all. The first alone has the folder of the
-run, writes to it and tells of it; the others are told what they need of it. A process
-that left the others would leave them waiting in the next sum over all devices. So all
-stop together, and where one fails it tells the others, each of which has a thread that
-waits for this and ends it.
+All run the same program on the devices of all. The first alone reads and writes the
+folder of the run, and tells the others what they need of it. If a process left, the
+others would wait for it in the next sum over all devices. So all stop together: one
+that fails tells the others, each of which has a thread that waits for this.
 """
 
 import contextlib
@@ -29,14 +28,11 @@ from dc_jax.errors import UserError
 
 _FAILURE = "dc_jax/failure"
 _FOREVER = 10**12  # Milliseconds.
-# For the last process to reach the end once the first has.
-_SHUTDOWN_SECONDS = 30
+_SHUTDOWN_SECONDS = 30  # For the last process to reach the end once the first has.
 
 
 def initialize(config: Config) -> None:
-    """Finds the other processes, if there are any.
-
-    To be called before JAX looks for devices.
+    """Finds the other processes, if there are any, before JAX looks for devices.
 
     Raises:
       UserError: the config does not say where they are, or theirs is another.
@@ -48,7 +44,7 @@ def initialize(config: Config) -> None:
         if given:
             raise UserError(f"{', '.join(given)} needs config.distributed=True.")
         return
-    # It would take SIGTERM, which `progress.StopSignals` is there for.
+    # It would take SIGTERM, which `signals.StopSignals` is there for.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**values, shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
@@ -70,10 +66,7 @@ def is_first() -> bool:
 
 
 def on_first(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function on the first process; all get its result.
-
-    The result may be of dicts, lists, arrays, numbers and strings.
-    """
+    """Returns on all what a function returns on the first: arrays and JSON's types."""
     result = function(*args, **kwargs) if is_first() else None
     if not are_several():
         return result
@@ -106,21 +99,17 @@ def fail(text: str) -> NoReturn:
     if not are_several():
         _end_with(text)
     process = distributed.global_state.process_id
+    text = f"on process {process}: {text}" if process else text
     # Another may have been faster.
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-        distributed.global_state.client.key_value_set(
-            _FAILURE, f"on process {process}: {text}" if process else text
-        )
+        distributed.global_state.client.key_value_set(_FAILURE, text)
     threading.Event().wait()
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process once the others are about to end, too.
-
-    Else JAX would kill those that are left, when the first ends.
-    """
+    """Ends this process once the others end, too; JAX would kill those left behind."""
     jax.distributed.shutdown()
-    # Not sys.exit, which would wait for a step that is still computed in vain.
+    # Not sys.exit, which would wait for a step that is still computed.
     logging.flush()
     sys.stdout.flush()
     os._exit(code)

@@ -36,11 +36,6 @@ def make_evaluate(
     are `[n, H, W, D]`, normalised, and their labels `[n]`. The keys may be any tree of
     arrays `[N, ...]`. The counts are a confusion matrix for each network, `[N, C, C]`,
     see `accuracy.confusion`.
-
-    Args:
-      train_one: trains one network: `train_one(data, key) -> variables`.
-      network: the module that these variables are for.
-      execution: how to run it.
     """
     devices = execution.layout.everything
 
@@ -48,12 +43,9 @@ def make_evaluate(
         data: Any, test_images: jax.Array, test_labels: jax.Array, keys: Any
     ) -> jax.Array:
         def evaluate_one(key: Any) -> jax.Array:
+            variables, size = train_one(data, key), execution.slice_size
             return confusion(
-                network,
-                train_one(data, key),
-                test_images,
-                test_labels,
-                slice_size=execution.slice_size,
+                network, variables, test_images, test_labels, slice_size=size
             )
 
         num = len(jax.tree.leaves(keys)[0])
@@ -84,22 +76,12 @@ def train_by_protocol(
 
 
 def train_in_phases(
-    parts: Sequence[tuple[Recipe, int]],
+    parts: Sequence[tuple[Recipe, int]],  # see `protocol.phases`
     variables: dict[str, Any],
-    data: tuple[jax.Array, jax.Array],
-    keys: Sequence[jax.Array],
+    data: tuple[jax.Array, jax.Array],  # images and labels, ([n, H, W, D], [n])
+    keys: Sequence[jax.Array],  # one for each recipe
 ) -> dict[str, Any]:
-    """Trains a network by one recipe after another, each with a new optimiser.
-
-    Args:
-      parts: the recipes, and the epochs of each; see `protocol.phases`.
-      variables: of the network to begin with.
-      data: normalised images and their labels, `([n, H, W, D], [n])`.
-      keys: one for each recipe.
-
-    Returns:
-      The variables of the trained network.
-    """
+    """Trains a network by one recipe after another, each with a new optimiser."""
     for (recipe, epochs), key in zip(parts, keys, strict=True):
         state = init_state(recipe, variables)
         variables = train(recipe, state, *data, epochs=epochs, key=key).variables
@@ -129,33 +111,21 @@ def accuracies(counts: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluator:
-    """Trains networks on sets and tests them, by programs that are compiled once.
+    """Trains networks on sets and tests them, by programs that are compiled once."""
 
-    Attributes:
-      test_images: not normalised, as in a `Dataset`. Shape `[n, H, W, D]`.
-      test_labels: Shape `[n]`.
-      protocol: how `by_protocol` trains.
-      by_protocol: what `make_evaluate` returns for `train_by_protocol`; jitted.
-      by_learning_rates: the same for `train_by_learning_rates`.
-      at_once: how many networks one call of a program trains; None for all.
-    """
-
-    test_images: np.ndarray
-    test_labels: np.ndarray
-    protocol: Protocol
+    test_images: np.ndarray  # [n, H, W, D], not normalised, as in a `Dataset`
+    test_labels: np.ndarray  # [n]
+    protocol: Protocol  # How `by_protocol` trains.
+    # What `make_evaluate` returns for `train_by_protocol`, jitted; and the same for
+    # `train_by_learning_rates`.
     by_protocol: Callable[..., jax.Array]
     by_learning_rates: Callable[..., jax.Array] | None = None
-    at_once: int | None = None
+    at_once: int | None = None  # Networks that one call of a program trains; None: all.
 
     def count(self, synthetic: SyntheticSet, keys: Any) -> np.ndarray:
         """Returns a confusion matrix for each network that the protocol trains.
 
-        Args:
-          synthetic: the set to train on.
-          keys: one for each network. Shape `[N]`.
-
-        Returns:
-          Shape `[N, C, C]`, float64.
+        The keys `[N]`, one for each network, to `[N, C, C]`, float64.
         """
         images, labels = flatten_set(
             jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
@@ -169,13 +139,7 @@ class Evaluator:
         data = tuple(jnp.asarray(array) for array in arrays)
         return self._count(self.by_learning_rates, data, synthetic, keys)
 
-    def _count(
-        self,
-        program: Callable[..., jax.Array],
-        data: tuple[jax.Array, ...],
-        synthetic: SyntheticSet,
-        keys: Any,
-    ) -> np.ndarray:
+    def _count(self, program, data, synthetic, keys) -> np.ndarray:
         """Returns what a program counts for all keys, `at_once` of them in a call."""
         test_images = normalise(self.test_images, synthetic.mean, synthetic.std)
         test_labels = jnp.asarray(self.test_labels)

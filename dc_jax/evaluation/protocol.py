@@ -22,25 +22,15 @@ _DROP = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How evaluation networks are trained; printed and saved with every accuracy.
+    """How evaluation networks are trained; printed and saved with every accuracy."""
 
-    Attributes:
-      network: name of the architecture, see `make_network`.
-      epochs: as the authors count them: one more is run.
-      augmentation: strategy of `augment`.
-      lr: learning rate until the drop to a tenth.
-      momentum: of SGD.
-      weight_decay: of SGD.
-      batch_size: images a step.
-    """
-
-    network: str
-    epochs: int
-    augmentation: str
-    lr: float
+    network: str  # Name of the architecture, see `make_network`.
+    epochs: int  # As the authors count them: one more is run.
+    augmentation: str  # Strategy of `augment`.
+    lr: float  # Learning rate until the drop to a tenth.
     momentum: float
     weight_decay: float
-    batch_size: int
+    batch_size: int  # Images per step.
 
     def __str__(self) -> str:
         return (
@@ -74,15 +64,9 @@ def make_protocol(
     epochs = config.epochs
     if epochs is None:
         epochs = 1000 if is_augmented else 300
-    return Protocol(
-        network=network,
-        epochs=epochs,
-        augmentation=augmentation,
-        lr=config.lr,
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        batch_size=config.batch_size,
-    )
+    # The other fields are those of the config.
+    chosen = {"network": network, "epochs": epochs, "augmentation": augmentation}
+    return Protocol(**dataclasses.asdict(config) | chosen)
 
 
 def phases(
@@ -93,22 +77,18 @@ def phases(
     The optimiser is made anew for the second, as the authors' code does.
     """
     before = min(protocol.epochs // 2 + 2, protocol.epochs + 1)
-    return [
-        (
-            Recipe(
-                network=network,
-                optimiser=sgd(lr, protocol.momentum, protocol.weight_decay),
-                batch_size=protocol.batch_size,
-                slice_size=execution.slice_size,
-                augmentation=protocol.augmentation,
-            ),
-            epochs,
+
+    def recipe(lr: float) -> Recipe:
+        return Recipe(
+            network=network,
+            optimiser=sgd(lr, protocol.momentum, protocol.weight_decay),
+            batch_size=protocol.batch_size,
+            slice_size=execution.slice_size,
+            augmentation=protocol.augmentation,
         )
-        for lr, epochs in (
-            (protocol.lr, before),
-            (protocol.lr * _DROP, protocol.epochs + 1 - before),
-        )
-    ]
+
+    after = protocol.epochs + 1 - before
+    return [(recipe(protocol.lr), before), (recipe(protocol.lr * _DROP), after)]
 
 
 def sgd(

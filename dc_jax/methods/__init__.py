@@ -26,11 +26,7 @@ BASELINES = (*SELECTIONS, "whole")
 
 
 def check_method(name: str) -> None:
-    """Checks that there is such a method.
-
-    Raises:
-      UserError: there is not.
-    """
+    """Raises `UserError` if there is no such method."""
     names = (*METHODS, *BASELINES)
     if name not in names:
         raise UserError(

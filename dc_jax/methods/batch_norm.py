@@ -20,23 +20,12 @@ def freeze_batch_norm(
     The authors' code does so before each matching, which then uses the statistics as
     constants: one pass over real images of all classes in training mode.
 
-    Args:
-      network: the module.
-      variables: of the network.
-      store: the real images.
-      key: consumed.
-
-    Returns:
-      The variables, and the offsets of the real images; networks without batch norm
-      are returned as they are, with None.
+    Returns the variables, and the offsets of the real images; those of networks without
+    batch norm as they are, with None.
     """
     if "batch_stats" not in variables:
         return variables, None
     real, offsets = sample_classes(store, key, BATCH_NORM_IMAGES)
-    _, updated = network.apply(
-        variables,
-        real.reshape(-1, *real.shape[2:]),
-        train=True,
-        mutable=["batch_stats"],
-    )
+    flat = real.reshape(-1, *real.shape[2:])
+    _, updated = network.apply(variables, flat, train=True, mutable=["batch_stats"])
     return {**variables, **updated}, offsets

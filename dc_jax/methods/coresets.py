@@ -1,9 +1,10 @@
 """Coresets: which real images of a class to keep, the baselines of condensation.
 
-Every function chooses `num` of the n images of one class, in NumPy, and returns their
-indices, all distinct, in the order in which they were chosen. `rng` decides what is
-drawn, and which of equals is chosen. Features are the inputs of the classifier of a
-network that was trained on the whole training set, see `training.full_data`.
+Every rule chooses `num` of the n images of one class, in NumPy, and returns their
+indices `[num]`, all distinct, in the order in which they were chosen. `rng` decides
+what is drawn, and which of equals is chosen. Features `[n, F]` are the inputs of the
+classifier of a network that was trained on the whole training set, see
+`training.full_data`; events `[n]` are those of `forgetting_events`.
 
 `random`, `herding`, `k_center` and `forgetting` are the baselines of Zhao, Mopuri and
 Bilen (ICLR 2021), section 4.1, who published no code for them; herding and k-center
@@ -32,21 +33,13 @@ def herding(features: np.ndarray, num: int, rng: np.random.Generator) -> np.ndar
 
     The greedy selection of Rebuffi et al., "iCaRL", CVPR 2017, algorithm 4, on features
     that are not normalised.
-
-    Args:
-      features: `[n, F]`.
-
-    Returns:
-      Indices. Shape `[num]`.
     """
     features = features.astype(np.float64)
     mean = features.mean(0)
     chosen: list[int] = []
     for i in range(num):
         target = mean * (i + 1) - features[chosen].sum(0)
-        distances = _distances(features, target)
-        distances[chosen] = np.inf
-        chosen.append(_smallest(distances, rng))
+        chosen.append(_nearest(features, target, chosen, rng))
     return np.array(chosen)
 
 
@@ -57,12 +50,6 @@ def nearest_mean(
 
     The first is that of `herding`. Accuracies that are published for herding are of
     this rule rather, see experiments/README.md.
-
-    Args:
-      features: `[n, F]`.
-
-    Returns:
-      Indices. Shape `[num]`.
     """
     features = features.astype(np.float64)
     distances = _distances(features, features.mean(0))
@@ -74,15 +61,9 @@ def k_center(features: np.ndarray, num: int, rng: np.random.Generator) -> np.nda
 
     The greedy solution of Sener and Savarese, "Active Learning for Convolutional Neural
     Networks: A Core-Set Approach", ICLR 2018, algorithm 1, of one class.
-
-    Args:
-      features: `[n, F]`.
-
-    Returns:
-      Indices. Shape `[num]`.
     """
     features = features.astype(np.float64)
-    chosen = [_smallest(_distances(features, features.mean(0)), rng)]
+    chosen = [_nearest(features, features.mean(0), [], rng)]
     nearest = np.full(len(features), np.inf)
     while len(chosen) < num:
         nearest = np.minimum(nearest, _distances(features, features[chosen[-1]]))
@@ -96,12 +77,6 @@ def forgetting(events: np.ndarray, num: int, rng: np.random.Generator) -> np.nda
 
     Toneva et al., "An Empirical Study of Example Forgetting during Deep Neural Network
     Learning", ICLR 2019.
-
-    Args:
-      events: see `forgetting_events`. Shape `[n]`.
-
-    Returns:
-      Indices. Shape `[num]`.
     """
     return np.lexsort((rng.random(len(events)), -events))[:num]
 
@@ -109,18 +84,12 @@ def forgetting(events: np.ndarray, num: int, rng: np.random.Generator) -> np.nda
 def forgetting_events(
     forgotten: np.ndarray, is_learned: np.ndarray, *, never_learned: str, epochs: int
 ) -> np.ndarray:
-    """Returns how often each image counts as forgotten.
+    """Returns how often each image counts as forgotten, `[n]`.
 
-    Args:
-      forgotten: how often an image was classified wrongly when it had been classified
-        rightly the time before. Shape `[n]`.
-      is_learned: whether it was ever classified rightly. Shape `[n]`.
-      never_learned: what others count as: `max`, the number of epochs, as in Toneva's
-        code, or `zero`.
-      epochs: of the training.
-
-    Returns:
-      Shape `[n]`.
+    Images have `forgotten`, how often they were classified wrongly when they had been
+    classified rightly the time before, and `is_learned`, whether they ever were. Those
+    that were not count as `never_learned` says: `max`, the number of epochs, as in
+    Toneva's code, or `zero`.
     """
     rest = epochs if never_learned == "max" else 0
     return np.where(is_learned, forgotten, rest)
@@ -139,13 +108,14 @@ def k_means(features: np.ndarray, num: int, rng: np.random.Generator) -> np.ndar
     """
     from sklearn.cluster import KMeans  # Slow to import.
 
-    clusters = KMeans(num, n_init=1, random_state=_seed(rng)).fit(features)
+    clusters = KMeans(num, n_init=1, random_state=int(rng.integers(2**32))).fit(
+        features
+    )
     sizes = np.bincount(clusters.labels_, minlength=num)
     chosen: list[int] = []
     for label in np.argsort(-sizes, kind="stable"):
-        distances = _distances(features, clusters.cluster_centers_[label])
-        distances[chosen] = np.inf
-        chosen.append(_smallest(distances, rng))
+        centre = clusters.cluster_centers_[label]
+        chosen.append(_nearest(features, centre, chosen, rng))
     return np.array(chosen)
 
 
@@ -155,33 +125,20 @@ def sensitivity(features: np.ndarray, num: int, rng: np.random.Generator) -> np.
     The importance sampling of coresets for k-means, after Feldman, Schmidt and Sohler,
     "Turning Big Data into Tiny Data", SODA 2013, with k = `num`. Their weights are
     left out, and no image is drawn twice: networks are trained on a plain set.
-
-    Args:
-      features: `[n, F]`.
-
-    Returns:
-      Indices. Shape `[num]`.
     """
     from sklearn.cluster import kmeans_plusplus  # Slow to import.
 
     features = features.astype(np.float64)
-    centres, _ = kmeans_plusplus(features, num, random_state=_seed(rng))
+    centres, _ = kmeans_plusplus(features, num, random_state=int(rng.integers(2**32)))
     weights = sensitivities(features, centres)
     return rng.choice(len(features), num, replace=False, p=weights / weights.sum())
 
 
 def sensitivities(features: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Returns an upper bound of the sensitivity of each image.
+    """Returns an upper bound of the sensitivity of each image, `[n]`.
 
     Bachem, Lucic and Krause, "Practical Coreset Constructions for Machine Learning",
-    2017, algorithm 2.
-
-    Args:
-      features: `[n, F]`.
-      centres: a rough clustering, as of k-means++. Shape `[k, F]`.
-
-    Returns:
-      Shape `[n]`.
+    2017, algorithm 2. The centres `[k, F]` are a rough clustering, as of k-means++.
     """
     from sklearn.metrics import pairwise_distances_argmin_min  # Slow to import.
 
@@ -208,13 +165,8 @@ def gradient_diversity(
     is: residuals have the same signs, and features are not negative. So here every
     image may take the place of another.
 
-    Args:
-      features: `[n, F]`.
-      residuals: softmax output minus label, `[n, C]`. The gradient of the classifier's
-        kernel is the outer product with the features, that of its bias this.
-
-    Returns:
-      Indices. Shape `[num]`.
+    Residuals are softmax output minus label, `[n, C]`: the gradient of the classifier's
+    bias. That of its kernel is the outer product of features and residuals.
     """
     order = rng.permutation(len(features))
     kept, scores = [int(order[0])], [_FIRST_SCORE]
@@ -235,18 +187,9 @@ def gradient_diversity(
 def gradient_cosines(
     features: np.ndarray, residuals: np.ndarray, image: int, others: np.ndarray
 ) -> np.ndarray:
-    """Returns the cosines of an image's gradient of the classifier with others'.
+    """Returns the cosines of an image's gradient of the classifier with m others'.
 
-    Gradients of length 0 have the cosine 0.
-
-    Args:
-      features: `[n, F]`.
-      residuals: `[n, C]`.
-      image: index.
-      others: indices. Shape `[m]`.
-
-    Returns:
-      Shape `[m]`.
+    `image` and `others` are indices. Gradients of length 0 have the cosine 0.
     """
 
     def dot(a, b):  # Of outer products it is the product of dot products.
@@ -260,15 +203,10 @@ def gradient_cosines(
 
 
 class Selection(NamedTuple):
-    """A coreset method.
+    """A coreset method."""
 
-    Attributes:
-      select: one of the functions above.
-      needs: its first arguments; `size`, `features`, `residuals` or `events`.
-    """
-
-    select: Callable[..., np.ndarray]
-    needs: tuple[str, ...]
+    select: Callable[..., np.ndarray]  # One of the functions above.
+    needs: tuple[str, ...]  # Its first: `size`, `features`, `residuals` or `events`.
 
 
 SELECTIONS = {
@@ -293,6 +231,10 @@ def _smallest(values: np.ndarray, rng: np.random.Generator) -> int:
     return int(rng.choice(np.flatnonzero(values == values.min())))
 
 
-def _seed(rng: np.random.Generator) -> int:
-    """Returns a seed for scikit-learn."""
-    return int(rng.integers(2**32))
+def _nearest(
+    features: np.ndarray, point: np.ndarray, chosen: list[int], rng: np.random.Generator
+) -> int:
+    """Returns the index of the image nearest to a point, of those not chosen yet."""
+    distances = _distances(features, point)
+    distances[chosen] = np.inf
+    return _smallest(distances, rng)

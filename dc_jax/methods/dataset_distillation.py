@@ -73,7 +73,8 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
         class_ipc = config.class_ipc(store.num_classes)
         images, offsets = init_images(store, key, class_ipc=class_ipc, kind=config.init)
-        raw = inverse_softplus(initial_rate(config))
+        # softplus(raw) = log(1 + e^raw) is the rate to begin with.
+        raw = jnp.log(jnp.expm1(jnp.asarray(initial_rate(config), float)))
         raw_lrs = jnp.full((config.distillation.epochs, num_steps), raw, images.dtype)
         state = CondenseState(images, optimiser.init((images, raw_lrs)), raw_lrs)
         return state, offsets
@@ -111,7 +112,7 @@ def make_loss(
 ) -> tuple[Loss, Offsets]:
     """Returns this device's part of one fresh network's outer loss.
 
-    Also returns the offsets of the real images, `[c, N]`.
+    With it come the offsets of the real images, `[c, N]`.
     """
     init_key, real_key = jax.random.split(key)
     labels, is_class = execution.layout.classes.part(store.num_classes)
@@ -124,13 +125,9 @@ def make_loss(
 
     def loss(images: jax.Array, raw_lrs: jax.Array) -> jax.Array:
         own_labels = jnp.arange(store.num_classes)[:, None]
-        trained = train_unrolled(
-            network,
-            start,
-            images,
-            jnp.broadcast_to(own_labels, images.shape[:2]),
-            jax.nn.softplus(raw_lrs),
-        )
+        own_labels = jnp.broadcast_to(own_labels, images.shape[:2])
+        rates = jax.nn.softplus(raw_lrs)
+        trained = train_unrolled(network, start, images, own_labels, rates)
         return real_loss(
             network,
             trained,
@@ -146,22 +143,13 @@ def make_loss(
 def real_loss(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    weights: jax.Array,
+    images: jax.Array,  # [n, H, W, D]
+    labels: jax.Array,  # [n]
+    weights: jax.Array,  # [n]
     *,
-    slice_size: int,
+    slice_size: int,  # images at once; changes memory and speed only
 ) -> jax.Array:
-    """Returns the weighted sum of the cross-entropies of images.
-
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      weights: Shape `[n]`.
-      slice_size: images at once. Changes memory and speed only.
-    """
+    """Returns the weighted sum of the cross-entropies of images, `[]`."""
 
     # Of a slice no more than its images is kept for the gradient.
     @jax.checkpoint
@@ -190,8 +178,3 @@ def initial_rate(config: Config) -> float:
     if config.distillation.lr is not None:
         return config.distillation.lr
     return find_facts(config.dataset.name).distillation_rate
-
-
-def inverse_softplus(value: float) -> jax.Array:
-    """Returns x with softplus(x) = log(1 + e^x) = `value`. Shape `[]`."""
-    return jnp.log(jnp.expm1(jnp.asarray(value, float)))

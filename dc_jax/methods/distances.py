@@ -21,15 +21,9 @@ _EPSILON = 1e-6
 
 
 def match_loss(grads_syn: Any, grads_real: Any, distance: str) -> jax.Array:
-    """Returns the distance between the gradients of one class and one network.
+    """Equation 9: the distance `[]` of the gradients of one class and one network.
 
-    Args:
-      grads_syn: gradients on synthetic images.
-      grads_real: gradients on real images; same structure.
-      distance: `ours` (equations 9 and 10), `mse` or `cos` (the paper's ablation).
-
-    Returns:
-      The distance. Shape `[]`.
+    `distance` is `ours` (equations 9 and 10), `mse` or `cos` (the paper's ablation).
 
     Raises:
       UserError: the distance is unknown.
@@ -45,17 +39,21 @@ def match_distances(
     Without the parameters that count nothing. The one of `cos`, which is of all
     parameters together, is `all`.
     """
-    with_paths = jax.tree.leaves_with_path(grads_syn)
-    names = [jax.tree_util.keystr(p, simple=True, separator="/") for p, _ in with_paths]
     syn, real = jax.tree.leaves(grads_syn), jax.tree.leaves(grads_real)
+    names = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, _ in jax.tree.leaves_with_path(grads_syn)
+    ]
     pairs = dict(zip(names, zip(syn, real, strict=True), strict=True))
     if distance == "ours":
-        is_vector = {name: a.ndim == 1 for name, (a, _) in pairs.items()}
-        return {n: layer_distance(*p) for n, p in pairs.items() if not is_vector[n]}
+        return {n: layer_distance(a, b) for n, (a, b) in pairs.items() if a.ndim > 1}
     if distance == "mse":
         return {name: jnp.sum((a - b) ** 2) for name, (a, b) in pairs.items()}
     if distance == "cos":
-        syn, real = _concatenate(syn)[:, None], _concatenate(real)[:, None]
+        syn, real = (
+            jnp.concatenate([leaf.reshape(-1) for leaf in leaves])[:, None]
+            for leaves in (syn, real)
+        )
         return {"all": 1 - _cosine(syn, real)[0]}
     raise UserError(
         f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}."
@@ -65,14 +63,8 @@ def match_distances(
 def layer_distance(a: jax.Array, b: jax.Array) -> jax.Array:
     """Equation 10: one minus the cosine, summed over the output units of a layer.
 
-    Follows the authors' code in that vectors (biases and norm gains) count nothing.
-
-    Args:
-      a: gradient of one parameter. Shape `[..., O]`.
-      b: the other gradient of the same parameter. Shape `[..., O]`.
-
-    Returns:
-      The distance. Shape `[]`.
+    The gradients of one parameter, twice `[..., O]`, to `[]`. Follows the authors' code
+    in that vectors (biases and norm gains) count nothing.
     """
     if a.ndim == 1:
         return jnp.zeros((), a.dtype)
@@ -94,7 +86,3 @@ def _safe_norm(x: jax.Array) -> jax.Array:
     square = jnp.sum(x * x, axis=0)
     is_positive = square > 0
     return jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, square, 1)), 0)
-
-
-def _concatenate(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate([leaf.reshape(-1) for leaf in leaves])

@@ -31,21 +31,16 @@ from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
 from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
-from dc_jax.training import augment_siamese
+from dc_jax.training.augment_siamese import make_siamese
 
 # From images `[n, H, W, D]` to images.
 Augment = Callable[[jax.Array], jax.Array]
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
-    """Returns distribution matching as a method.
-
-    Args:
-      config: the run.
-      network: the module to embed images with; it has `embed`, see `make_network`.
-      execution: how to run it on this backend.
-    """
+    """Returns distribution matching as a method, by the `embed` of the network."""
     optimiser, layout = make_optimiser(config), execution.layout
+    num_networks = config.num_networks
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
@@ -59,19 +54,13 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                 config, network, execution, variables, state.images, store, key
             )
 
-        mine, _ = layout.networks.part(config.num_networks)
-        init_keys = jax.random.split(init_key, config.num_networks)[mine]
-        match_keys = jax.random.split(match_key, config.num_networks)[mine]
+        mine, _ = layout.networks.part(num_networks)
         losses, grads, offsets = batched(match_network, execution.network_loop)(
-            init_keys, match_keys
+            jax.random.split(init_key, num_networks)[mine],
+            jax.random.split(match_key, num_networks)[mine],
         )
         state, loss = update_images(
-            state,
-            losses,
-            grads,
-            optimiser=optimiser,
-            layout=layout,
-            num_networks=config.num_networks,
+            state, losses, grads, optimiser, layout, num_networks
         )
         # Reported as in the authors' code: per class.
         return state, {"loss": loss / state.images.shape[0]}, offsets
@@ -80,34 +69,26 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
 
 def _match_by_class(config, network, execution, variables, images, store, key):
-    """Matches one network, one class after another.
+    """Matches one network, class by class.
 
     Returns:
       The loss, summed over this device's classes; its gradient with respect to the
       images of each of them, `[c, I, H, W, D]`; and the offsets of the real images.
     """
-    num_classes = images.shape[0]
+    num_classes, size = images.shape[0], execution.slice_size
     labels, is_class = execution.layout.classes.part(num_classes)
     real_key, augment_key = jax.random.split(key)
     weights = slot_weights(make_labels(config.class_ipc(num_classes)))
 
     def match_one(images, place, sample_key, siamese_key, weights):
         real, offsets = sample_class(store, sample_key, place, config.batch_real)
-        augment = augment_siamese.make_siamese(
-            siamese_key, config.augmentation, images.shape[1:]
-        )
+        augment = make_siamese(siamese_key, config.augmentation, images.shape[1:])
         loss, grads = match_class(
-            network,
-            variables,
-            images,
-            real,
-            augment,
-            slice_size=execution.slice_size,
-            weights=weights,
+            network, variables, images, real, augment, slice_size=size, weights=weights
         )
         return loss, grads, offsets
 
-    losses, grads, offsets = batched(match_one, "map")(
+    losses, grads, offsets = batched(match_one, execution.class_loop)(
         images[labels],
         jnp.arange(len(labels)),
         class_keys(store, real_key)[labels],
@@ -123,22 +104,16 @@ def _match_at_once(config, network, execution, variables, images, store, key):
     real_key, augment_key = jax.random.split(key)
     real, offsets = sample_classes(store, real_key, config.batch_real)
 
+    def augment_one(images: jax.Array, key: jax.Array) -> jax.Array:
+        return make_siamese(key, config.augmentation, images.shape[1:])(images)
+
     def augment(images: jax.Array) -> jax.Array:
         """Changes the images of each class in its own way. `[C, n, H, W, D]`."""
-
-        def augment_one(images: jax.Array, key: jax.Array) -> jax.Array:
-            shape = images.shape[1:]
-            return augment_siamese.make_siamese(key, config.augmentation, shape)(images)
-
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 
+    own_labels = make_labels(config.class_ipc(images.shape[0]))
     losses, grads = match_classes(
-        network,
-        variables,
-        images,
-        real,
-        augment,
-        labels=make_labels(config.class_ipc(images.shape[0])),
+        network, variables, images, real, augment, labels=own_labels
     )
     loss = jnp.sum(jnp.where(is_class, losses[labels], 0))
     return loss, grads[labels], offsets
@@ -147,27 +122,17 @@ def _match_at_once(config, network, execution, variables, images, store, key):
 def match_class(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
-    real: jax.Array,
-    augment: Augment,
+    images: jax.Array,  # [I, H, W, D], synthetic, of the class
+    real: jax.Array,  # [N, H, W, D], of the class
+    augment: Augment,  # see `make_siamese`
     *,
-    slice_size: int,
-    weights: jax.Array | None = None,
+    slice_size: int,  # images at once; changes memory and speed only
+    weights: jax.Array | None = None,  # [I], see `slot_weights`
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of one class and one network.
 
-    Args:
-      network: the module.
-      variables: of the network.
-      images: synthetic images of the class. Shape `[I, H, W, D]`.
-      real: real images of the class. Shape `[N, H, W, D]`.
-      augment: changes both kinds of images alike, see `make_siamese`.
-      slice_size: images at once. Changes memory and speed only.
-      weights: of the synthetic images, see `slot_weights`. Shape `[I]`.
-
-    Returns:
-      The squared distance of the means, `[]`, and its gradient with respect to
-      `images`.
+    Returns the squared distance of the means, `[]`, and its gradient with respect to
+    `images`.
     """
 
     # Of a slice no more than its images is kept for the gradient: there may be many.
@@ -179,9 +144,7 @@ def match_class(
             embedded = weights[:, None] * embedded
         return total + jnp.sum(embedded, axis=0)
 
-    def mean_embedding(
-        images: jax.Array, weights: jax.Array | None = None
-    ) -> jax.Array:
+    def mean_embedding(images, weights=None):
         shape = jax.eval_shape(add, 0.0, (images[:1], None)).shape
         batches = (images, weights)
         return fold_slices(add, jnp.zeros(shape), batches, slice_size) / len(images)
@@ -197,25 +160,16 @@ def match_class(
 def match_classes(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
-    real: jax.Array,
-    augment: Augment,
+    images: jax.Array,  # [C, I, H, W, D], synthetic
+    real: jax.Array,  # [C, N, H, W, D]
+    augment: Augment,  # of images [C, n, H, W, D]
     *,
-    labels: np.ndarray,
+    labels: np.ndarray,  # [C, I], of the synthetic images, see `SyntheticSet`
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of all classes, with the statistics of the batch.
 
-    Args:
-      network: the module, with batch norm.
-      variables: of the network.
-      images: synthetic images. Shape `[C, I, H, W, D]`.
-      real: real images. Shape `[C, N, H, W, D]`.
-      augment: changes both kinds of images `[C, n, H, W, D]` alike.
-      labels: of the synthetic images, see `SyntheticSet`. Shape `[C, I]`.
-
-    Returns:
-      The squared distance of the means of each class, `[C]`, and the gradient of their
-      sum with respect to `images`.
+    Returns the squared distance of the means of each class, `[C]`, and the gradient of
+    their sum with respect to `images`.
     """
 
     def mean_embeddings(images: jax.Array, labels: np.ndarray) -> jax.Array:

@@ -58,6 +58,7 @@ class Matching:
     optimiser: optax.GradientTransformation  # Of the images.
     num_networks: int  # M
     network_loop: str  # How the axis M is run: `vmap` or `map`.
+    class_loop: str = "map"  # The same for the axis C.
     layout: Layout = ONE_DEVICE  # The devices.
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
@@ -69,13 +70,7 @@ class Matching:
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
-    """Returns gradient matching as a method.
-
-    Args:
-      config: the run.
-      network: the module whose gradients are matched.
-      execution: how to run it on this backend.
-    """
+    """Returns gradient matching of a network as a method."""
     outer_loop, inner_loop = config.loops()
     matching = make_matching(config, network, execution)
 
@@ -89,12 +84,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             state, networks = carry
             train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
             if outer_loop > 1:  # Trained before every outer step but the first.
+                epochs = jnp.where(t > 0, inner_loop, 0)
                 networks = train_networks(
-                    matching,
-                    networks,
-                    state.images,
-                    epochs=jnp.where(t > 0, inner_loop, 0),
-                    key=train_key,
+                    matching, networks, state.images, epochs=epochs, key=train_key
                 )
             state, networks, distances, offsets = match_step(
                 matching, state, networks, store, match_key
@@ -130,6 +122,7 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         optimiser=make_optimiser(config),
         num_networks=config.num_networks,
         network_loop=execution.network_loop,
+        class_loop=execution.class_loop,
         layout=execution.layout,
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
@@ -174,18 +167,11 @@ def train_networks(
 def match_step(
     matching: Matching,
     state: CondenseState,
-    networks: TrainState,
+    networks: TrainState,  # leaves [M, ...]
     store: ClassStore,
     key: jax.Array,
 ) -> tuple[CondenseState, TrainState, dict[str, jax.Array], Offsets]:
     """Updates the images once, by equation 8 with the distance of equation 9.
-
-    Args:
-      matching: how.
-      state: the images `[C, I, H, W, D]` and their optimiser.
-      networks: leaves `[M, ...]`.
-      store: the real images.
-      key: consumed.
 
     Returns:
       The new state; the networks (batch norm has new statistics); the summands of the
@@ -200,18 +186,13 @@ def match_step(
         networks, network_keys(matching, key)
     )
     state, loss = update_images(
-        state,
-        losses,
-        grads,
-        optimiser=matching.optimiser,
-        layout=matching.layout,
-        num_networks=matching.num_networks,
+        state, losses, grads, matching.optimiser, matching.layout, matching.num_networks
     )
     return state, networks, loss, offsets
 
 
 def match_network(matching, images, network, store, key):
-    """Matches one network with all classes of this device, one after another.
+    """Matches one network with all classes of this device.
 
     Returns:
       What `match_class` does, its losses summed over classes, its gradients
@@ -232,8 +213,8 @@ def match_network(matching, images, network, store, key):
         )
         return losses, grads, offsets
 
-    # One class after another: only one class's second-order graph in memory.
-    losses, grads, offsets = batched(match_one, "map")(
+    # With `map` a single class's second-order graph is in memory.
+    losses, grads, offsets = batched(match_one, matching.class_loop)(
         images[labels],
         labels,
         jnp.arange(len(labels)),
@@ -249,23 +230,14 @@ def match_network(matching, images, network, store, key):
 def match_class(
     matching: Matching,
     variables: dict[str, Any],
-    images: jax.Array,
-    real: jax.Array,
-    label: jax.Array,
-    augment: Callable[[jax.Array], jax.Array],
+    images: jax.Array,  # [I, H, W, D], synthetic, of the class
+    real: jax.Array,  # [N, H, W, D], of the class
+    label: jax.Array,  # []
+    augment: Callable[[jax.Array], jax.Array],  # see `make_siamese`
     *,
-    weights: jax.Array | None = None,
+    weights: jax.Array | None = None,  # [I], see `slot_weights`
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Matches the gradients of one class and one network.
-
-    Args:
-      matching: how.
-      variables: of the network.
-      images: synthetic images of the class. Shape `[I, H, W, D]`.
-      real: real images of the class. Shape `[N, H, W, D]`.
-      label: the class. Shape `[]`.
-      augment: changes both kinds of images alike, see `make_siamese`.
-      weights: of the synthetic images, see `slot_weights`. Shape `[I]`.
 
     Returns:
       The summands of the matching loss by parameter, each `[]`, and the gradient of
@@ -273,17 +245,10 @@ def match_class(
     """
     network, slice_size = matching.recipe.network, matching.recipe.slice_size
 
-    def gradient(
-        images: jax.Array, slice_size: int, weights: jax.Array | None = None
-    ) -> Any:
+    def gradient(images, slice_size, weights=None):
         labels = jnp.broadcast_to(label, images.shape[:1])
         return mean_gradient(
-            network,
-            variables,
-            images,
-            labels,
-            slice_size=slice_size,
-            weights=weights,
+            network, variables, images, labels, slice_size=slice_size, weights=weights
         )
 
     grads_real = gradient(augment(real), slice_size)

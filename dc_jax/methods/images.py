@@ -51,20 +51,12 @@ def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
 def init_images(
     store: ClassStore, key: jax.Array, *, class_ipc: Sequence[int], kind: str
 ) -> tuple[jax.Array, Offsets]:
-    """Returns the images to begin with.
+    """Returns the images to begin with, `class_ipc[c]` of class c.
 
-    Each class has a key of its own, and begins with the images that it would have if
-    all classes had as many as it has.
-
-    Args:
-      store: the real images.
-      key: consumed.
-      class_ipc: images of each class. Shape `[C]`.
-      kind: `noise` (standard normal, as in the paper) or `real` images.
-
-    Returns:
-      The images, `[C, I, H, W, D]` with 0 in blank slots, and the offsets of those that
-      were drawn from the store.
+    They are `[C, I, H, W, D]` with 0 in blank slots, and with them come the offsets of
+    those that were drawn from the store. The kind is `noise` (standard normal, as in
+    the paper) or `real`. Each class has a key of its own, and begins with the images
+    that it would have if all classes had as many as it has.
     """
 
     def draw(num: int) -> tuple[jax.Array, jax.Array]:
@@ -89,12 +81,9 @@ def init_images(
 def slot_weights(labels: np.ndarray) -> np.ndarray | None:
     """Returns weights that turn the mean over a class's slots into one over its images.
 
-    Args:
-      labels: see `SyntheticSet`. Shape `[C, I]`.
-
-    Returns:
-      `I / i` for each of the i images of a class and 0 for blank slots, `[C, I]`; None
-      where there are no blank slots, so that nothing needs to be multiplied.
+    The labels `[C, I]` of a `SyntheticSet` to `I / i` for each of the i images of a
+    class and 0 for blank slots, `[C, I]`; None where there are no blank slots, so that
+    nothing needs to be multiplied.
     """
     is_image = labels >= 0
     if is_image.all():
@@ -104,35 +93,23 @@ def slot_weights(labels: np.ndarray) -> np.ndarray | None:
 
 def update_images(
     state: CondenseState,
-    losses: Any,
-    grads: jax.Array,
-    *,
+    losses: Any,  # `[m]`, or a tree of such
+    grads: jax.Array,  # [m, c, I, H, W, D]
     optimiser: optax.GradientTransformation,
     layout: Layout,
     num_networks: int,
 ) -> tuple[CondenseState, Any]:
     """Updates the images once, by the gradients that each device has found.
 
-    Args:
-      state: the images `[C, I, H, W, D]` and their optimiser.
-      losses: of this device's networks, summed over its classes. Shape `[m]`, or a
-        tree of such.
-      grads: their gradients with respect to the images of its classes; the last class
-        may be there twice. Shape `[m, c, I, H, W, D]`.
-      optimiser: of the images.
-      layout: the devices.
-      num_networks: M.
-
-    Returns:
-      The new state, and the loss, summed over classes and averaged over networks,
-      `[]`, or a tree of such.
+    A device has the losses of its m networks, summed over its c classes, and their
+    gradients; its last class may be there twice. Returns the new state, and the loss,
+    summed over classes and averaged over networks, `[]`, or a tree of such.
     """
-    num_classes = state.images.shape[0]
     _, is_network = layout.networks.part(num_networks)
     # This device may hold a copy of the last network, which has the weight 0.
     weights = is_network / num_networks
     grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
-    grads = layout.classes.gather(grads, num_classes)
+    grads = layout.classes.gather(grads, len(state.images))
     means = jax.tree.map(lambda loss: jnp.dot(weights, loss), losses)
     loss = layout.classes.sum(layout.networks.sum(means))
     updates, opt_state = optimiser.update(grads, state.opt_state, state.images)

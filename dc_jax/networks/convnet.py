@@ -19,13 +19,7 @@ NAME_RULE = (
 )
 
 _ACTIVATIONS = {"AS": "sigmoid", "AL": "leaky_relu", "AR": "relu", "ASwish": "swish"}
-_NORMS = {
-    "NN": "none",
-    "BN": "batch",
-    "LN": "layer",
-    "IN": "instance",
-    "GN": "group",
-}
+_NORMS = {"NN": "none", "BN": "batch", "LN": "layer", "IN": "instance", "GN": "group"}
 _POOLINGS = {"NP": "none", "MP": "max", "AP": "average"}
 # ASwish before AS, which begins it.
 _SUFFIX = re.compile(
@@ -36,21 +30,13 @@ _SUFFIX = re.compile(
 
 @dataclasses.dataclass(frozen=True)
 class ConvNetSpec:
-    """The properties of a ConvNet that its name gives.
+    """The properties of a ConvNet that its name gives."""
 
-    Attributes:
-      depth: number of blocks; None leaves it to `convnet_depth`.
-      width: channels of every block.
-      activation: one of `layers.ACTIVATIONS`.
-      norm: one of `layers.NORMS`.
-      pooling: one of `layers.POOLINGS`.
-    """
-
-    depth: int | None = None
-    width: int = 128
-    activation: str = "relu"
-    norm: str = "instance"
-    pooling: str = "average"
+    depth: int | None = None  # number of blocks; None leaves it to `convnet_depth`
+    width: int = 128  # channels of every block
+    activation: str = "relu"  # one of `layers.ACTIVATIONS`
+    norm: str = "instance"  # one of `layers.NORMS`
+    pooling: str = "average"  # one of `layers.POOLINGS`
 
 
 def parse_convnet_name(name: str) -> ConvNetSpec | None:
@@ -79,10 +65,8 @@ def convnet_depth(image_shape: tuple[int, ...]) -> int:
 
     It is three, as in the paper, but two if the smaller side is below 16 pixels, and
     one if it is below 4. The third block of an 8x8 image would normalise each channel
-    over a map of 2x2 pixels, which leaves next to nothing to learn from.
-
-    Args:
-      image_shape: `(H, W, ...)`.
+    over a map of 2x2 pixels, which leaves next to nothing to learn from. The shape is
+    `(H, W, ...)`.
     """
     side = min(image_shape[:2])
     return 3 if side >= 16 else 2 if side >= 4 else 1
@@ -95,16 +79,10 @@ def default_depth(name: str, image_shape: tuple[int, ...]) -> int | None:
 
 
 class ConvNet(nn.Module):
-    """Everything before the classifier. `[n, H, W, D]` -> `[n, H', W', width]`.
+    """Everything before the classifier. `[n, H, W, D]` -> `[n, H', W', width]`."""
 
-    Attributes:
-      depth: number of blocks; each halves H and W if there is pooling.
-      spec: the rest.
-      conv_fn: called in place of `jax.lax.conv_general_dilated`.
-    """
-
-    depth: int
-    spec: ConvNetSpec
+    depth: int  # number of blocks; each halves H and W if there is pooling
+    spec: ConvNetSpec  # the rest
     conv_fn: ConvFn
 
     @nn.compact
@@ -119,4 +97,5 @@ class ConvNet(nn.Module):
 
     def end_block(self, x: jax.Array) -> jax.Array:
         """The activation, then the pooling."""
-        return layers.pool(layers.activate(x, self.spec.activation), self.spec.pooling)
+        x = layers.ACTIVATIONS[self.spec.activation](x)
+        return layers.pool(x, self.spec.pooling)

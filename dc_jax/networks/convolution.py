@@ -5,8 +5,8 @@ Inside `scan`, `map`, `while` and `cond`, the gradients that JAX makes of a conv
 (in other layouts than NHWC/HWIO) become a scalar loop, about fifty times slower:
 https://github.com/jax-ml/jax/issues/12868. `trilinear_conv` writes those gradients as
 plain NHWC/HWIO convolutions, to every order of differentiation. If they are 3x3
-convolutions with stride 1, `winograd` computes them with fewer multiplications. On GPUs
-and TPUs the native convolution is best.
+convolutions with stride 1, `winograd` computes them with fewer multiplications. GPUs
+have `mapped_conv`, and TPUs the native convolution.
 """
 
 import functools
@@ -20,11 +20,11 @@ from jax import lax
 
 from dc_jax.errors import UserError
 from dc_jax.networks import winograd
+from dc_jax.networks.mapped import mapped_conv
 
 ConvFn = Callable[..., jax.Array]
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-IMPLEMENTATIONS = ("native", "trilinear", "winograd")
 _NHWC = ("NHWC", "HWIO", "NHWC")
 # Winograd's algorithm takes half the time on outputs down to 4x4 pixels, and three
 # times as long to compile: 8 s for the paper's ConvNet.
@@ -38,32 +38,17 @@ def make_conv_fn(
 ) -> ConvFn:
     """Returns a stand-in for `lax.conv_general_dilated`, for `nn.Conv` to call.
 
-    Args:
-      implementation: `native`, `trilinear`, `winograd` (which is `trilinear`, with
-        Winograd's algorithm where that applies), or None for the best one on the
-        platform: `winograd` on CPU, `native` elsewhere.
-      platform: `cpu`, `gpu` or `tpu`; None for JAX's default.
-
-    Raises:
-      UserError: the name is unknown.
+    An implementation is `native`, `mapped`, `trilinear`, or `winograd`, which is
+    `trilinear` with Winograd's algorithm where that applies. None is the best one on
+    the platform, `cpu`, `gpu` or `tpu`; None for JAX's default.
     """
-    if implementation is None:
-        implementation = default_implementation(platform or jax.default_backend())
-    if implementation == "native":
-        return lax.conv_general_dilated
-    if implementation == "trilinear":
-        return _trilinear
-    if implementation == "winograd":
-        return _winograd
-    raise UserError(
-        f"convolution must be one of {', '.join(IMPLEMENTATIONS)}, got "
-        f"{implementation!r}."
-    )
+    platform = platform or jax.default_backend()
+    return _IMPLEMENTATIONS[implementation or default_implementation(platform)]
 
 
 def default_implementation(platform: str) -> str:
     """Returns the best implementation on `cpu`, `gpu` or `tpu`."""
-    return "winograd" if platform == "cpu" else "native"
+    return {"cpu": "winograd", "gpu": "mapped"}.get(platform, "native")
 
 
 def _conv_general_dilated(
@@ -73,30 +58,38 @@ def _conv_general_dilated(
     padding: str | Sequence[tuple[int, int]],
     lhs_dilation: Sequence[int] | None = None,
     rhs_dilation: Sequence[int] | None = None,
-    dimension_numbers: Any = None,
+    dimension_numbers: Any = None,  # always NHWC/HWIO
     feature_group_count: int = 1,
-    precision: Any = None,
+    precision: Any = None,  # always jax_default_matmul_precision
     *,
-    fast: bool,
+    conv: Callable[..., jax.Array],
 ) -> jax.Array:
-    """The part of `lax.conv_general_dilated` that this project's networks use."""
-    del dimension_numbers, precision  # always NHWC/HWIO; jax_default_matmul_precision
+    """The part of `lax.conv_general_dilated` that this project's networks use.
+
+    It calls `conv(x, w, strides, pads)`.
+    """
     dilations = {*(lhs_dilation or ()), *(rhs_dilation or ())}
     if feature_group_count != 1 or dilations - {1}:
-        raise UserError("The trilinear convolution has no groups and no dilation.")
+        raise UserError("This convolution has no groups and no dilation.")
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(
             lhs.shape[1:3], rhs.shape[:2], window_strides, padding
         )
     pads = tuple((int(low), int(high)) for low, high in padding)
     strides = tuple(int(stride) for stride in window_strides)
-    if lhs.shape[-1] <= _MAX_PATCH_CHANNELS or _is_swapped(
-        lhs.shape[1:3], rhs.shape[:2], strides, pads
-    ):
-        return patches_conv(lhs, rhs, strides, pads)
-    rows, columns = (lhs.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
+    return conv(lhs, rhs, strides, pads)
+
+
+def _cpu_conv(
+    x: jax.Array, w: jax.Array, strides: tuple[int, int], pads: Pads, *, fast: bool
+) -> jax.Array:
+    """Returns the convolution by patches where a CPU runs that faster."""
+    is_swapped = _is_swapped(x.shape[1:3], w.shape[:2], strides, pads)
+    if x.shape[-1] <= _MAX_PATCH_CHANNELS or is_swapped:
+        return patches_conv(x, w, strides, pads)
+    rows, columns = (x.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
     fast = fast and rows * columns >= _MIN_WINOGRAD_PIXELS
-    return trilinear_conv(lhs, rhs, strides, pads, fast=fast)
+    return trilinear_conv(x, w, strides, pads, fast=fast)
 
 
 def _is_swapped(
@@ -119,8 +112,16 @@ def _is_swapped(
 
 # Made once: networks are equal, and their programs are reused, only if their `conv_fn`
 # is the same object.
-_trilinear = functools.partial(_conv_general_dilated, fast=False)
-_winograd = functools.partial(_conv_general_dilated, fast=True)
+_IMPLEMENTATIONS = {
+    "native": lax.conv_general_dilated,
+    "mapped": functools.partial(_conv_general_dilated, conv=mapped_conv),
+    "trilinear": functools.partial(
+        _conv_general_dilated, conv=functools.partial(_cpu_conv, fast=False)
+    ),
+    "winograd": functools.partial(
+        _conv_general_dilated, conv=functools.partial(_cpu_conv, fast=True)
+    ),
+}
 
 
 def patches_conv(
@@ -128,30 +129,17 @@ def patches_conv(
 ) -> jax.Array:
     """A convolution as one matrix product over the patches of the image.
 
-    Args:
-      x: images, `[n, H, W, D]`.
-      w: kernel, `[h, w, D, O]`.
-      strides: of rows and columns.
-      pads: zeros before and after, of rows and columns.
-
-    Returns:
-      `[n, H', W', O]`.
+    The arguments are those of `trilinear_conv`.
     """
     height, width, channels, outputs = w.shape
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows = (x.shape[1] - height) // strides[0] + 1
-    columns = (x.shape[2] - width) // strides[1] + 1
+    # How many a slice spans, with those that it skips.
+    rows = (x.shape[1] - height) // strides[0] * strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] * strides[1] + 1
+    num = x.shape[0]
     shifted = [
         lax.slice(
-            x,
-            (0, i, j, 0),
-            (
-                x.shape[0],
-                i + (rows - 1) * strides[0] + 1,
-                j + (columns - 1) * strides[1] + 1,
-                channels,
-            ),
-            (1, *strides, 1),
+            x, (0, i, j, 0), (num, i + rows, j + columns, channels), (1, *strides, 1)
         )
         for i in range(height)
         for j in range(width)
@@ -181,31 +169,21 @@ matmul.defvjp(lambda a, b: (a @ b, (a, b)), _matmul_bwd)
 
 
 def trilinear_conv(
-    x: jax.Array,
-    w: jax.Array,
-    strides: tuple[int, int],
-    pads: Pads,
+    x: jax.Array,  # images, [n, H, W, D]
+    w: jax.Array,  # kernel, [h, w, D, O]
+    strides: tuple[int, int],  # of rows and columns
+    pads: Pads,  # zeros before and after, of rows and columns
     *,
-    fast: bool = False,
-) -> jax.Array:
+    fast: bool = False,  # whether `winograd` computes 3x3 convolutions with stride 1
+) -> jax.Array:  # [n, H', W', O]
     """A convolution whose gradients are NHWC/HWIO convolutions to every order.
 
     For images x, kernel w and an output cotangent g, the sum of `conv(x, w) * g` is
     linear in each of the three. Its derivatives with respect to g, x and w are
     `_output`, `_to_image` and `_to_kernel`, and the gradient of each consists of the
-    other two.
-
-    Args:
-      x: images, `[n, H, W, D]`.
-      w: kernel, `[h, w, D, O]`.
-      strides: of rows and columns.
-      pads: zeros before and after, of rows and columns.
-      fast: whether `winograd` computes 3x3 convolutions with stride 1.
-
-    Returns:
-      `[n, H', W', O]`. Reverse-mode differentiation only.
+    other two. Reverse-mode differentiation only.
     """
-    image, kernel = tuple(x.shape[1:3]), tuple(w.shape[:2])
+    image, kernel = x.shape[1:3], w.shape[:2]
     fast = fast and kernel == (3, 3) and strides == (1, 1)
     return _output(x, w, _Geometry(strides, pads, image, kernel, fast))
 
@@ -213,7 +191,7 @@ def trilinear_conv(
 class _Geometry(NamedTuple):
     strides: tuple[int, int]
     pads: Pads
-    image: tuple[int, int]
+    image: tuple[int, int]  # rows and columns, as of the kernel
     kernel: tuple[int, int]
     fast: bool
 

@@ -19,7 +19,13 @@ import jax.numpy as jnp
 from dc_jax.errors import UserError
 from dc_jax.networks.convolution import ConvFn
 
-ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "swish")
+# From the name to the function, entry by entry.
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "sigmoid": nn.sigmoid,
+    "swish": nn.swish,
+}
 NORMS = ("none", "batch", "layer", "instance", "group")
 POOLINGS = ("none", "max", "average")
 GROUPS = 4  # of the norm "group"
@@ -40,14 +46,8 @@ def conv(
 ) -> jax.Array:
     """A square convolution. `[n, H, W, D]` -> `[n, H', W', features]`.
 
-    Args:
-      x: images or feature maps.
-      features: output channels.
-      kernel: side of the window in pixels.
-      padding: zeros added on each of the four sides.
-      conv_fn: called in place of `jax.lax.conv_general_dilated`.
-      stride: of rows and columns.
-      use_bias: whether a bias is added to each channel.
+    The kernel is its side in pixels, and the padding the zeros added on each of the
+    four sides. `conv_fn` is called in place of `jax.lax.conv_general_dilated`.
     """
     init = uniform_init(kernel * kernel * x.shape[-1])
     return nn.Conv(
@@ -148,9 +148,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, float)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, float)
         mean, var = running_mean.value, running_var.value
+        lead = tuple(range(x.ndim - 1))
         if train:
-            axes = tuple(range(x.ndim - 1))
-            mean, var = jnp.mean(x, axes), jnp.var(x, axes)
+            mean, var = jnp.mean(x, lead), jnp.var(x, lead)
             if not self.is_initializing():
                 count = x.size // x.shape[-1]
                 # PyTorch refuses one value per channel; here its variance is zero.
@@ -160,8 +160,7 @@ class BatchNorm(nn.Module):
                     unbiased - running_var.value
                 )
         mean, var, scale, bias = (
-            jnp.expand_dims(v, tuple(range(x.ndim - 1)))
-            for v in (mean, var, scale, bias)
+            jnp.expand_dims(v, lead) for v in (mean, var, scale, bias)
         )
         return (x - mean) * (jax.lax.rsqrt(var + _EPSILON) * scale) + bias
 
@@ -178,21 +177,6 @@ def local_response_norm(x: jax.Array) -> jax.Array:
     num = x.shape[-1]
     mean = sum(padded[..., i : i + num] for i in range(4)) / 4
     return (x.astype(float) * (1 + 0.001 / 9 * mean) ** -0.75).astype(x.dtype)
-
-
-def activate(x: jax.Array, kind: str) -> jax.Array:
-    """One of `ACTIVATIONS`, entry by entry."""
-    if kind == "relu":
-        return nn.relu(x)
-    if kind == "leaky_relu":
-        return nn.leaky_relu(x, 0.01)
-    if kind == "sigmoid":
-        return nn.sigmoid(x)
-    if kind == "swish":
-        return nn.swish(x)
-    raise UserError(
-        f"activation must be one of {', '.join(ACTIVATIONS)}, got {kind!r}."
-    )
 
 
 def pool(x: jax.Array, kind: str) -> jax.Array:
@@ -240,9 +224,7 @@ def _first_max(a: jax.Array, b: jax.Array) -> jax.Array:
 def first_padding(x: jax.Array, padding: int) -> int:
     """The padding of a first convolution, which makes 28x28 images 32x32.
 
-    Args:
-      x: images, `[n, H, W, D]`.
-      padding: of the convolution for images of any other size.
+    For images of any other size it is that of the argument.
     """
     return padding + (padded_shape(x.shape[1:3])[0] - x.shape[1]) // 2
 

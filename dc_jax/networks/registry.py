@@ -1,15 +1,17 @@
-"""From the name of a network to the network."""
+"""From the name of a network to the network: features, and a linear classifier."""
 
-import dataclasses
 import operator
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dc_jax.errors import UserError
-from dc_jax.networks import alex_cifar, alexnet, layers, lenet, resnet, vgg
+from dc_jax.networks import chains, layers
 from dc_jax.networks.convnet import (
     NAME_RULE,
     ConvNet,
@@ -18,48 +20,55 @@ from dc_jax.networks.convnet import (
     parse_convnet_name,
 )
 from dc_jax.networks.convolution import ConvFn
-from dc_jax.networks.mlp import MLP
-from dc_jax.networks.network import Network
+from dc_jax.networks.resnet import ResNet18
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A network that is known by one name.
+class Network(nn.Module):
+    """A linear classifier on the flattened output of `features`."""
 
-    Attributes:
-      make: makes the features, see `Network`, with a `conv_fn`.
-      min_side: the fewest rows and columns of an image that the network can take.
-      has_batch_norm: whether it has running statistics.
-    """
+    features: nn.Module  # `(x, train)`, `[n, H, W, D]` -> `[n, ...]`
+    num_classes: int  # C
+    # Of what is computed between the images and the logits. Those are of JAX's default
+    # float type, as the parameters are.
+    dtype: DTypeLike = float
 
-    make: Callable[[ConvFn], nn.Module]
-    min_side: int
-    has_batch_norm: bool = False
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Returns the logits. `[n, H, W, D]` -> `[n, C]`."""
+        x = self.embed(x, train)
+        return layers.dense(x, self.num_classes, name="classifier").astype(float)
 
-
-def _resnet(norm: str, is_pooled: bool) -> Entry:
-    return Entry(
-        lambda conv_fn: resnet.ResNet18(conv_fn, norm, is_pooled),
-        resnet.MIN_SIDE_AP if is_pooled else resnet.MIN_SIDE,
-        has_batch_norm=norm == "batch",
-    )
+    def embed(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Returns what the classifier reads. `[n, H, W, D]` -> `[n, F]`."""
+        x = self.features(jnp.asarray(x, self.dtype), train)
+        return x.reshape(x.shape[0], -1)
 
 
-# Every network but the ConvNets, whose names follow a rule. Others may be added.
+class Entry(NamedTuple):
+    """A network that is known by one name."""
+
+    make: Callable[[ConvFn], nn.Module]  # Makes the features, see `Network`.
+    min_side: int  # The fewest rows and columns of an image that it can take.
+    has_batch_norm: bool = False  # Whether it has running statistics.
+
+
+_alexnet = partial(chains.Convolutions, table=chains.ALEXNET)
+_vgg11 = partial(chains.Convolutions, table=chains.VGG11)
+_pooled_resnet = partial(ResNet18, is_pooled=True)
+# Every network but the ConvNets, whose names follow a rule. Others may be added. An
+# image must leave a pixel: 8 pixels become one by three poolings, 32 by five.
 NETWORKS = {
-    "MLP": Entry(lambda conv_fn: MLP(), 1),
-    "LeNet": Entry(lenet.LeNet, lenet.MIN_SIDE),
-    "AlexNet": Entry(alexnet.AlexNet, alexnet.MIN_SIDE),
-    "AlexNetBN": Entry(
-        lambda conv_fn: alexnet.AlexNet(conv_fn, "batch"), alexnet.MIN_SIDE, True
-    ),
-    "AlexCifarNet": Entry(alex_cifar.AlexCifarNet, alex_cifar.MIN_SIDE),
-    "VGG11": Entry(vgg.VGG11, vgg.MIN_SIDE),
-    "VGG11BN": Entry(lambda conv_fn: vgg.VGG11(conv_fn, "batch"), vgg.MIN_SIDE, True),
-    "ResNet18": _resnet("instance", False),
-    "ResNet18_AP": _resnet("instance", True),
-    "ResNet18BN": _resnet("batch", False),
-    "ResNet18BN_AP": _resnet("batch", True),
+    "MLP": Entry(lambda conv_fn: chains.MLP(), 1),
+    "LeNet": Entry(chains.LeNet, 16),  # Two unpadded 5x5 convolutions, each pooled.
+    "AlexNet": Entry(partial(_alexnet, norm="none"), 8),
+    "AlexNetBN": Entry(partial(_alexnet, norm="batch"), 8, True),
+    "AlexCifarNet": Entry(chains.AlexCifarNet, 1),  # Two poolings that round up.
+    "VGG11": Entry(partial(_vgg11, norm="instance"), 32),
+    "VGG11BN": Entry(partial(_vgg11, norm="batch"), 32, True),
+    "ResNet18": Entry(partial(ResNet18, norm="instance"), 1),  # Strides leave a pixel.
+    "ResNet18_AP": Entry(partial(_pooled_resnet, norm="instance"), 8),
+    "ResNet18BN": Entry(partial(ResNet18, norm="batch"), 1, True),
+    "ResNet18BN_AP": Entry(partial(_pooled_resnet, norm="batch"), 8, True),
 }
 # The variants that the authors' code has; `make_network` takes every combination.
 _CONVNET_SUFFIXES = (

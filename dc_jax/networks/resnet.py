@@ -12,27 +12,16 @@ import jax.numpy as jnp
 from dc_jax.networks import layers
 from dc_jax.networks.convolution import ConvFn
 
-MIN_SIDE = 1  # a stride always leaves a pixel
-MIN_SIDE_AP = 8  # three poolings
-
 _WIDTHS = (64, 128, 256, 512)  # of the stages; all but the first halve the image
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions around a shortcut.
+    """Two 3x3 convolutions around a shortcut."""
 
-    Attributes:
-      width: output channels.
-      is_halved: whether rows and columns are halved.
-      norm: one of `layers.NORMS`.
-      is_pooled: whether halving is by average pooling, not by strides.
-      conv_fn: called in place of `jax.lax.conv_general_dilated`.
-    """
-
-    width: int
-    is_halved: bool
-    norm: str
-    is_pooled: bool
+    width: int  # output channels
+    is_halved: bool  # whether rows and columns are halved
+    norm: str  # one of `layers.NORMS`
+    is_pooled: bool  # whether halving is by average pooling, not by strides
     conv_fn: ConvFn
 
     @nn.compact
@@ -41,15 +30,8 @@ class Block(nn.Module):
         pooling = "average" if self.is_halved and self.is_pooled else "none"
 
         def conv(x, kernel, stride):
-            return layers.conv(
-                x,
-                self.width,
-                kernel,
-                stride=stride,
-                padding=kernel // 2,
-                use_bias=False,
-                conv_fn=self.conv_fn,
-            )
+            how = {"stride": stride, "padding": kernel // 2, "use_bias": False}
+            return layers.conv(x, self.width, kernel, conv_fn=self.conv_fn, **how)
 
         y = nn.relu(layers.norm(conv(x, 3, stride), self.norm, train=train))
         y = conv(layers.pool(y, pooling), 3, 1)
@@ -64,16 +46,11 @@ class ResNet18(nn.Module):
     """Everything before the classifier.
 
     `[n, H, W, D]` -> `[n, 512]`, or `[n, H/8, W/8, 512]` where `is_pooled`.
-
-    Attributes:
-      conv_fn: called in place of `jax.lax.conv_general_dilated`.
-      norm: one of `layers.NORMS`.
-      is_pooled: the "AP" form.
     """
 
     conv_fn: ConvFn
-    norm: str = "instance"
-    is_pooled: bool = False
+    norm: str = "instance"  # one of `layers.NORMS`
+    is_pooled: bool = False  # the "AP" form
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -84,7 +61,6 @@ class ResNet18(nn.Module):
         for stage, width in enumerate(_WIDTHS):
             for i in range(2):
                 is_halved = stage > 0 and i == 0
-                x = Block(width, is_halved, self.norm, self.is_pooled, self.conv_fn)(
-                    x, train
-                )
+                block = Block(width, is_halved, self.norm, self.is_pooled, self.conv_fn)
+                x = block(x, train)
         return x if self.is_pooled else jnp.mean(x, (1, 2))

@@ -24,13 +24,8 @@ _OUTPUT = np.array([[1, 1, 1, 0], [0, 1, -1, -1]])
 def conv(x: jax.Array, w: jax.Array, pads: Pads) -> jax.Array:
     """A 3x3 convolution with stride 1.
 
-    Args:
-      x: images, `[n, H, W, D]`.
-      w: kernel, `[3, 3, D, O]`.
-      pads: zeros before and after, of rows and columns; negative ones crop.
-
-    Returns:
-      `[n, H', W', O]`.
+    `[n, H, W, D]`, `[3, 3, D, O]` -> `[n, H', W', O]`. The pads are zeros before and
+    after, of rows and columns; negative ones crop.
     """
     rows, columns = (x.shape[1 + i] + sum(pads[i]) - 2 for i in range(2))
     kernels = _transform(_KERNEL, [[w[i, j] for j in range(3)] for i in range(3)])
@@ -45,16 +40,7 @@ def conv(x: jax.Array, w: jax.Array, pads: Pads) -> jax.Array:
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, pads: Pads) -> jax.Array:
-    """The derivative of `sum(conv(x, w, pads) * g)` with respect to w.
-
-    Args:
-      x: images, `[n, H, W, D]`.
-      g: `[n, H', W', O]`.
-      pads: of the convolution.
-
-    Returns:
-      `[3, 3, D, O]`.
-    """
+    """The derivative of `sum(conv(x, w, pads) * g)` with respect to w."""
     g = _pad(g, ((0, g.shape[1] % 2), (0, g.shape[2] % 2)))
     quads = [[g[:, i::2, j::2] for j in range(2)] for i in range(2)]
     products = [

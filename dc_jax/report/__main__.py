@@ -1,7 +1,4 @@
-"""Makes the report of a run again.
-
-python -m dc_jax.report --workdir=runs/digits
-"""
+"""Makes the report of a run again: python -m dc_jax.report --workdir=runs/digits."""
 
 import argparse
 import sys
@@ -16,9 +13,8 @@ def main() -> None:
         prog="python -m dc_jax.report", description="Makes the report of a run."
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    folder = Path(parser.parse_args().workdir)
     try:
-        print(report.write(folder))
+        print(report.write(Path(parser.parse_args().workdir)))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 

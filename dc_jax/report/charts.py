@@ -4,15 +4,16 @@ The styles are in `page.html`: `--accent`, the colour of a single line; `--light
 the colours of several lines; and the classes `grid`, `band` and `legend`.
 """
 
-import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from dc_jax.report.markup import text
+
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 10, 48
-# The largest number of points of a line. Groups of points are averaged to get there.
-_POINTS = 400
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, _WIDTH - 24, 10, _HEIGHT - 48  # Of the axes.
+_POINTS = 400  # Of a line, at most. Groups of points are averaged to get there.
 
 Line = tuple[Sequence[float], Sequence[float]]
 
@@ -28,68 +29,60 @@ def line_chart(
       x_label: the name of the horizontal axis.
       spread: the lower and the upper values of a band around a single line.
     """
-    thin = {name: (_thin(x), _thin(y)) for name, (x, y) in lines.items()}
-    spread = spread and tuple(map(_thin, spread))
-    ys = [y for _, y in thin.values()] + list(spread or ())
-    x_ticks = _ticks([x for x, _ in thin.values()], is_whole=True)
-    y_ticks = _ticks(ys)
-    x_at = _scale(x_ticks, _LEFT, _WIDTH - _RIGHT)
-    y_at = _scale(y_ticks, _HEIGHT - _BOTTOM, _TOP)
-    colours = _colours(len(thin))
+    xs, ys = zip(*(map(_thin, line) for line in lines.values()), strict=True)
+    low_high = [_thin(values) for values in spread or ()]
+    x_ticks, y_ticks = _ticks(xs, is_whole=True), _ticks([*ys, *low_high])
+    x_at = partial(np.interp, xp=x_ticks[[0, -1]], fp=(_LEFT, _RIGHT))
+    y_at = partial(np.interp, xp=y_ticks[[0, -1]], fp=(_BOTTOM, _TOP))
+    hues = [round(210 + 360 * i / len(lines)) % 360 for i in range(len(lines))]
+    colours = [f"hsl({hue} 65% var(--lightness))" for hue in hues]
+    if len(lines) == 1:
+        colours = ["var(--accent)"]
     parts = [
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="{html.escape(label)}">',
-        *_axes(x_ticks, y_ticks, x_at, y_at, x_label),
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{text(label)}">',
+        *_axes(x_ticks, y_ticks, x_at(x_ticks), y_at(y_ticks), x_label),
     ]
     if spread:
-        ((x, _),) = thin.values()
-        low, high = spread
-        points = _points(np.r_[x, x[::-1]], np.r_[high, low[::-1]], x_at, y_at)
+        low, high = map(y_at, low_high)
+        points = _points(x_at(np.r_[xs[0], xs[0][::-1]]), np.r_[high, low[::-1]])
         parts.append(f'<polygon class="band" points="{points}" fill="{colours[0]}"/>')
-    for (x, y), colour in zip(thin.values(), colours, strict=True):
-        points = _points(x, y, x_at, y_at)
-        parts.append(f'<polyline points="{points}" stroke="{colour}"/>')
+    for x, y, colour in zip(map(x_at, xs), map(y_at, ys), colours, strict=True):
+        parts.append(f'<polyline points="{_points(x, y)}" stroke="{colour}"/>')
         if len(x) <= 30:
             parts += [
-                f'<circle cx="{x_at(a):.1f}" cy="{y_at(b):.1f}" r="2.5" '
-                f'fill="{colour}"/>'
+                f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5" fill="{colour}"/>'
                 for a, b in zip(x, y, strict=True)
             ]
     parts.append("</svg>")
-    if len(thin) > 1:
-        parts.append('<ul class="legend">')
-        parts += [
-            f'<li><span style="background:{colour}"></span>{html.escape(name)}</li>'
-            for name, colour in zip(thin, colours, strict=True)
-        ]
-        parts.append("</ul>")
+    if len(lines) > 1:
+        items = (
+            f'<li><span style="background:{colour}"></span>{text(name)}</li>'
+            for name, colour in zip(lines, colours, strict=True)
+        )
+        parts.append(f'<ul class="legend">{"".join(items)}</ul>')
     return "\n".join(parts)
 
 
-def _axes(x_ticks, y_ticks, x_at, y_at, x_label: str) -> list[str]:
-    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+def _axes(x_ticks, y_ticks, x_places, y_places, x_label: str) -> list[str]:
+    """Returns the ticks of both axes, at these places, and the name of the x axis."""
     parts = []
-    for tick in y_ticks:
-        y = f"{y_at(tick):.1f}"
+    for tick, place in zip(y_ticks, y_places, strict=True):
+        y = f"{place:.1f}"
         parts += [
-            f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y}" y2="{y}"/>',
+            f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y}" y2="{y}"/>',
             f'<text x="{_LEFT - 6}" y="{y}" text-anchor="end" dy="5">{tick:g}</text>',
         ]
-    for tick in x_ticks:
-        x = f"{x_at(tick):.1f}"
+    for tick, place in zip(x_ticks, x_places, strict=True):
+        x = f"{place:.1f}"
         parts += [
-            f'<line class="grid" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 4}"/>',
-            f'<text x="{x}" y="{bottom + 20}" text-anchor="middle">{tick:g}</text>',
+            f'<line class="grid" x1="{x}" x2="{x}" y1="{_BOTTOM}" y2="{_BOTTOM + 4}"/>',
+            f'<text x="{x}" y="{_BOTTOM + 20}" text-anchor="middle">{tick:g}</text>',
         ]
-    middle = (_LEFT + right) / 2
-    parts.append(
-        f'<text x="{middle}" y="{_HEIGHT - 5}" text-anchor="middle">'
-        f"{html.escape(x_label)}</text>"
-    )
-    return parts
+    place = f'x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 5}"'
+    return [*parts, f'<text {place} text-anchor="middle">{text(x_label)}</text>']
 
 
-def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
+def _ticks(values: Sequence[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
     """Returns round numbers. The first and the last enclose the values."""
     from matplotlib.ticker import MaxNLocator
 
@@ -97,20 +90,13 @@ def _ticks(values: list[np.ndarray], *, is_whole: bool = False) -> np.ndarray:
     if low == high:
         pad = 1 if is_whole else abs(low) / 10 or 1
         low, high = low - pad, high + pad
-    locator = MaxNLocator(5, integer=is_whole, min_n_ticks=2)
-    ticks = locator.tick_values(low, high)
+    ticks = MaxNLocator(5, integer=is_whole, min_n_ticks=2).tick_values(low, high)
     # Rounding can leave 1e-17 for zero.
     return np.where(np.abs(ticks) < 1e-9 * (high - low), 0, ticks)
 
 
-def _scale(ticks: np.ndarray, begin: float, end: float) -> Callable[[float], float]:
-    """Returns a function that maps the range of the ticks to that of the picture."""
-    low, high = float(ticks[0]), float(ticks[-1])
-    return lambda value: begin + (value - low) / (high - low) * (end - begin)
-
-
-def _points(x: np.ndarray, y: np.ndarray, x_at, y_at) -> str:
-    return " ".join(f"{x_at(a):.1f},{y_at(b):.1f}" for a, b in zip(x, y, strict=True))
+def _points(x: np.ndarray, y: np.ndarray) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
 
 
 def _thin(values: Sequence[float]) -> np.ndarray:
@@ -119,11 +105,3 @@ def _thin(values: Sequence[float]) -> np.ndarray:
     starts = np.arange(0, len(values), -(-len(values) // _POINTS))
     counts = np.diff(np.r_[starts, len(values)])
     return np.add.reduceat(values, starts) / counts
-
-
-def _colours(num: int) -> list[str]:
-    """Returns colours that differ clearly; `page.html` sets how light they are."""
-    if num == 1:
-        return ["var(--accent)"]
-    hues = [round(210 + 360 * i / num) % 360 for i in range(num)]
-    return [f"hsl({hue} 65% var(--lightness))" for hue in hues]

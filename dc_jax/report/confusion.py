@@ -26,12 +26,12 @@ def confusion(run: Files) -> str:
         matrix = _table(shares, names)
     else:
         size = len(counts) * max(_PIXELS // len(counts), 1)
-        matrix = markup.image(
-            to_png(np.rint(255 * shares).astype(np.uint8)[..., None]),
+        alt = (
             "Confusion matrix: a brighter pixel means that the networks take more "
-            "images of the row's class for the column's class",
-            (size, size),
+            "images of the row's class for the column's class"
         )
+        png = to_png(np.rint(255 * shares).astype(np.uint8)[..., None])
+        matrix = markup.image(png, alt, (size, size))
     return (
         "<p>Each row is the true class of the test images, each column the class that "
         "the evaluation networks predict, in percent of the row.</p>"
@@ -40,29 +40,25 @@ def confusion(run: Files) -> str:
 
 
 def _table(shares: np.ndarray, names: Sequence[str]) -> str:
-    headings = "".join(f'<th scope="col">{text(name)}</th>' for name in names)
-    rows = []
+    rows = ""
     for name, row in zip(names, shares, strict=True):
-        cells = "".join(
-            f'<td style="--share:{100 * share:.0f}%"'
-            f"{' class=much' if share >= _DARK else ''}>{100 * share:.1f}</td>"
-            for share in row
-        )
-        rows.append(f'<tr><th scope="row">{text(name)}</th>{cells}</tr>')
-    return markup.scrolling(
-        "Confusion matrix",
-        f'<table class="confusion"><thead><tr><td></td>{headings}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table>",
-    )
+        rows += f'<tr><th scope="row">{text(name)}</th>'
+        for share in row:
+            style = " class=much" if share >= _DARK else ""
+            percent = 100 * share
+            rows += f'<td style="--share:{percent:.0f}%"{style}>{percent:.1f}</td>'
+        rows += "</tr>"
+    head = f"<td></td>{markup.headings(names)}"
+    return markup.scrolling("Confusion matrix", "confusion", head, rows)
 
 
 def _mistakes(shares: np.ndarray, names: Sequence[str]) -> str:
     wrong = shares * (1 - np.eye(len(shares)))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_WORST]
+    worst = np.argsort(-wrong, axis=None, kind="stable")[:_WORST]
     items = "".join(
         f"<li>{text(names[i])} taken for {text(names[j])}: {100 * wrong[i, j]:.1f} %"
         "</li>"
-        for i, j in (divmod(int(place), len(shares)) for place in order)
+        for i, j in zip(*np.unravel_index(worst, wrong.shape), strict=True)
         if wrong[i, j] > 0
     )
     return f"<h3>Most frequent mistakes</h3><ol>{items}</ol>" if items else ""

@@ -1,5 +1,7 @@
 """The section with the charts of loss and accuracy by iteration."""
 
+from typing import Any
+
 import numpy as np
 
 from dc_jax.report.charts import line_chart
@@ -13,60 +15,50 @@ def curves(run: Files) -> str:
     return f'<div class="charts">{figures}</div>' if figures else ""
 
 
+def _lines(run: Files, *names: str) -> list[dict[str, Any]]:
+    """Returns the lines of `metrics.jsonl` that have all these values."""
+    return [x for x in run.metrics if all(x.get(name) is not None for name in names)]
+
+
 def _loss(run: Files) -> str:
-    lines = [line for line in run.metrics if "loss" in line]
+    lines = _lines(run, "loss")
     if not lines:
         return ""
-    values = [line["loss"] for line in lines]
-    chart = line_chart(
-        {"loss": ([line["iteration"] for line in lines], values)},
-        label=f"Loss by iteration, first {values[0]:.4g}, last {values[-1]:.4g}",
-        x_label="iteration",
-    )
+    at, values = [x["iteration"] for x in lines], [x["loss"] for x in lines]
+    label = f"Loss by iteration, first {values[0]:.4g}, last {values[-1]:.4g}"
+    chart = line_chart({"loss": (at, values)}, label=label, x_label="iteration")
     return figure(chart, "Loss, mean over the sets")
 
 
 def _accuracy(run: Files) -> str:
-    unit, at, mean, std = _tested(run)
-    if not at:
+    every, by_epoch = run.config.get("eval_every"), "accuracies_on_the_way"
+    lines = _lines(run, "accuracy_mean", "accuracy_std")
+    if every and run.result.get(by_epoch):
+        unit, values = "epoch", np.array(run.result[by_epoch], float)  # [N, tests]
+        at = [every * (1 + i) for i in range(values.shape[1])]
+        mean, std = 100 * values.mean(0), 100 * values.std(0)
+    elif lines:
+        unit, last = "iteration", run.result.get("iterations")
+        lines += [] if last is None else [{**run.result, unit: last}]
+        at = [x[unit] for x in lines]
+        mean = 100 * np.array([x["accuracy_mean"] for x in lines])
+        std = 100 * np.array([x["accuracy_std"] for x in lines])
+    else:
         return ""
-    mean, std = 100 * np.array(mean), 100 * np.array(std)
-    chart = line_chart(
-        {"accuracy": (at, mean)},
-        label=f"Test accuracy by {unit}, first {mean[0]:.1f} %, last {mean[-1]:.1f} %",
-        x_label=unit,
-        spread=(mean - std, mean + std),
-    )
+    label = f"Test accuracy by {unit}, first {mean[0]:.1f} %, last {mean[-1]:.1f} %"
+    spread = (mean - std, mean + std)
+    chart = line_chart({"": (at, mean)}, label=label, x_label=unit, spread=spread)
     return figure(chart, "Test accuracy in percent, and its standard deviation")
 
 
-def _tested(run: Files) -> tuple[str, list[float], list[float], list[float]]:
-    """Returns the unit and the times of the tests, and their means and deviations."""
-    every = run.config.get("eval_every")
-    if every and "accuracies_on_the_way" in run.result:
-        values = np.array(run.result["accuracies_on_the_way"], float)  # [N, tests]
-        at = [every * (1 + i) for i in range(values.shape[1])]
-        return "epoch", at, list(values.mean(0)), list(values.std(0))
-    names = ("iteration", "accuracy_mean", "accuracy_std")
-    lines = [line for line in run.metrics if line.keys() >= set(names)]
-    if lines and "iterations" in run.result:
-        lines.append({**run.result, "iteration": run.result["iterations"]})
-    return "iteration", *([line[name] for line in lines] for name in names)
-
-
 def _layers(run: Files) -> str:
-    lines = [line for line in run.metrics if len(line.get("layers", ())) > 1]
+    lines = [x for x in _lines(run, "layers") if len(x["layers"]) > 1]
     if not lines:
         return ""
-    at = [line["iteration"] for line in lines]
-    chart = line_chart(
-        {
-            name: (at, [line["layers"].get(name, 0) for line in lines])
-            for name in lines[-1]["layers"]
-        },
-        label="Distance of the gradients of each layer by iteration",
-        x_label="iteration",
-    )
+    at, last = [x["iteration"] for x in lines], lines[-1]["layers"]
+    values = {name: (at, [x["layers"].get(name, 0) for x in lines]) for name in last}
+    label = "Distance of the gradients of each layer by iteration"
+    chart = line_chart(values, label=label, x_label="iteration")
     return figure(chart, "Matching distance of each layer; their sum is the loss")
 
 

@@ -20,8 +20,7 @@ def sets(run: Files) -> str:
     """Returns the images of all sets; a click unfolds those after the first."""
     parts = []
     for experiment, synthetic in enumerate(run.sets):
-        name = f"Set {experiment + 1} of {len(run.sets)}"
-        body = _classes(synthetic)
+        name, body = f"Set {experiment + 1} of {len(run.sets)}", _classes(synthetic)
         if experiment:
             parts.append(f"<details><summary>{name}</summary>{body}</details>")
         else:
@@ -33,14 +32,14 @@ def _classes(synthetic: SyntheticSet) -> str:
     """Returns a figure for each class of a set."""
     pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
-    figures = []
+    figures = ""
     for label, name in enumerate(synthetic.class_names[: len(pixels)]):
         of_class = pixels[label, is_shown[label]][None]
         picture = _picture(of_class, is_image.shape[1], f"Images of class {name}")
-        figures.append(figure(picture, text(name)))
+        figures += figure(picture, text(name))
     some, num = is_shown.sum(), is_image.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
-    return f'{note}<div class="classes">{"".join(figures)}</div>'
+    return f'{note}<div class="classes">{figures}</div>'
 
 
 def _shown_pixels(synthetic: SyntheticSet) -> np.ndarray:
@@ -57,7 +56,7 @@ def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:
     return image(to_png(picture), alt, (width * scale, height * scale))
 
 
-def _scale(size: int, aim: int) -> int:
+def _scale(size: int, aim: int = _IMAGE) -> int:
     """Returns the factor that enlarges `size` pixels to at most `aim`."""
     return max(aim // max(size, 1), 1)
 
@@ -68,11 +67,11 @@ def evolution(run: Files) -> str:
     The last images are those of the set itself.
     """
     frames = dict(run.snapshots)
-    if run.sets and "iterations" in run.result:
+    if run.sets and run.result.get("iterations") is not None:
         frames[run.result["iterations"]] = kept.snapshot(run.sets[0])
     if len(frames) < 2:
         return ""
-    last = max(frames)
+    last, end = max(frames), len(frames) - 1
     size = (kept.size_of(frames[last])[0] + 1) // kept.ROW - 1
     before, after = "<div>", "</div>"
     if run.sets:
@@ -84,22 +83,18 @@ def evolution(run: Files) -> str:
             items = "".join(f"<li>{text(name)}</li>" for name in names)
             before = f'<div class="rows"><ol aria-label="Rows">{items}</ol><div>'
             after = "</div></div>"
-    pictures = []
+    pictures = ""
     for iteration, png in sorted(frames.items()):
-        width, height = (_scale(size, _IMAGE) * length for length in kept.size_of(png))
-        attributes = f' data-iteration="{iteration}"'
-        attributes += "" if iteration == last else " hidden"
+        width, height = (_scale(size) * length for length in kept.size_of(png))
+        is_hidden = "" if iteration == last else " hidden"
+        attributes = f' data-iteration="{iteration}"{is_hidden}'
         alt = f"The images after {iteration} iterations"
-        pictures.append(image(png, alt, (width, height), attributes))
-    return f"{_slider(len(frames), last)}{before}{''.join(pictures)}{after}"
-
-
-def _slider(num: int, last: int) -> str:
+        pictures += image(png, alt, (width, height), attributes)
     return (
         '<div class="slider"><label for="iteration">Iterations</label>'
-        f'<input id="iteration" type="range" min="0" max="{num - 1}" '
-        f'value="{num - 1}"><output for="iteration">after {last} iterations</output>'
-        "</div>"
+        f'<input id="iteration" type="range" min="0" max="{end}" value="{end}">'
+        f'<output for="iteration">after {last} iterations</output></div>'
+        f"{before}{pictures}{after}"
     )
 
 
@@ -108,35 +103,27 @@ def neighbours(run: Files) -> str:
     found = run.neighbours
     if found is None or not run.sets:
         return ""
-    synthetic = run.sets[0]
-    names = synthetic.class_names
+    synthetic, names = run.sets[0], run.sets[0].class_names
     pixels = _shown_pixels(synthetic)
     # The file may be left from another set.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
         return ""
-    figures = []
+    figures = ""
     for label, name in enumerate(names[: len(pixels)]):
         some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
         alt = f"Above: images of class {name}. Below: the nearest training images"
         picture = _picture(both, synthetic.labels.shape[1], alt)
-        classes = _count([names[c] for c in found.labels[label, some]])
-        distance = found.distances[label, some].mean()
+        counts = collections.Counter(names[c] for c in found.labels[label, some])
+        classes = [f"{of} ({number})" for of, number in counts.most_common()]
+        nearest = ", ".join(classes if len(classes) > 1 else counts)
         measure = "distance" if len(both[0]) == 1 else "mean distance"
-        caption = f"{text(name)}; nearest: {text(classes)}"
-        caption += f'<br><span class="soft">{measure} {distance:.2f}</span>'
-        figures.append(figure(picture, caption))
+        distance = f"{measure} {found.distances[label, some].mean():.2f}"
+        caption = f"{text(name)}; nearest: {text(nearest)}"
+        figures += figure(picture, f'{caption}<br><span class="soft">{distance}</span>')
     return (
         "<p>The upper images are those of the set. Below each is the training image "
         "with the nearest pixels, of any class. The distance is the root of the mean "
         "squared difference of the pixels, which range from 0 to 1.</p>"
-        f'<div class="classes">{"".join(figures)}</div>'
+        f'<div class="classes">{figures}</div>'
     )
-
-
-def _count(names: list[str]) -> str:
-    """Returns the names, the most frequent first, and how often each occurs."""
-    counts = collections.Counter(names).most_common()
-    if len(counts) == 1:
-        return names[0]
-    return ", ".join(f"{name} ({number})" for name, number in counts)

@@ -6,11 +6,11 @@ the training images nearest to the first experiment's. Nothing but the report an
 TensorBoard uses them, and any of them may be missing.
 """
 
-import dataclasses
 import io
 import math
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -18,39 +18,25 @@ from absl import logging
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
-from dc_jax.files import read_npz, write_atomically
+from dc_jax.files import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import to_pixels
 
-# The largest number of bytes of pixels in a snapshot, unless one image has more.
-SNAPSHOT = 300_000
-# Images in a row of a snapshot of a set with one image per class.
-ROW = 10
-# The same as `SNAPSHOT` for the images of a set in the report, and their neighbours.
-_SHOWN = 1_500_000
-# How many bytes of training images to compare at once.
-_CHUNK = 32_000_000
-
-_SNAPSHOTS = "snapshots"
+SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
+_SHOWN = 1_500_000  # The same for the images in the report, and their neighbours.
+ROW = 10  # Images in a row of a snapshot of a set with one image per class.
+_CHUNK = 32_000_000  # Bytes of training images that are compared at once.
 # The arrays in `neighbours.npz`, and their dtypes.
 _KINDS = {"pixels": "u1", "labels": "i4", "indices": "i8", "distances": "f8"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Neighbours:
-    """The training images nearest to those images of a set that `shown` returns.
+class Neighbours(NamedTuple):
+    """The training images nearest to those images of a set that `shown` returns."""
 
-    Attributes:
-      pixels: of the training images, `[c, i, H, W, D]` uint8.
-      labels: their classes, `[c, i]`.
-      indices: their places in the training split, `[c, i]`.
-      distances: the root of the mean squared difference of the pixels, which range
-        from 0 to 1, `[c, i]`.
-    """
-
-    pixels: np.ndarray
-    labels: np.ndarray
-    indices: np.ndarray
+    pixels: np.ndarray  # [c, i, H, W, D] uint8
+    labels: np.ndarray  # [c, i] int32
+    indices: np.ndarray  # [c, i] int64, in the training split
+    # [c, i], root of the mean squared difference of the pixels, which are in [0, 1].
     distances: np.ndarray
 
 
@@ -74,23 +60,25 @@ def snapshot(synthetic: SyntheticSet) -> bytes:
 
 def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
     """Writes the snapshot of an iteration."""
-    write_atomically(folder / _SNAPSHOTS / f"{iteration}.png", png)
+    write_atomically(folder / "snapshots" / f"{iteration}.png", png)
 
 
 def read_snapshots(folder: Path) -> dict[int, bytes]:
-    """Returns the PNGs by iteration, in increasing order.
-
-    Leaves out damaged ones and logs a warning.
+    """Returns the PNGs by iteration, in order; of damaged ones it logs a warning.
 
     Raises:
       OSError: a file cannot be read.
     """
+    from PIL import Image
+
     pictures = {}
     for iteration, path in sorted(_snapshot_paths(folder).items()):
         png = path.read_bytes()
-        if is_picture(png):
+        try:
+            with Image.open(io.BytesIO(png)) as picture:
+                picture.load()
             pictures[iteration] = png
-        else:
+        except (OSError, SyntaxError, ValueError, zlib.error):
             logging.warning("Not in the report: %s is damaged.", path)
     return pictures
 
@@ -103,7 +91,7 @@ def drop_snapshots(folder: Path, after: int) -> None:
 
 
 def _snapshot_paths(folder: Path) -> dict[int, Path]:
-    paths = (folder / _SNAPSHOTS).glob("*.png")
+    paths = (folder / "snapshots").glob("*.png")
     return {int(path.stem): path for path in paths if path.stem.isdecimal()}
 
 
@@ -114,23 +102,16 @@ def save_confusion(folder: Path, counts: np.ndarray) -> None:
     write_atomically(folder / "confusion.csv", text.getvalue().encode())
 
 
-def read_confusion(folder: Path) -> np.ndarray | None:
-    """Returns the counts `[C, C]`, None without a file.
+def read_confusion(path: Path) -> np.ndarray:
+    """Returns the counts `[C, C]` in `confusion.csv`.
 
     Raises:
-      OSError: the file cannot be read.
-      UserError: the file is damaged.
+      OSError, OverflowError or ValueError: the file cannot be read, or is damaged.
     """
-    path = folder / "confusion.csv"
-    if not path.exists():
-        return None
-    try:
-        rows = path.read_text("utf-8").splitlines()
-        counts = np.array([row.split(",") for row in rows], np.int64)
-    except (OverflowError, ValueError) as error:
-        raise UserError(f"{path} is damaged: {error}.") from error
-    if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or counts.min() < 0:
-        raise UserError(f"{path} is damaged: it is no square of counts.")
+    rows = path.read_text("utf-8").splitlines()
+    counts = np.array([row.split(",") for row in rows], np.int64)
+    if counts.shape != (len(rows), len(rows)) or counts.min() < 0:
+        raise UserError("it is no square of counts.")
     return counts
 
 
@@ -141,91 +122,60 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
     """
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
-    found = find_neighbours(unit, dataset)
-    buffer = io.BytesIO()
-    np.savez(buffer, **dataclasses.asdict(found))
-    write_atomically(folder / "neighbours.npz", buffer.getvalue())
+    write_npz(folder / "neighbours.npz", find_neighbours(unit, dataset)._asdict())
 
 
-def read_neighbours(folder: Path) -> Neighbours | None:
-    """Returns the neighbours, None without a file.
+def read_neighbours(path: Path) -> Neighbours:
+    """Returns the neighbours in `neighbours.npz`.
 
     Raises:
       UserError: the file is damaged.
     """
-    path = folder / "neighbours.npz"
-    if not path.exists():
-        return None
-    arrays = read_npz(path, _KINDS)
-    kinds = {name: array.dtype.str[1:] for name, array in arrays.items()}
-    shapes = [array.shape for array in arrays.values()]
-    is_whole = len(shapes[0]) == 5 and {shapes[0][:2]} == set(shapes[1:])
-    if kinds != _KINDS or not is_whole or 0 in shapes[0] or arrays["labels"].min() < 0:
-        raise UserError(f"{path} holds no neighbours of images.")
-    return Neighbours(**arrays)
+    found = Neighbours(**read_npz(path, _KINDS))
+    is_kind = [array.dtype.str[1:] for array in found] == [*_KINDS.values()]
+    shape = found.pixels.shape
+    is_whole = len(shape) == 5 and {shape[:2]} == {array.shape for array in found[1:]}
+    if not is_kind or not is_whole or 0 in shape or found.labels.min() < 0:
+        raise UserError("it holds no neighbours of images.")
+    return found
 
 
 def find_neighbours(unit: np.ndarray, dataset: Dataset) -> Neighbours:
-    """Returns the training image of any class nearest to each image.
+    """Returns the training image of any class nearest to each image of a set.
 
-    The distance is the Euclidean distance of the pixels.
-
-    Args:
-      unit: pixels in [0, 1], `[c, i, H, W, D]`.
-      dataset: its training split is searched, in chunks of about 32 MB.
+    The images are pixels in [0, 1], `[c, i, H, W, D]`; the distance is Euclidean.
     """
     from sklearn.metrics import pairwise_distances_argmin_min
 
     flat = unit.reshape(unit.shape[0] * unit.shape[1], -1).astype(np.float32)
-    real, labels = dataset.train_images, dataset.train_labels
+    real = dataset.train_images
     scale = 255 if real.dtype == np.uint8 else 1
     best, indices = np.full(len(flat), np.inf), np.zeros(len(flat), np.int64)
     size = max(_CHUNK // (4 * flat.shape[1]), 1)
     for start in range(0, len(real), size):
         chunk = np.asarray(real[start : start + size], np.float32) / scale
-        places, distances = pairwise_distances_argmin_min(
-            flat, chunk.reshape(len(chunk), -1)
-        )
+        chunk = chunk.reshape(len(chunk), -1)
+        places, distances = pairwise_distances_argmin_min(flat, chunk)
         is_nearer = distances < best
         best = np.where(is_nearer, distances, best)
         indices = np.where(is_nearer, start + places, indices)
     pixels = np.rint(real[indices] * (255 / scale)).astype(np.uint8)
+    distances = best / math.sqrt(flat.shape[1])
+    of_image = (dataset.train_labels[indices], indices, distances)
     return Neighbours(
-        pixels=pixels.reshape(unit.shape),
-        labels=labels[indices].reshape(unit.shape[:2]),
-        indices=indices.reshape(unit.shape[:2]),
-        distances=(best / math.sqrt(flat.shape[1])).reshape(unit.shape[:2]),
+        pixels.reshape(unit.shape), *(one.reshape(unit.shape[:2]) for one in of_image)
     )
 
 
 def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
-    """Returns as many images as a page has room for.
+    """Returns as many images as a page has room for, in bytes of pixels.
 
     These are the first images of each class, or of the first classes if there is no
-    room for all classes.
-
-    Args:
-      images: `[C, I, ...]`.
-      num_bytes: the room, in bytes of pixels.
-
-    Returns:
-      `[c, i, ...]`, at least one image.
+    room for all classes: `[C, I, ...]` -> `[c, i, ...]`, at least one image.
     """
     num = max(num_bytes // math.prod(images.shape[2:]), 1)
     num_classes = min(len(images), num)
     return images[:num_classes, : max(num // num_classes, 1)]
-
-
-def is_picture(png: bytes) -> bool:
-    """Whether the bytes are an undamaged picture."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(png)) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, zlib.error):
-        return False
-    return True
 
 
 def size_of(png: bytes) -> tuple[int, int]:

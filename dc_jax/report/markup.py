@@ -1,7 +1,4 @@
-"""Returns the pieces of HTML from which the sections of a report are made.
-
-Arguments are text, which is escaped here, unless a docstring says that they are HTML.
-"""
+"""Pieces of HTML. Arguments are text, which is escaped here, unless noted as HTML."""
 
 import base64
 import html
@@ -14,31 +11,19 @@ def text(value: Any) -> str:
     return html.escape(str(value))
 
 
-def section(title: str, body: str) -> str:
-    """Returns a section of the page; the body is HTML."""
-    return f"<section><h2>{text(title)}</h2>{body}</section>"
-
-
 def figure(body: str, caption: str) -> str:
     """Returns a figure; both are HTML."""
     return f"<figure>{body}<figcaption>{caption}</figcaption></figure>"
 
 
 def image(png: bytes, alt: str, size: tuple[int, int], attributes: str = "") -> str:
-    """Returns a picture that is embedded in the page.
+    """Returns an embedded picture, `size` (width, height) in pixels of the page.
 
-    Args:
-      png: the picture.
-      alt: a description of the picture for screen readers.
-      size: its width and height in pixels of the page.
-      attributes: further attributes, HTML.
+    `alt` describes it to screen readers. Further attributes are HTML.
     """
     uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    width, height = size
-    return (
-        f'<img src="{uri}" alt="{text(alt)}" width="{width}" height="{height}"'
-        f"{attributes}>"
-    )
+    size_of_page = f'width="{size[0]}" height="{size[1]}"'
+    return f'<img src="{uri}" alt="{text(alt)}" {size_of_page}{attributes}>'
 
 
 def facts(values: Mapping[str, Any]) -> str:
@@ -52,20 +37,21 @@ def facts(values: Mapping[str, Any]) -> str:
 
 def table(label: str, head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     """Returns a table with a row of headings, which scrolls if it is too wide."""
-    headings = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     lines = "".join(
         f"<tr>{''.join(f'<td>{text(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
-    return scrolling(
-        label,
-        f'<table class="facts"><thead><tr>{headings}</tr></thead>'
-        f"<tbody>{lines}</tbody></table>",
-    )
+    return scrolling(label, "facts", headings(head), lines)
 
 
-def scrolling(label: str, body: str) -> str:
-    """Returns a box that scrolls if it is too wide for the page; the body is HTML."""
+def headings(names: Iterable[str]) -> str:
+    """Returns the cells of a row of headings."""
+    return "".join(f'<th scope="col">{text(name)}</th>' for name in names)
+
+
+def scrolling(label: str, style: str, head: str, body: str) -> str:
+    """Returns a table of a CSS class that scrolls; head and body are HTML."""
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{text(label)}">'
-        f"{body}</div>"
+        f'<table class="{style}"><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
     )

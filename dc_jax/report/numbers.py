@@ -26,10 +26,10 @@ def title(run: Files) -> str:
     config = run.config
     if not config:
         return "Evaluations of synthetic sets"
-    dataset, method = config["dataset"]["name"], config["method"]
+    dataset = config["dataset"]["name"]
     if dataset in ("folder", "npz"):
         dataset = Path(config["dataset"].get("path") or dataset).stem
-    if method == "whole":
+    if config["method"] == "whole":
         return f"{dataset}, all training images"
     images = "image" if config["ipc"] == 1 else "images"
     return f"{dataset}, {describe_ipc(config['ipc'])} {images} per class"
@@ -58,15 +58,12 @@ def _accuracy(result: Mapping[str, Any]) -> str:
 
 
 def _own_accuracy(result: Mapping[str, Any]) -> str:
-    return _accuracy(result["own_protocol"]) if "own_protocol" in result else ""
-
-
-def _networks(result: Mapping[str, Any]) -> str:
-    return str(result["num_experiments"] * result["num_evaluations"])
+    return _accuracy(result["own_protocol"]) if result.get("own_protocol") else ""
 
 
 def _images(result: Mapping[str, Any]) -> str:
-    return f"{result['training_images']:,}" if "training_images" in result else ""
+    number = result.get("training_images")
+    return "" if number is None else f"{number:,}"
 
 
 def _time(result: Mapping[str, Any]) -> str:
@@ -83,7 +80,7 @@ def _time(result: Mapping[str, Any]) -> str:
 # that a run adds to its result is shown by a line here.
 NUMBERS = (
     ("Test accuracy", _accuracy),
-    ("Networks tested", _networks),
+    ("Networks tested", lambda run: run["num_experiments"] * run["num_evaluations"]),
     ("Accuracy with the set's own training", _own_accuracy),
     ("Training images", _images),
     ("Total time", _time),
@@ -92,21 +89,24 @@ NUMBERS = (
 
 def published(run: Files) -> str:
     """Returns published accuracies beside the run's, if the two are comparable."""
-    if not run.card or not _is_comparable(run.config):
+    config = run.config
+    if not (
+        run.card
+        and config["network"]["name"] == "ConvNet"
+        and config["evaluation"].get("network") in (None, "ConvNet")
+        and config["dataset"].get("validation") is None
+    ):
         return ""
-    dataset = run.config["dataset"]["name"].removesuffix("_cropped")
-    method, ipc = run.config["method"], run.config["ipc"]
-    values = {
-        theirs: value
-        for (name, num, theirs), value in TABLE1.items()
-        if (name, num) == (dataset, ipc) and method != "whole"
-    }
+    dataset = config["dataset"]["name"].removesuffix("_cropped")
+    of_run = (dataset, config["ipc"])
+    values = {key[2]: value for key, value in TABLE1.items() if key[:2] == of_run}
+    values = {} if config["method"] == "whole" else values
     if dataset in WHOLE:
         values["whole"] = WHOLE[dataset]
     if not values:
         return ""
-    rows = [(f"this run: {method}", _accuracy(run.result))]
-    rows += [(theirs, f"{value} %") for theirs, value in values.items()]
+    rows = [(f"this run: {config['method']}", _accuracy(run.result))]
+    rows += [(method, f"{value} %") for method, value in values.items()]
     return (
         markup.table("Accuracies", ("method", "test accuracy"), rows)
         + '<p class="soft">From Zhao, Mopuri and Bilen, 2021, Table 1; dsa and dm from '
@@ -115,20 +115,9 @@ def published(run: Files) -> str:
     )
 
 
-def _is_comparable(config: Mapping[str, Any]) -> bool:
-    return (
-        config["network"]["name"] == "ConvNet"
-        and config["evaluation"].get("network") in (None, "ConvNet")
-        and config["dataset"].get("validation") is None
-    )
-
-
 def evaluations(run: Files) -> str:
     """Returns the accuracies that `--mode=evaluate` measured."""
-    rows = [
-        (line["set"], line["protocol"]["network"], _accuracy(line))
-        for line in run.evaluations
-    ]
+    rows = [(x["set"], x["protocol"]["network"], _accuracy(x)) for x in run.evaluations]
     head = ("set", "network", "test accuracy")
     return markup.table("Evaluations", head, rows) if rows else ""
 
@@ -144,29 +133,21 @@ def origin(run: Files) -> str:
         values |= {
             "Dataset": dataset["source"],
             "SHA-256 of the dataset": dataset["checksum"],
-            "Images of the dataset": _describe(dataset),
+            "Images of the dataset": f"{dataset['num_train']:,} for training and "
+            f"{dataset['num_test']:,} for testing, "
+            f"{'x'.join(map(str, dataset['image_shape']))}, "
+            f"{dataset['num_classes']} classes",
             "Evaluation": _join(run.card["protocol"]),
             "Versions": _join(run.card["versions"]),
             "Finished": run.card["created"],
         }
-        command = f"<h3>Command</h3><pre>{_words(run.card['command'])}</pre>"
+        # Lines break between words, not within a flag.
+        words = (f"<span>{text(one)}</span>" for one in run.card["command"].split(" "))
+        command = f"<h3>Command</h3><pre>{' '.join(words)}</pre>"
     fields = markup.facts(flatten_dict(run.config, sep="."))
     return (
         f"{command}{markup.facts(values)}"
         f"<details><summary>All fields of the config</summary>{fields}</details>"
-    )
-
-
-def _words(command: str) -> str:
-    """Returns a command as HTML whose lines break between words, not within a flag."""
-    return " ".join(f"<span>{text(word)}</span>" for word in command.split(" "))
-
-
-def _describe(dataset: Mapping[str, Any]) -> str:
-    shape = "x".join(map(str, dataset["image_shape"]))
-    return (
-        f"{dataset['num_train']:,} for training and {dataset['num_test']:,} for "
-        f"testing, {shape}, {dataset['num_classes']} classes"
     )
 
 

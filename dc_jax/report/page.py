@@ -3,7 +3,7 @@
 A run is saved before its report is made, so the report must not make it fail:
 `finish`, `write_if_possible` and `write_if_missing` log each exception and return. A
 file that cannot be read or written is a warning; any other exception is a bug of this
-package, which they log as an error with its traceback. `write` and `make` raise.
+package, which they log as an error with its traceback. `write` raises.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
 from dc_jax.report import confusion, curves, images, kept, numbers
 from dc_jax.report.files import Files, read_files
-from dc_jax.report.markup import section, text
+from dc_jax.report.markup import text
 
 NAME = "report.html"
 
@@ -42,14 +42,9 @@ _SECTIONS: tuple[tuple[str, Callable[[Files], str]], ...] = (
 
 
 def finish(
-    folder: Path,
-    dataset: Dataset,
-    sets: list[SyntheticSet],
-    counts: np.ndarray | None,
+    folder: Path, dataset: Dataset, sets: list[SyntheticSet], counts: np.ndarray | None
 ) -> None:
     """Writes what the report needs from the end of a run, and the report.
-
-    Logs every exception and never raises one; see above.
 
     Args:
       folder: of the run, which is finished.
@@ -68,13 +63,13 @@ def finish(
 
 
 def write_if_possible(folder: Path) -> None:
-    """Writes the report. Logs every exception and never raises one; see above."""
+    """Writes the report."""
     with _logged_exceptions(folder, NAME):
         logging.info("Report: %s.", write(folder))
 
 
 def write_if_missing(folder: Path) -> None:
-    """Does the same if there is no report yet."""
+    """Writes the report if there is none yet."""
     if not (folder / NAME).exists():
         write_if_possible(folder)
 
@@ -92,25 +87,21 @@ def _logged_exceptions(folder: Path, part: str) -> Iterator[None]:
 def write(folder: Path) -> Path:
     """Writes the report on the files in the folder of a run; returns its path.
 
-    The same files always make the same report.
+    The same files always give the same report.
 
     Raises:
       OSError: a file cannot be read or written.
       UserError: there is no run in the folder, or its card or config is damaged.
     """
-    path = folder / NAME
-    # Names of files need not be UTF-8.
-    write_atomically(path, make(folder).encode("utf-8", "backslashreplace"))
-    return path
-
-
-def make(folder: Path) -> str:
-    """Returns the report as HTML; see `write`."""
     run = read_files(folder)
-    sections = [(title, body(run)) for title, body in _SECTIONS]
-    parts = [numbers.head(run)]
-    parts += [section(title, body) for title, body in sections if body]
+    body = numbers.head(run)
+    for title, section in _SECTIONS:
+        if content := section(run):
+            body += f"\n<section><h2>{title}</h2>{content}</section>"
     template = importlib.resources.files("dc_jax.report").joinpath("page.html")
-    return string.Template(template.read_text("utf-8")).substitute(
-        title=text(numbers.title(run)), body="\n".join(parts)
+    page = string.Template(template.read_text("utf-8")).substitute(
+        title=text(numbers.title(run)), body=body
     )
+    # Names of files need not be UTF-8.
+    write_atomically(folder / NAME, page.encode("utf-8", "backslashreplace"))
+    return folder / NAME

@@ -127,6 +127,7 @@ def _log_execution(setup: Setup) -> None:
     choices = {
         "convolution": default_implementation(platform),
         "network_loop": setup.execution.network_loop,
+        "class_loop": setup.execution.class_loop,
         "slice_size": setup.execution.slice_size,
     }
     given = vars(setup.config.execution)

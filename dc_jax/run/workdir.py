@@ -18,7 +18,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import check_is_local, file_record, is_unicode, read_json, write_json
+from dc_jax.files import file_record, is_address, is_unicode, read_json, write_json
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe
 
@@ -43,7 +43,10 @@ def check_name(folder: Path) -> None:
     Raises:
       UserError: it is not Unicode, or a file, or the address of a bucket.
     """
-    check_is_local("--workdir", str(folder))
+    if is_address(str(folder)):
+        raise UserError(
+            f"--workdir must be a folder, got {folder}; a bucket can be mounted as one."
+        )
     if not is_unicode(str(folder)):
         raise UserError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
     for part in (folder, *folder.parents):

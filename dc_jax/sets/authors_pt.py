@@ -22,16 +22,11 @@ from dc_jax.sets import set_file
 
 
 def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
-    """Reads the set of one experiment.
+    """Reads the set of one experiment, a number from 0.
 
     PyTorch reads the file with `weights_only=True`, which allows tensors and plain
-    containers, and refuses code.
-
-    Args:
-      path: the file.
-      dataset: name of the dataset of the paper that was condensed, whose published
-        mean and standard deviation are used.
-      experiment: number of the set, from 0.
+    containers, and refuses code. The mean and standard deviation are those published
+    for the dataset, one of the paper.
 
     Raises:
       UserError: PyTorch is missing, the dataset is unknown, or the file is damaged or
@@ -58,7 +53,7 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
     order = np.argsort(labels, kind="stable").reshape(len(counts), -1)
     arrays = {
         "images": np.ascontiguousarray(np.moveaxis(images, 1, -1)[order]),
-        "labels": labels[order],
+        "labels": labels[order].astype(np.int32),
         "class_names": np.array(class_names),
         "mean": mean,
         "std": std,
@@ -67,10 +62,10 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
 
 
 def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images `[n, D, H, W]` float32 and labels `[n]` int32."""
+    """Returns images `[n, D, H, W]` float32 and labels `[n]`."""
     torch = load_package("torch", "torch")
-    _check_size(path)
     try:
+        _check_size(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Without PyTorch's message, which tells how to run the code in the file.
@@ -88,15 +83,7 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
     if not 0 <= experiment < len(data):
         raise UserError(f"{path} has the sets 0 to {len(data) - 1}, not {experiment}.")
     pair = data[experiment]
-    if not (
-        isinstance(pair, list | tuple)
-        and len(pair) == 2
-        and all(_is_plain(one, torch) for one in pair)
-        and (pair[0].ndim, pair[1].ndim) == (4, 1)
-        and pair[0].is_floating_point()
-        and pair[1].dtype in (torch.int32, torch.int64)
-        and len(pair[0]) == len(pair[1]) > 0
-    ):
+    if not _is_pair(pair, torch):
         raise UserError(
             f"{path} is no set of the authors' code: its set {experiment} must be a "
             "pair of float images [n, D, H, W] and integer labels [n]."
@@ -104,34 +91,34 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
     # With strides of 0 a tensor can be larger than all memory.
     if sum(one.nbytes for one in pair) > os.path.getsize(path):
         raise UserError(f"{path} cannot be read: a tensor is longer than the file.")
-    images, labels = pair[0].detach().float().numpy(), pair[1].numpy()
-    if not 0 <= labels.min() <= labels.max() < len(labels):
-        raise UserError(
-            f"{path} has the labels {labels.min()} to {labels.max()}, expected 0 to "
-            "the number of classes minus 1."
-        )
-    return images, labels.astype(np.int32)
+    return pair[0].detach().float().numpy(), pair[1].numpy()
 
 
-def _is_plain(value: Any, torch: types.ModuleType) -> bool:
-    """Whether a value is a tensor that can be converted to NumPy."""
+def _is_pair(pair: Any, torch: types.ModuleType) -> bool:
+    """Whether a value is a pair of images and labels that NumPy can have."""
     return (
-        type(value) is torch.Tensor
-        and value.layout is torch.strided
-        and value.device.type == "cpu"
-        and not (value.is_neg() or value.is_conj())
+        isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(
+            type(one) is torch.Tensor
+            and one.layout is torch.strided
+            and one.device.type == "cpu"
+            and not (one.is_neg() or one.is_conj())
+            for one in pair
+        )
+        and (pair[0].ndim, pair[1].ndim) == (4, 1)
+        and pair[0].is_floating_point()
+        and pair[1].dtype in (torch.int32, torch.int64)
+        and len(pair[0]) == len(pair[1]) > 0
     )
 
 
 def _check_size(path: Path) -> None:
     """Raises a `UserError` for a file whose content is larger than the file."""
-    try:
-        if not zipfile.is_zipfile(path):
-            return  # The format of PyTorch until 1.5, which compresses nothing.
-        with zipfile.ZipFile(path) as archive:
-            stored = sum(info.file_size for info in archive.infolist())
-            kinds = {info.compress_type for info in archive.infolist()}
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
-    if kinds != {zipfile.ZIP_STORED} or stored > os.path.getsize(path):
-        raise UserError(f"{path} cannot be read: it is compressed.")
+    if not zipfile.is_zipfile(path):
+        return  # The format of PyTorch until 1.5, which compresses nothing.
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    is_plain = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+    if not is_plain or sum(m.file_size for m in members) > os.path.getsize(path):
+        raise UserError("it is compressed.")

@@ -27,9 +27,7 @@ def training_of(synthetic_set: SyntheticSet) -> dict[str, Any]:
     Raises:
       UserError: it is no dict.
     """
-    if synthetic_set.recipe is None:
-        return {}
-    training = json.loads(synthetic_set.recipe).get("training", {})
+    training = json.loads(synthetic_set.recipe or "{}").get("training", {})
     if not isinstance(training, dict):
         raise UserError(f"the set's recipe has training {training!r}, must be fields.")
     return training
@@ -42,23 +40,13 @@ def make_recipe(
     ipc: int | Sequence[int],
     protocol: Mapping,
     in_words: str,
-    accuracies: Iterable[float] = (),
+    accuracies: Sequence[float] = (),
 ) -> str:
-    """Returns how to use a set, for `SyntheticSet.recipe`.
+    """Returns how to use a set, for `SyntheticSet.recipe`: the text of a JSON object.
 
-    Args:
-      method: name of the method that made the set.
-      dataset: name of the dataset that was condensed.
-      ipc: images per class, or a number for each class.
-      protocol: how networks were trained on the set.
-      in_words: the protocol as a sentence.
-      accuracies: of these networks on the test split, fractions; empty where they
-        were not measured.
-
-    Returns:
-      The text of a JSON object.
+    `protocol` is how networks were trained on the set, and `accuracies` theirs on the
+    test split, fractions; they are empty where they were not measured.
     """
-    accuracies = list(accuracies)
     recipe = {
         "method": method,
         "dataset": dataset,
@@ -66,7 +54,7 @@ def make_recipe(
         "training": dict(protocol),
         "training_in_words": in_words,
     }
-    if accuracies:
+    if len(accuracies) > 0:
         recipe |= {
             "accuracy_mean": float(np.mean(accuracies)),
             "accuracy_std": float(np.std(accuracies)),
@@ -88,19 +76,11 @@ def make_card(
 ) -> dict:
     """Returns the card of a run: all that is needed to judge or to repeat it.
 
-    Args:
-      method: name of the method.
-      config: every field of the configuration, nested.
-      seed: the one seed of the run.
-      dataset: what was condensed.
-      protocol: how `accuracy` was measured.
-      accuracy: the accuracy of exactly the images in `files`.
-      created: UTC time in ISO 8601.
-      files: the other files of the run; the card has the size and checksum of each.
-
-    Returns:
-      A dict for `write_json`.
+    `accuracy` is that of exactly the images in `files`, measured by `protocol`. The
+    files are all others of the run; `created` is UTC time in ISO 8601.
     """
+    # File names need not be valid UTF-8; JSON must be.
+    command = shlex.join(sys.orig_argv).encode("utf-8", "backslashreplace").decode()
     return {
         "method": method,
         "created": created,
@@ -117,29 +97,19 @@ def make_card(
             "num_classes": dataset.num_classes,
         },
         "config": dict(config),
-        "command": _command(),
+        "command": command,
         "versions": _versions(),
         # Fixed for every run, see `fixed_numerics`.
         "arithmetic": {"floats": "float32", "keys": KEYS},
-        "files": {
-            os.path.basename(os.fspath(file)): file_record(file) for file in files
-        },
+        "files": {os.path.basename(path): file_record(path) for path in files},
     }
-
-
-def _command() -> str:
-    """Returns the command line of this process."""
-    # File names need not be valid UTF-8; JSON must be.
-    command = shlex.join(sys.orig_argv)
-    return command.encode("utf-8", "backslashreplace").decode()
 
 
 def _versions() -> dict:
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    commit = _commit()
     return {
         "dc_jax": dc_jax.__version__,
-        **({"commit": commit} if commit else {}),
+        **_commit(),
         "python": platform.python_version(),
         **{package: importlib.metadata.version(package) for package in packages},
         "platform": jax.default_backend(),
@@ -147,11 +117,10 @@ def _versions() -> dict:
     }
 
 
-def _commit() -> str | None:
+def _commit() -> dict[str, str]:
     """Returns the commit of this package's source, with `-dirty` if files differ.
 
-    None where git is missing, or the source is not in its repository because the
-    package was installed.
+    It is empty without git, and for an installed package, which has no repository.
     """
     git = ["git", "-C", os.path.dirname(dc_jax.__file__)]
     # An installed copy may lie in a repository of another project.
@@ -160,6 +129,6 @@ def _commit() -> str | None:
     options = {"capture_output": True, "check": True, "text": True, "timeout": 10}
     try:
         subprocess.run(is_known, **options)
-        return subprocess.run(name, **options).stdout.strip()
+        return {"commit": subprocess.run(name, **options).stdout.strip()}
     except (OSError, subprocess.SubprocessError):
-        return None
+        return {}

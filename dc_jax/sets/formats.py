@@ -18,19 +18,9 @@ from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.files import draft, write_atomically
 from dc_jax.sets import authors_pt, pictures, set_file
 
-_REQUIRED = ("images", "labels", "mean", "std")
-# Fields that are text, which a safetensors file can only have as metadata.
-_TEXTS = ("class_names", "recipe")
 # What reading a damaged safetensors file raises besides the library's own error: the
 # last ones for types that NumPy does not have, and for text that is no JSON.
-_DAMAGE = (
-    OSError,
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    RecursionError,
-)
+_DAMAGE = (OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 def load_synthetic_set(
@@ -52,20 +42,13 @@ def load_synthetic_set(
       UserError: the file is damaged or holds no such set; or the package that reads it
         is missing; or `dataset` is missing, unknown, or not needed.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / set_file.set_name(experiment)
-        experiment = 0
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "
-            "folder of a run."
-        )
+    is_file = not os.path.isdir(path)
+    path = Path(set_file.find_file(path, experiment))
     if path.suffix == ".pt":
         return authors_pt.read(path, dataset, experiment)
     if dataset is not None:
         raise UserError(f"dataset is only for .pt files, got {dataset!r} for {path}.")
-    if experiment:
+    if experiment and is_file:
         raise UserError(f"{path} holds one set, number 0; got experiment {experiment}.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
@@ -75,12 +58,9 @@ def load_synthetic_set(
 def export(
     synthetic_set: SyntheticSet, path: str | os.PathLike, file_format: str
 ) -> None:
-    """Writes a set as a new file, or for `png` and `tfds` as a new folder.
+    """Writes a set in one of `FORMATS`, `png` and `tfds` as a folder.
 
-    Args:
-      synthetic_set: the set.
-      path: what to write; the folder it is in is made where needed.
-      file_format: one of `FORMATS`.
+    The folder that `path` is in is made where needed.
 
     Raises:
       FileExistsError: there is something at `path`.
@@ -98,24 +78,16 @@ def export(
         FORMATS[file_format](synthetic_set, temporary)
 
 
-def _write_npz(synthetic_set: SyntheticSet, path: str) -> None:
-    set_file.save_synthetic_set(path, synthetic_set)
-
-
 def _write_safetensors(synthetic_set: SyntheticSet, path: str) -> None:
-    """Writes the arrays as they are in the set, its texts as the file's metadata."""
+    """Writes the arrays of the set, and its texts as metadata, which must be text."""
     library = load_package("safetensors.numpy", "formats")
     arrays = set_file.to_arrays(synthetic_set)
-    texts = {"class_names": json.dumps(list(synthetic_set.class_names))}
-    if synthetic_set.recipe is not None:
-        texts["recipe"] = synthetic_set.recipe
+    texts = {"class_names": json.dumps(arrays.pop("class_names").tolist())}
+    if "recipe" in arrays:
+        texts["recipe"] = str(arrays.pop("recipe"))
     # The library writes the memory of an array, whatever its strides.
-    tensors = {
-        name: np.ascontiguousarray(array)
-        for name, array in arrays.items()
-        if name not in _TEXTS
-    }
-    write_atomically(path, library.save(tensors, texts))
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    write_atomically(path, library.save(arrays, texts))
 
 
 def _read_safetensors(path: Path) -> SyntheticSet:
@@ -130,20 +102,20 @@ def _read_safetensors(path: Path) -> SyntheticSet:
         raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} cannot be read: it has no list class_names.")
-    for name in _REQUIRED:
+    for name in ("images", "labels", "mean", "std"):
         if name not in arrays:
             raise UserError(f"{path} cannot be read: it has no {name}.")
     # In an array every name takes as much as the longest.
     num_bytes = 4 * len(names) * max(map(len, names), default=0)
     check_fits(num_bytes, f"the class_names of {path}")
-    arrays |= {"class_names": np.array(names, np.str_)}
+    arrays["class_names"] = np.array(names, np.str_)
     if "recipe" in texts:
-        arrays |= {"recipe": np.array(texts["recipe"])}
+        arrays["recipe"] = np.array(texts["recipe"])
     return set_file.from_arrays(arrays, path)
 
 
 FORMATS = {
-    "npz": _write_npz,
+    "npz": lambda synthetic_set, path: set_file.save_synthetic_set(path, synthetic_set),
     "safetensors": _write_safetensors,
     "parquet": pictures.write_parquet,
     "png": pictures.write_folder,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from dc_jax.base import SyntheticSet
-from dc_jax.errors import UserError
 from dc_jax.files import write_atomically
 from dc_jax.sets.set_file import set_pixels
 
@@ -21,39 +20,23 @@ _LABEL = 150  # A class name takes at most this width.
 _ASPECT = 1.3  # The ratio of width to height to aim at.
 
 
-def save_image_grid(
-    path: str | os.PathLike, synthetic_set: SyntheticSet, max_columns: int = 25
-) -> None:
-    """Writes a set as a PNG: one row per class, the class name at the left.
-
-    Args:
-      path: the file to write. Its folder is made if it does not exist.
-      synthetic_set: the set to draw.
-      max_columns: the largest number of images in a line.
-
-    Raises:
-      UserError: `max_columns` is below 1.
-      OSError: the file cannot be written.
-    """
+def save_image_grid(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
+    """Writes a set as a PNG that `draw_grid` draws; its folder is made where needed."""
     pixels = set_pixels(synthetic_set, blank=255)  # As white as the paper.
-    picture = draw_grid(pixels, synthetic_set.class_names, max_columns)
     buffer = io.BytesIO()
-    picture.save(buffer, format="png")
+    draw_grid(pixels, synthetic_set.class_names).save(buffer, format="png")
     write_atomically(path, buffer.getvalue())
 
 
 def tile(
     pixels: np.ndarray, columns: int | None = None, *, gap: int = 1, scale: int = 1
 ) -> np.ndarray:
-    """Tiles images into one picture with transparent gaps.
-
-    Every class begins a new row.
+    """Tiles images into one picture with transparent gaps; a class begins a new row.
 
     Args:
       pixels: `[C, I, H, W, D]` uint8. With D below 3 the first channel is drawn in
         grey. Otherwise the first three channels are red, green and blue.
-      columns: the largest number of images in a row; None puts all of a class in one
-        row.
+      columns: the largest number of images in a row; None puts all of a class in one.
       gap: pixels between two images, at least 1.
       scale: the factor by which each image is enlarged.
 
@@ -92,22 +75,11 @@ def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int =
     """Draws the images of each class on white, the class name at the left.
 
     Short rows are laid out side by side in several blocks. A class with more than
-    `max_columns` images has several lines.
-
-    Args:
-      pixels: `[C, I, H, W, D]` uint8; see `tile` for the channels.
-      class_names: the C names.
-      max_columns: the largest number of images in a line.
-
-    Returns:
-      A `PIL.Image.Image`.
-
-    Raises:
-      UserError: `max_columns` is below 1.
+    `max_columns` images has several lines. `[C, I, H, W, D]` uint8 -> a `PIL.Image`;
+    see `tile` for the channels.
     """
-    if max_columns < 1:
-        raise UserError(f"max_columns must be >= 1, got {max_columns}.")
-    from PIL import Image, ImageDraw
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
 
     num_classes, num_images, height, width, _ = pixels.shape
     columns = min(num_images, max_columns)
@@ -116,25 +88,24 @@ def draw_grid(pixels: np.ndarray, class_names: Sequence[str], max_columns: int =
     tiles = [Image.fromarray(tile(one[None], **options)) for one in pixels]
     row_width, row_height = tiles[0].size
 
-    font = _load_font(size=min(max(height * scale // 4, 12), 16))
+    # Pillow's own font has Latin letters only.
+    file = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    font = ImageFont.truetype(file, size=min(max(height * scale // 4, 12), 16))
     names = [_shorten(name, font) for name in class_names]
     indent = math.ceil(max(map(font.getlength, names))) + 6
     # Rows are further apart than images where a class has several lines.
     pitch = row_height + (_GAP if num_images <= columns else 4 * _GAP)
     block = indent + row_width + 2 * _MARGIN
     rows = _choose_rows(num_classes, block, pitch)
-    blocks = math.ceil(num_classes / rows)
-
-    size = (blocks * block, rows * pitch + 2 * _MARGIN)
+    size = (math.ceil(num_classes / rows) * block, rows * pitch + 2 * _MARGIN)
     picture = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(picture)
     for index, (name, images) in enumerate(zip(names, tiles, strict=True)):
         left = index // rows * block + _MARGIN + indent
         top = index % rows * pitch + _MARGIN
         picture.paste(images.convert("RGB"), (left, top), images.getchannel("A"))
-        draw.text(
-            (left - 6, top + row_height / 2), name, "black", font=font, anchor="rm"
-        )
+        middle = (left - 6, top + row_height / 2)
+        draw.text(middle, name, "black", font=font, anchor="rm")
     return picture
 
 
@@ -149,15 +120,6 @@ def _choose_rows(num_classes: int, block: int, pitch: int) -> int:
         return abs(math.log(aspect / _ASPECT)) + 4 * empty / num_classes
 
     return min(range(1, num_classes + 1), key=cost)
-
-
-def _load_font(size: int):
-    import matplotlib
-    from PIL import ImageFont
-
-    # Pillow's own font has Latin letters only.
-    fonts = os.path.join(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(os.path.join(fonts, "DejaVuSans.ttf"), size)
 
 
 def _shorten(name: str, font) -> str:

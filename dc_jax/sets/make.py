@@ -12,12 +12,9 @@ from dc_jax.data.dataset import Dataset
 def make_sets(
     state: CondenseState, dataset: Dataset, class_ipc: Sequence[int]
 ) -> list[SyntheticSet]:
-    """Returns the set of each experiment of a state, whose leaves are `[E, ...]`.
+    """Returns the sets of all experiments of a state, whose leaves are `[E, ...]`.
 
-    Args:
-      state: of all experiments.
-      dataset: that was condensed.
-      class_ipc: the number of images of each of the C classes.
+    `class_ipc` `[C]` are the numbers of images of each class of the dataset.
     """
     labels = make_labels(class_ipc)
     sets = [make_set(images, dataset, labels) for images in np.asarray(state.images)]
@@ -32,15 +29,11 @@ def make_set(
 ) -> SyntheticSet:
     """Returns the images `[C, I, H, W, D]` with what is needed to use them.
 
-    Args:
-      images: normalised; 0 in blank slots.
-      dataset: that they were made from: it names the classes, and gives the mean and
-        the standard deviation that the images are normalised by.
-      labels: `[C, I]`; None where there are no blank slots.
+    They are normalised with the mean and standard deviation of the dataset that they
+    were made from, and 0 in blank slots. Labels `[C, I]` are None where there are none.
     """
     if labels is None:
-        num_classes, ipc = images.shape[:2]
-        labels = make_labels((ipc,) * num_classes)
+        labels = make_labels((images.shape[1],) * len(images))
     return SyntheticSet(
         images=np.asarray(images, np.float32),
         labels=labels,

@@ -2,6 +2,9 @@
 
 Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits per channel.
 Networks trained on them do not see exactly the condensed images.
+
+Every writer raises a `UserError` if the images are neither grey nor RGB, or a package
+is missing.
 """
 
 import contextlib
@@ -10,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +22,16 @@ import numpy as np
 from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.errors import UserError, load_package
 from dc_jax.files import write_atomically, write_json
-from dc_jax.sets import set_file
+from dc_jax.sets.image_grid import to_png
+from dc_jax.sets.set_file import set_pixels
 
-# Where the facts are that a picture cannot hold: a file in a folder, a key in the
-# metadata of parquet.
-NOTE_NAME = "dc_jax.json"
-_KEY = "dc_jax"
-_TFDS_NAME = "synthetic_set"
-_GREY_OR_RGB = (1, 3)
+# The file in a folder with the facts that a picture cannot hold.
+_NOTE = "dc_jax.json"
 # Longer names are cut: 50 characters of UTF-8 are below the 255 bytes of a file name.
 _MAX_NAME = 50
 
 
-def describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
+def _describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
     """Returns class names, normalisation and recipe of a set, as types of JSON."""
     return {
         "class_names": list(synthetic_set.class_names),
@@ -61,33 +61,26 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
 
 
 def write_folder(synthetic_set: SyntheticSet, path: str) -> None:
-    """Writes `CLASS/NUMBER.png`, and a file with what a picture cannot hold.
-
-    Raises:
-      UserError: the images are neither grey nor RGB.
-    """
+    """Writes `CLASS/NUMBER.png`, and a file with what a picture cannot hold."""
     names = folder_names(synthetic_set.class_names)
     for name in names:
         os.makedirs(os.path.join(path, name))
-    pngs = list(_pngs(synthetic_set))
+    pngs, labels = _pngs(synthetic_set)
     width = len(str(len(pngs) - 1))
-    for number, (png, label) in enumerate(pngs):
+    for number, (png, label) in enumerate(zip(pngs, labels, strict=True)):
         Path(path, names[label], f"{number:0{width}}.png").write_bytes(png)
-    note = {"folders": names, **describe(synthetic_set)}
-    write_json(os.path.join(path, NOTE_NAME), note)
+    note = {"folders": names, **_describe(synthetic_set)}
+    write_json(os.path.join(path, _NOTE), note)
 
 
 def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
     """Writes one table with the columns `image`, a PNG, and `label`.
 
     Its metadata tell Hugging Face `datasets` that they are `Image` and `ClassLabel`.
-
-    Raises:
-      UserError: the images are neither grey nor RGB, or pyarrow is missing.
     """
     pa = load_package("pyarrow", "formats")
     parquet = load_package("pyarrow.parquet", "formats")
-    pngs, labels = zip(*_pngs(synthetic_set), strict=True)
+    pngs, labels = _pngs(synthetic_set)
     images = [{"bytes": png, "path": None} for png in pngs]
     features = {
         "image": {"_type": "Image"},
@@ -95,37 +88,28 @@ def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
     }
     metadata = {
         "huggingface": json.dumps({"info": {"features": features}}),
-        _KEY: json.dumps(describe(synthetic_set)),
+        "dc_jax": json.dumps(_describe(synthetic_set)),
     }
-    fields = {
-        "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
-        "label": pa.int64(),
-    }
-    table = pa.table(
-        {"image": images, "label": labels}, pa.schema(fields, metadata=metadata)
-    )
+    picture = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+    schema = pa.schema({"image": picture, "label": pa.int64()}, metadata=metadata)
     buffer = io.BytesIO()
-    parquet.write_table(table, buffer)
+    parquet.write_table(pa.table({"image": images, "label": labels}, schema), buffer)
     write_atomically(path, buffer.getvalue())
 
 
 def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
-    """Writes a data folder of TFDS with the dataset `synthetic_set`, split `train`.
-
-    Raises:
-      UserError: the images are neither grey nor RGB, or a package is missing.
-    """
+    """Writes a data folder of TFDS with the dataset `synthetic_set`, split `train`."""
     # Set before TensorFlow is imported, which otherwise prints a page of warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     load_package("tensorflow", "formats")
     import tensorflow_datasets as tfds
 
-    shape = synthetic_set.images.shape[2:]
-    # Made first, so that a wrong number of channels is found before TFDS is called.
+    pngs, labels = _pngs(synthetic_set)
     examples = [
-        (number, {"image": io.BytesIO(png), "label": label})
-        for number, (png, label) in enumerate(_pngs(synthetic_set))
+        {"image": io.BytesIO(png), "label": label}
+        for png, label in zip(pngs, labels, strict=True)
     ]
+    shape = synthetic_set.images.shape[2:]
     features = {
         "image": tfds.features.Image(shape=shape, encoding_format="png"),
         "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
@@ -134,35 +118,26 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
     # TFDS prints the path it writes to, which is not the final one.
     with contextlib.redirect_stdout(io.StringIO()):
         builder = tfds.dataset_builders.store_as_tfds_dataset(
-            name=_TFDS_NAME,
+            name="synthetic_set",
             version="1.0.0",
             features=tfds.features.FeaturesDict(features),
-            split_datasets={"train": examples},
+            split_datasets={"train": list(enumerate(examples))},
             data_dir=path,
             description="A condensed dataset: a few synthetic images per class.",
             disable_shuffling=True,
         )
     shutil.rmtree(os.path.join(path, "downloads"), ignore_errors=True)
-    write_json(builder.data_path / NOTE_NAME, describe(synthetic_set))
+    write_json(builder.data_path / _NOTE, _describe(synthetic_set))
 
 
-def _pngs(synthetic_set: SyntheticSet) -> Iterator[tuple[bytes, int]]:
-    """Yields each image as a PNG, and its label."""
-    from PIL import Image
-
-    pixels = set_file.to_pixels(
-        synthetic_set.images, synthetic_set.mean, synthetic_set.std
-    )
-    height, width, channels = pixels.shape[2:]
-    if channels not in _GREY_OR_RGB:
+def _pngs(synthetic_set: SyntheticSet) -> tuple[list[bytes], list[int]]:
+    """Returns the images as PNGs, and their labels."""
+    channels = synthetic_set.images.shape[-1]
+    if channels not in (1, 3):
         raise UserError(
             f"images have {channels} channels, pictures must have 1 or 3: choose the "
             "format npz or safetensors."
         )
-    pixels, labels = flatten_set(pixels, np.asarray(synthetic_set.labels))
-    if channels == 1:
-        pixels = pixels[..., 0]
-    for image, label in zip(pixels, labels.tolist(), strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, format="png")
-        yield buffer.getvalue(), label
+    labels = np.asarray(synthetic_set.labels)
+    pixels, labels = flatten_set(set_pixels(synthetic_set), labels)
+    return [to_png(image) for image in pixels], labels.tolist()

@@ -4,7 +4,6 @@ It holds plain arrays: loading one never runs code. It may come from anybody, so
 everything in it is checked. The same set always gives the same bytes.
 """
 
-import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -37,14 +36,8 @@ NAMES = (*_ARRAYS, *_OPTIONAL)
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
-    Keys: `images`, `labels`, `mean`, `std` and `class_names` as in `SyntheticSet`, and
-    `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. There are also
-    `indices` where the images are real ones, `learning_rates` where dataset
-    distillation learned them, and `recipe` where the set has one.
-
-    Args:
-      path: file to write; its folder is made where needed.
-      synthetic_set: the set to save.
+    Its folder is made where needed. The keys are the fields of `SyntheticSet` that are
+    not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture.
 
     Raises:
       UserError: the set could not be loaded again, for instance because an image
@@ -57,80 +50,39 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
 
 
 def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
-    """Reads a set that `save_synthetic_set` wrote.
-
-    Args:
-      path: the `.npz`, or the folder of a run that holds `synthetic_set.npz`.
-
-    Returns:
-      The set, as NumPy arrays.
+    """Reads a set that `save_synthetic_set` wrote, as NumPy arrays; see `find_file`.
 
     Raises:
       FileNotFoundError: there is no such file.
       UserError: the file is damaged, or is not such a set.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        path = os.path.join(path, SET_NAME)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"no synthetic set at {path}: give the .npz of a run, or its folder."
-        )
-    arrays = read_npz(path, _ARRAYS, _OPTIONAL)
-    return from_arrays(arrays, path)
-
-
-def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
-    """Returns the fields of a set that are not None, as NumPy arrays."""
-    arrays = {
-        "images": np.asarray(synthetic_set.images),
-        "labels": np.asarray(synthetic_set.labels),
-        "class_names": np.array(synthetic_set.class_names, dtype=np.str_),
-        "mean": np.asarray(synthetic_set.mean),
-        "std": np.asarray(synthetic_set.std),
-    }
-    for name in _OPTIONAL:
-        if getattr(synthetic_set, name) is not None:
-            arrays[name] = np.asarray(getattr(synthetic_set, name))
-    return arrays
-
-
-def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
-    """Returns the set that `to_arrays` made these arrays from, and checks it.
-
-    Args:
-      arrays: by field, some of `NAMES`.
-      path: of the file that they were read from, for errors.
-
-    Raises:
-      UserError: they do not make a set.
-    """
-    _check_arrays(arrays, f"{path} is not a saved synthetic set")
-    fields = {name: arrays[name] for name in ("images", "labels", "mean", "std")}
-    fields |= {name: arrays.get(name) for name in _OPTIONAL}
-    if "recipe" in arrays:
-        fields["recipe"] = str(arrays["recipe"])
-    return SyntheticSet(class_names=tuple(arrays["class_names"].tolist()), **fields)
+    path = find_file(path)
+    return from_arrays(read_npz(path, _ARRAYS, _OPTIONAL), path)
 
 
 def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
-    """Reads a set, or all sets of a run in the order of its experiments.
+    """Reads a set, or all sets of a run in the order of its experiments; see above."""
+    sets = [load_synthetic_set(path)]
+    while os.path.isfile(next_file := os.path.join(path, set_name(len(sets)))):
+        sets.append(load_synthetic_set(next_file))
+    return sets
 
-    Args:
-      path: the `.npz` of a set, or the folder of a run.
+
+def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
+    """Returns the path of a file, or of the set of an experiment in a run's folder.
 
     Raises:
-      FileNotFoundError: there is no set.
-      UserError: a file is damaged, or is not such a set.
+      FileNotFoundError: there is no such file.
     """
-    sets = [load_synthetic_set(path)]
+    path = os.fspath(path)
     if os.path.isdir(path):
-        for experiment in itertools.count(1):
-            name = os.path.join(path, set_name(experiment))
-            if not os.path.isfile(name):
-                break
-            sets.append(load_synthetic_set(name))
-    return sets
+        path = os.path.join(path, set_name(experiment))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "
+            "folder of a run."
+        )
+    return path
 
 
 def set_name(experiment: int) -> str:
@@ -138,16 +90,32 @@ def set_name(experiment: int) -> str:
     return f"synthetic_set_{experiment}.npz" if experiment else SET_NAME
 
 
+def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
+    """Returns the fields of a set that are not None, as NumPy arrays."""
+    names = np.array(synthetic_set.class_names, dtype=np.str_)
+    fields = vars(synthetic_set) | {"class_names": names}
+    return {k: np.asarray(value) for k, value in fields.items() if value is not None}
+
+
+def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
+    """Returns the set that `to_arrays` made these arrays from, read from `path`.
+
+    Raises:
+      UserError: they do not make a set.
+    """
+    _check_arrays(arrays, f"{path} is not a saved synthetic set")
+    fields = {name: value for name, value in arrays.items() if name != "pixels"}
+    fields["class_names"] = tuple(arrays["class_names"].tolist())
+    if "recipe" in arrays:
+        fields["recipe"] = str(arrays["recipe"])
+    return SyntheticSet(**fields)
+
+
 def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Returns normalised images as a picture: de-normalised, clipped and rounded.
 
-    Args:
-      images: `[..., D]` float, normalised.
-      mean: `[D]`, of pixels in [0, 1].
-      std: `[D]`, of pixels in [0, 1].
-
-    Returns:
-      Pixels of the same shape, uint8.
+    `[..., D]` float -> uint8. Mean and standard deviation, `[D]`, are of pixels in
+    [0, 1].
     """
     unit = np.asarray(images) * np.asarray(std) + np.asarray(mean)
     return np.rint(np.clip(unit, 0.0, 1.0) * 255.0).astype(np.uint8)
@@ -165,13 +133,13 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
     sizes: dict[str, int] = {}
     for name, array in arrays.items():
         kind, axes = (_ARRAYS | _OPTIONAL)[name]
-        if not _has_kind(array, kind):
+        if not (is_text(array) if kind == "text" else array.dtype == kind):
             raise UserError(f"{prefix}: {name} is {array.dtype}, expected {kind}.")
         # The first array with an axis defines its size.
         for axis, size in zip(axes, array.shape, strict=False):
             sizes.setdefault(axis, size)
         expected = tuple(sizes.get(axis) for axis in axes)
-        if array.ndim != len(axes) or array.shape != expected or 0 in array.shape:
+        if array.shape != expected or 0 in array.shape:
             raise UserError(
                 f"{prefix}: {name} has shape {array.shape}, expected "
                 f"[{', '.join(axes)}] with the sizes of images and none of them 0."
@@ -180,15 +148,18 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
             bad = int(np.sum(~np.isfinite(array)))
             raise UserError(f"{prefix}: {bad} values of {name} are NaN or infinite.")
     _check_labels(arrays, prefix)
-    std = arrays["std"]
-    if "learning_rates" in arrays and arrays["learning_rates"].min() < 0:
-        raise UserError(
-            f"{prefix}: learning_rates go from {arrays['learning_rates'].min()}, "
-            "expected none below 0."
-        )
+    std, rates = arrays["std"], arrays.get("learning_rates", np.zeros(1))
     if std.min() <= 0:
         raise UserError(f"{prefix}: std is {std.tolist()}, expected above 0.")
-    if "recipe" in arrays and not _is_json_object(str(arrays["recipe"])):
+    if rates.min() < 0:
+        raise UserError(
+            f"{prefix}: learning_rates go from {rates.min()}, expected none below 0."
+        )
+    try:
+        is_object = isinstance(json.loads(str(arrays.get("recipe", "{}"))), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    if not is_object:
         raise UserError(f"{prefix}: recipe is not the text of a JSON object.")
 
 
@@ -216,14 +187,3 @@ def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
             f"{prefix}: learning_rates need as many images of each class, there are "
             f"{class_ipc.min()} to {class_ipc.max()}."
         )
-
-
-def _is_json_object(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _has_kind(array: np.ndarray, kind: str) -> bool:
-    return is_text(array) if kind == "text" else array.dtype == kind

@@ -25,23 +25,12 @@ def accuracy(
 def confusion(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
+    images: jax.Array,  # [n, H, W, D], normalised
+    labels: jax.Array,  # [n]
     *,
-    slice_size: int,
-) -> jax.Array:
-    """Returns the confusion matrix: rows are true classes, columns predicted ones.
-
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      slice_size: images at once. Changes memory and speed only.
-
-    Returns:
-      Shape `[C, C]`, int32.
-    """
+    slice_size: int,  # images at once; changes memory and speed only
+) -> jax.Array:  # [C, C], int32
+    """Returns the confusion matrix: rows are true classes, columns predicted ones."""
 
     def predict(images: jax.Array) -> jax.Array:
         return network.apply(variables, images)

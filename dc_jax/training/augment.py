@@ -5,7 +5,8 @@ norm, and `none` otherwise; the operations are in `augment_evaluation`. A strate
 begins with `dsa:` names operations of `augment_siamese` instead.
 """
 
-import chex
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -30,15 +31,8 @@ def parse_strategy(strategy: str) -> tuple[Operation, ...]:
 def augment(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
     """Applies an operation of the strategy, chosen at random, to every image.
 
-    Args:
-      key: the key is consumed.
-      images: normalised, of a floating type. Shape `[n, H, W, D]`.
-      strategy: names of operations joined by `_`, or `none`. Each image has an
-        operation of its own. After `dsa:` all images have the same operation, each with
-        random numbers of its own.
-
-    Returns:
-      The augmented images. Shape `[n, H, W, D]`.
+    Images `[n, H, W, D]` are normalised, and each has an operation of its own. After
+    `dsa:` all images have the same operation, each with random numbers of its own.
 
     Raises:
       UserError: the strategy is unknown.
@@ -50,16 +44,12 @@ def augment(key: jax.Array, images: jax.Array, strategy: str) -> jax.Array:
         shape, num = images.shape[1:], len(images)
         draws = augment_siamese.draw(key, operations, shape, num)
         return augment_siamese.apply(images, draws, operations, each=True)
-    chex.assert_rank(images, 4)
-    chex.assert_type(images, float)
     mean = jnp.mean(images, axis=(0, 1, 2))  # [D]
 
-    def make_branch(operation: Operation):
-        return lambda key, image: operation.apply(
-            image, operation.draw(key, image.shape), mean
-        )
+    def apply_one(operation: Operation, key: jax.Array, image: jax.Array) -> jax.Array:
+        return operation.apply(image, operation.draw(key, image.shape), mean)
 
-    branches = [make_branch(operation) for operation in operations]
+    branches = [functools.partial(apply_one, operation) for operation in operations]
 
     def augment_one(key: jax.Array, image: jax.Array) -> jax.Array:
         choice_key, draw_key = jax.random.split(key)

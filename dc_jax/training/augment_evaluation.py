@@ -19,7 +19,6 @@ _NOISE = 0.001
 
 def draw_crop(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns row and column of the window in the padded image. Shape `[2]`."""
-    del shape
     # Follows the authors' code: the last of the 2 * _CROP + 1 places is never drawn.
     return jax.random.randint(key, (2,), 0, 2 * _CROP)
 
@@ -44,7 +43,6 @@ def draw_scale(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def apply_scale(image: jax.Array, size: jax.Array, mean: jax.Array) -> jax.Array:
     """Resizes to the nearest pixel, then crops to the centre or pads with zeros."""
-    del mean
     # The image and its scaled copy are centred in a square that holds both.
     side = jnp.maximum(jnp.max(size), max(image.shape[:2]))
     (rows, in_rows), (columns, in_columns) = (
@@ -66,20 +64,13 @@ def _nearest(num: int, scaled: jax.Array, side: jax.Array) -> tuple:
 
 def draw_rotate(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns the angle in whole degrees, in [-45, 45). Shape `[]`."""
-    del shape
     return jax.random.randint(key, (), -_ROTATE, _ROTATE)
 
 
 def apply_rotate(image: jax.Array, angle: jax.Array, mean: jax.Array) -> jax.Array:
     """Rotates as `scipy.ndimage.rotate` does (cubic spline), then crops to the centre.
 
-    Args:
-      image: shape `[H, W, D]`.
-      angle: whole degrees in [-45, 45). Shape `[]`.
-      mean: its mean over channels fills the pixels outside the image. Shape `[D]`.
-
-    Returns:
-      The rotated image. Shape `[H, W, D]`.
+    The mean over channels of `mean` fills the pixels outside the image.
     """
     height, width, _ = image.shape
     geometry = jnp.asarray(_rotation_table(height, width), image.dtype)
@@ -152,7 +143,6 @@ def draw_noise(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def apply_noise(image: jax.Array, noise: jax.Array, mean: jax.Array) -> jax.Array:
     """Adds a little of the noise to the image."""
-    del mean
     return image + _NOISE * noise.astype(image.dtype)
 
 

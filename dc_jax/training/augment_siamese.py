@@ -32,15 +32,10 @@ _ROTATE = np.deg2rad(15)
 
 
 class Draws(NamedTuple):
-    """All random numbers of one application of a strategy.
+    """All random numbers of one application of a strategy."""
 
-    Attributes:
-      choice: the index of the operation among those of the strategy. Shape `[]`.
-      drawn: what each operation of the strategy has drawn; leaves `[...]`, or
-        `[n, ...]` where every image has its own.
-    """
-
-    choice: jax.Array  # []
+    choice: jax.Array  # [] the index of the operation among those of the strategy
+    # What each operation has drawn: [...], or [n, ...] where every image has its own.
     drawn: tuple[Any, ...]
 
 
@@ -58,11 +53,6 @@ def make_siamese(
 ) -> Callable[[jax.Array], jax.Array]:
     """Returns a function that changes all images of all batches in the same way.
 
-    Args:
-      key: consumed.
-      strategy: names of operations joined by `_`, or `none`.
-      image_shape: (H, W, D).
-
     Raises:
       UserError: the strategy is unknown.
     """
@@ -74,17 +64,10 @@ def make_siamese(
 def draw(
     key: jax.Array,
     operations: Sequence[Operation],
-    image_shape: tuple[int, ...],
+    image_shape: tuple[int, ...],  # (H, W, D)
     num: int | None = None,
 ) -> Draws:
-    """Draws all that `apply` needs.
-
-    Args:
-      key: consumed.
-      operations: of the strategy.
-      image_shape: (H, W, D).
-      num: images with random numbers of their own; None for the same for all.
-    """
+    """Draws all that `apply` needs, for each of `num` images or once for all images."""
     choice_key, *keys = jax.random.split(key, 1 + len(operations))
 
     def draw_one(operation: Operation, key: jax.Array) -> Any:
@@ -100,23 +83,13 @@ def draw(
 
 
 def apply(
-    images: jax.Array,
-    draws: Draws,
+    images: jax.Array,  # [n, H, W, D], normalised
+    draws: Draws,  # for these operations
     operations: Sequence[Operation],
     *,
-    each: bool = False,
+    each: bool = False,  # whether every image has its own draws
 ) -> jax.Array:
-    """Applies the operation that was drawn.
-
-    Args:
-      images: normalised. Shape `[n, H, W, D]`.
-      draws: from `draw`, for the same operations and image shape.
-      operations: of the strategy.
-      each: whether every image has its own draws.
-
-    Returns:
-      The augmented images. Shape `[n, H, W, D]`.
-    """
+    """Applies the operation that was drawn. Returns `[n, H, W, D]`."""
     if not operations:
         return images
 
@@ -130,7 +103,6 @@ def apply(
 
 def draw_color(key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, ...]:
     """Returns the brightness that is added, and the factors of the other two. `[]`."""
-    del shape
     brightness, saturation, contrast = jax.random.uniform(key, (3,))
     return (
         (brightness - 0.5) * _BRIGHTNESS,
@@ -145,8 +117,7 @@ def apply_color(image: jax.Array, drawn: tuple[jax.Array, ...]) -> jax.Array:
     The paper speaks of one; all three, one after another, are what its code does.
     """
     brightness, saturation, contrast = drawn
-    image = apply_brightness(image, brightness)
-    image = apply_saturation(image, saturation)
+    image = apply_saturation(apply_brightness(image, brightness), saturation)
     return apply_contrast(image, contrast)
 
 
@@ -171,26 +142,26 @@ def _scale_from(mean: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Arr
 
 def draw_crop(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns the rows and columns that the window is moved by. Shape `[2]`."""
-    most = jnp.array(_crop_margins(shape))
+    most = jnp.array(_parts(shape, _CROP))
     return jax.random.randint(key, (2,), -most, most + 1)
 
 
 def apply_crop(image: jax.Array, moved: jax.Array) -> jax.Array:
     """Cuts a window as large as the image out of the image padded with zeros."""
-    rows, columns = _crop_margins(image.shape)
+    rows, columns = _parts(image.shape, _CROP)
     padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
     corner = (moved[0] + rows, moved[1] + columns, 0)
     return jax.lax.dynamic_slice(padded, corner, image.shape)
 
 
-def _crop_margins(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The most rows and columns that a window is moved by."""
-    return int(shape[0] * _CROP + 0.5), int(shape[1] * _CROP + 0.5)
+def _parts(shape: tuple[int, ...], fraction: float) -> tuple[int, int]:
+    """A fraction of the rows and of the columns, half up."""
+    return int(shape[0] * fraction + 0.5), int(shape[1] * fraction + 0.5)
 
 
 def draw_cutout(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns row and column of the centre of what is cut out. Shape `[2]`."""
-    sizes = _cutout_sizes(shape)
+    sizes = _parts(shape, _CUTOUT)
     # A hole of an even size may lie half outside at both ends.
     ends = [side + 1 - size % 2 for side, size in zip(shape[:2], sizes, strict=True)]
     return jax.random.randint(key, (2,), 0, jnp.array(ends))
@@ -198,7 +169,7 @@ def draw_cutout(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def apply_cutout(image: jax.Array, centre: jax.Array) -> jax.Array:
     """Sets a rectangle to zero."""
-    height, width = _cutout_sizes(image.shape)
+    height, width = _parts(image.shape, _CUTOUT)
     rows = jnp.arange(image.shape[0]) - (centre[0] - height // 2)
     columns = jnp.arange(image.shape[1]) - (centre[1] - width // 2)
     is_cut_row = (rows >= 0) & (rows < height)
@@ -206,14 +177,8 @@ def apply_cutout(image: jax.Array, centre: jax.Array) -> jax.Array:
     return jnp.where(is_cut_row[:, None, None] & is_cut_column[None, :, None], 0, image)
 
 
-def _cutout_sizes(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns of what is cut out."""
-    return int(shape[0] * _CUTOUT + 0.5), int(shape[1] * _CUTOUT + 0.5)
-
-
 def draw_flip(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns whether to flip. Shape `[]`."""
-    del shape
     return jax.random.bernoulli(key, _FLIP)
 
 
@@ -224,7 +189,6 @@ def apply_flip(image: jax.Array, is_flipped: jax.Array) -> jax.Array:
 
 def draw_scale(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns how much smaller the image gets, in width and in height. Shape `[2]`."""
-    del shape
     return jax.random.uniform(key, (2,), minval=1 / _SCALE, maxval=_SCALE)
 
 
@@ -236,7 +200,6 @@ def apply_scale(image: jax.Array, factors: jax.Array) -> jax.Array:
 
 def draw_rotate(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns the angle in radians. Shape `[]`."""
-    del shape
     return jax.random.uniform(key, minval=-_ROTATE, maxval=_ROTATE)
 
 

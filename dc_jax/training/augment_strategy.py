@@ -13,14 +13,11 @@ class Operation(NamedTuple):
 
     Drawing is separate from applying: the same draws can change several images, and
     gradients flow through `apply`, a pure function of the image.
-
-    Attributes:
-      draw: `(key, image_shape) -> drawn`; the key is consumed.
-      apply: `(image, drawn, mean) -> image`, where `mean` `[D]` is that of the batch;
-        Siamese augmentation needs none and passes None.
     """
 
-    draw: Callable[[jax.Array, tuple[int, ...]], Any]
+    draw: Callable[[jax.Array, tuple[int, ...]], Any]  # (key, image_shape) -> drawn
+    # (image, drawn, mean) -> image, where the mean `[D]` is that of the batch; Siamese
+    # augmentation needs none and passes None.
     apply: Callable[[jax.Array, Any, jax.Array | None], jax.Array]
 
 
@@ -29,10 +26,8 @@ def parse(
 ) -> tuple[Operation, ...]:
     """Returns the operations that a strategy names; none for `none`.
 
-    Args:
-      strategy: the prefix of a family, then `none` or names joined by `_`.
-      families: the operations of each family by name, by the prefix of the family. The
-        family whose prefix is empty comes first.
+    The strategy is the prefix of a family, then `none` or names joined by `_`. The
+    families are operations by name, by prefix; the one with an empty prefix is first.
 
     Raises:
       UserError: the strategy names something that is not an operation of its family.

@@ -22,62 +22,42 @@ from dc_jax.training.train import Recipe, TrainState, init_state, train_batch
 
 @flax.struct.dataclass
 class WholeState:
-    """A network in training, and how it classified each of the n training images.
-
-    Attributes:
-      network: in training.
-      was_right: `[n]` bool, whether it classified an image rightly when it was last in
-        a batch, before the update with that batch.
-      is_learned: `[n]` bool, whether it ever did.
-      forgotten: `[n]` int32, how often it did not although it had the time before.
-    """
+    """A network in training, and how it classified each of the n training images."""
 
     network: TrainState
-    was_right: jax.Array  # [n]
-    is_learned: jax.Array  # [n]
-    forgotten: jax.Array  # [n]
+    # [n] bool, whether it classified an image rightly when that was last in a batch,
+    # before the update with this batch.
+    was_right: jax.Array
+    is_learned: jax.Array  # [n] bool, whether it ever did.
+    # [n] int32, how often it did not although it had the time before.
+    forgotten: jax.Array
 
 
 class WholePhase(NamedTuple):
-    """A phase of a training, with an optimiser of its own.
+    """A phase of a training, with an optimiser of its own."""
 
-    Attributes:
-      start: makes the optimiser's state anew: `state -> state`.
-      update: updates the network with one batch, see `train_whole`: `(state, images,
-        labels, indices, key) -> state`.
-      epochs: how many.
-    """
-
-    start: Callable[[WholeState], WholeState]
+    start: Callable[[WholeState], WholeState]  # Makes the optimiser's state anew.
+    # (state, images, labels, indices, key) -> state, with one batch; see `train_whole`.
     update: Callable[..., WholeState]
     epochs: int
 
 
 class WholeTraining(NamedTuple):
-    """The pure functions of a training. They know the network and the recipes.
+    """The pure functions of a training. They know the network and the recipes."""
 
-    Attributes:
-      init: makes a fresh network, see `init_whole`: `key -> state`.
-      phases: one after another.
-      test: `(state, images, labels) -> accuracy`, a fraction.
-      read: `(state, images) -> (features, logits)`, see `read_images`.
-    """
-
-    init: Callable[[jax.Array], WholeState]
-    phases: Sequence[WholePhase]
-    test: Callable[..., jax.Array]
+    init: Callable[[jax.Array], WholeState]  # From a key; see `init_whole`.
+    phases: Sequence[WholePhase]  # One after another.
+    test: Callable[..., jax.Array]  # (state, images, labels) -> accuracy, a fraction.
+    # (state, images) -> (features, logits), see `read_images`.
     read: Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def make_whole_training(
     recipes: Sequence[tuple[Recipe, int]], image_shape: tuple[int, int, int], num: int
 ) -> WholeTraining:
-    """Returns the training by one recipe after another.
+    """Returns the training on `num` images by one recipe after another.
 
-    Args:
-      recipes: with the epochs of each.
-      image_shape: `(H, W, D)`.
-      num: n, the number of training images.
+    With each recipe comes the number of its epochs.
     """
     first, _ = recipes[0]
     network, slice_size = first.network, first.slice_size
@@ -90,25 +70,17 @@ def make_whole_training(
         return accuracy(network, variables, images, labels, slice_size=slice_size)
 
     def read(state: WholeState, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return read_images(
-            network,
-            state.network.variables,
-            images,
-            slice_size=slice_size,
-            devices=first.devices,
-        )
+        how = {"slice_size": slice_size, "devices": first.devices}
+        return read_images(network, state.network.variables, images, **how)
 
-    phases = [
-        WholePhase(
-            functools.partial(start, recipe),
-            functools.partial(train_whole, recipe),
-            epochs,
-        )
-        for recipe, epochs in recipes
-    ]
-    return WholeTraining(
-        lambda key: init_whole(first, key, image_shape, num), phases, test, read
-    )
+    def phase(recipe: Recipe, epochs: int) -> WholePhase:
+        update = functools.partial(train_whole, recipe)
+        return WholePhase(functools.partial(start, recipe), update, epochs)
+
+    def init(key: jax.Array) -> WholeState:
+        return init_whole(first, key, image_shape, num)
+
+    return WholeTraining(init, [phase(*recipe) for recipe in recipes], test, read)
 
 
 def init_whole(
@@ -127,24 +99,12 @@ def init_whole(
 def train_whole(
     recipe: Recipe,
     state: WholeState,
-    images: jax.Array,
-    labels: jax.Array,
-    indices: jax.Array,
-    key: jax.Array,
+    images: jax.Array,  # [b, H, W, D], normalised
+    labels: jax.Array,  # [b]
+    indices: jax.Array,  # [b], of the images in the training split, all distinct
+    key: jax.Array,  # of the augmentation, of this and other batches
 ) -> WholeState:
-    """Updates the network with one batch.
-
-    Args:
-      recipe: how.
-      state: the network to begin with.
-      images: normalised. Shape `[b, H, W, D]`.
-      labels: Shape `[b]`.
-      indices: of the images in the training split, all distinct. Shape `[b]`.
-      key: of the augmentation, of this and other batches.
-
-    Returns:
-      The new state.
-    """
+    """Updates the network with one batch."""
     network, predictions = train_batch(recipe, state.network, images, labels, key=key)
     is_right = predictions == labels
     is_learned = state.is_learned[indices] | is_right
@@ -160,22 +120,14 @@ def train_whole(
 def read_images(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
+    images: jax.Array,  # [n, H, W, D], normalised
     *,
-    slice_size: int,
-    devices: Axis = WHOLE,
+    slice_size: int,  # images at once; changes memory and speed only
+    devices: Axis = WHOLE,  # that share the images
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the features and logits that a network has of images in evaluation.
 
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      slice_size: images at once. Changes memory and speed only.
-      devices: that share the images.
-
-    Returns:
-      The features, which the classifier reads, `[n, F]`, and the logits, `[n, C]`.
+    The features are what the classifier reads, `[n, F]`; the logits are `[n, C]`.
     """
 
     def read(images: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -25,42 +25,27 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
-
-    Attributes:
-      network: the module.
-      optimiser: of its parameters.
-      batch_size: images per step; the last batch of an epoch may be smaller.
-      slice_size: how many images are differentiated at once: the gradient of a batch
-        is accumulated over slices. Changes memory and speed only.
-      augmentation: strategy of `augment`, drawn anew for every image and step.
-      devices: that share the images of a batch.
-      loss: takes logits `[n, C]` and labels, and returns the loss of every image,
-        `[n]`. With another loss than the default, `labels` may be any tree of arrays
-        `[n, ...]`.
-    """
+    """How a network is trained."""
 
     network: nn.Module
-    optimiser: optax.GradientTransformation
-    batch_size: int
+    optimiser: optax.GradientTransformation  # Of its parameters.
+    batch_size: int  # Images per step; the last batch of an epoch may be smaller.
+    # How many images are differentiated at once: the gradient of a batch is accumulated
+    # over slices. Changes memory and speed only.
     slice_size: int
-    augmentation: str = "none"
-    devices: Axis = WHOLE
+    augmentation: str = "none"  # See `augment`; drawn anew for every image and step.
+    devices: Axis = WHOLE  # That share the images of a batch.
+    # From logits `[n, C]` and labels to the loss of every image, `[n]`. With another
+    # loss than the default, `labels` may be any tree of arrays `[n, ...]`.
     loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy
 
 
 class TrainState(NamedTuple):
-    """A network in training.
+    """A network in training."""
 
-    Attributes:
-      variables: `params`, and `batch_stats` if there is batch norm.
-      opt_state: of the optimiser.
-      step: updates so far. Shape `[]`.
-    """
-
-    variables: dict[str, Any]
+    variables: dict[str, Any]  # `params`, and `batch_stats` if there is batch norm.
     opt_state: optax.OptState
-    step: jax.Array
+    step: jax.Array  # [] updates so far
 
 
 def init_state(recipe: Recipe, variables: dict[str, Any]) -> TrainState:
@@ -72,25 +57,13 @@ def init_state(recipe: Recipe, variables: dict[str, Any]) -> TrainState:
 def train(
     recipe: Recipe,
     state: TrainState,
-    images: jax.Array,
-    labels: jax.Array,
+    images: jax.Array,  # [n, H, W, D], normalised, as in all functions here
+    labels: jax.Array,  # [n]
     *,
-    epochs: int | jax.Array,
+    epochs: int | jax.Array,  # passes over the images; may be traced
     key: jax.Array,
 ) -> TrainState:
-    """Trains a network for some epochs, each in a new random order.
-
-    Args:
-      recipe: how.
-      state: the network to begin with.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      epochs: passes over the images; may be traced.
-      key: consumed.
-
-    Returns:
-      The trained network.
-    """
+    """Trains a network for some epochs, each in a new random order."""
 
     def epoch(index: jax.Array, state: TrainState) -> TrainState:
         order_key, augment_key = jax.random.split(jax.random.fold_in(key, index))
@@ -106,22 +79,10 @@ def train_epoch(
     images: jax.Array,
     labels: jax.Array,
     *,
-    order: jax.Array,
-    key: jax.Array,
+    order: jax.Array,  # [n], the images in the order of this epoch
+    key: jax.Array,  # of the augmentation
 ) -> TrainState:
-    """Trains a network for one epoch.
-
-    Args:
-      recipe: how.
-      state: the network to begin with.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      order: the images in the order of this epoch. Shape `[n]`.
-      key: of the augmentation; consumed.
-
-    Returns:
-      The trained network.
-    """
+    """Trains a network for one epoch."""
 
     def update(state: TrainState, batch: jax.Array) -> TrainState:
         state, _ = train_batch(recipe, state, images[batch], labels[batch], key=key)
@@ -136,23 +97,14 @@ def train_batch(
     images: jax.Array,
     labels: jax.Array,
     *,
-    key: jax.Array,
+    key: jax.Array,  # of the augmentation, of this and other batches
 ) -> tuple[TrainState, jax.Array]:
-    """Updates a network once.
+    """Updates a network once, with a batch of n images.
 
-    Args:
-      recipe: how.
-      state: the network to begin with.
-      images: normalised, of one batch. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      key: of the augmentation, of this and other batches.
-
-    Returns:
-      The network, and the class it predicted for each image before. Shape `[n]`.
+    Also returns the class that it predicted for each image before, `[n]`.
     """
-    images = augment.augment(
-        jax.random.fold_in(key, state.step), images, recipe.augmentation
-    )
+    key = jax.random.fold_in(key, state.step)
+    images = augment.augment(key, images, recipe.augmentation)
     grads, variables, predictions = _train_gradient(
         recipe, state.variables, images, labels
     )
@@ -168,51 +120,28 @@ def mean_gradient(
     images: jax.Array,
     labels: jax.Array,
     *,
-    slice_size: int,
-    devices: Axis = WHOLE,
-    weights: jax.Array | None = None,
+    slice_size: int,  # images at once; changes memory and speed only
+    weights: jax.Array | None = None,  # [n], of the cross-entropies; None for 1
 ) -> dict[str, Any]:
     """Returns the gradient of the mean cross-entropy with respect to the parameters.
 
     Batch norm, if there is any, uses its running statistics.
-
-    Args:
-      network: the module.
-      variables: of the network.
-      images: normalised. Shape `[n, H, W, D]`.
-      labels: Shape `[n]`.
-      slice_size: images at once. Changes memory and speed only.
-      devices: that share the images.
-      weights: what each cross-entropy is multiplied by; None for 1. Shape `[n]`.
-
-    Returns:
-      A tree like `variables["params"]`.
     """
     loss = cross_entropy
     if weights is not None:
         labels, loss = (labels, weights), _weighted_cross_entropy
-    grads, _ = gradient_and_predictions(
-        *(network, variables, images, labels),
-        slice_size=slice_size,
-        devices=devices,
-        loss=loss,
+    grads, _ = _gradient_and_predictions(
+        network, variables, images, labels, slice_size=slice_size, loss=loss
     )
     return grads
 
 
-def gradient_and_predictions(
-    network: nn.Module,
-    variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    *,
-    slice_size: int,
-    devices: Axis = WHOLE,
-    loss: Callable[[jax.Array, Any], jax.Array] = cross_entropy,
-) -> tuple[dict[str, Any], jax.Array]:
-    """Returns what `mean_gradient` does, and the predicted classes, `[n]`.
+def _gradient_and_predictions(
+    network, variables, images, labels, *, slice_size, loss, devices=WHOLE
+):
+    """Returns the gradient of a mean loss, and the predicted classes, `[n]`.
 
-    The loss may be another, see `Recipe`.
+    The devices share the images.
     """
     num = images.shape[0]
     mine, counts = devices.part(num)
@@ -235,12 +164,8 @@ def gradient_and_predictions(
 
     zeros = jax.tree.map(jnp.zeros_like, variables["params"])
     places = jnp.arange(len(images))
-    total, predictions = fold_slices(
-        add,
-        (zeros, jnp.zeros_like(places)),
-        (places, images, labels, counts),
-        slice_size,
-    )
+    carry, batches = (zeros, jnp.zeros_like(places)), (places, images, labels, counts)
+    total, predictions = fold_slices(add, carry, batches, slice_size)
     grads = jax.tree.map(lambda leaf: leaf / num, devices.sum(total))
     return grads, devices.gather(predictions, num)
 
@@ -256,14 +181,14 @@ def _train_gradient(recipe, variables, images, labels):
     """Returns gradient of a batch, variables with new statistics, and predictions."""
     network = recipe.network
     if "batch_stats" not in variables:
-        grads, predictions = gradient_and_predictions(
+        grads, predictions = _gradient_and_predictions(
             network,
             variables,
             images,
             labels,
             slice_size=recipe.slice_size,
-            devices=recipe.devices,
             loss=recipe.loss,
+            devices=recipe.devices,
         )
         return grads, variables, predictions
 

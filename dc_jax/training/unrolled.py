@@ -22,12 +22,7 @@ def init_xavier(
 ) -> dict[str, Any]:
     """Returns fresh variables: Xavier-normal kernels of gain 1, and biases of 0.
 
-    Everything else is initialised as usual.
-
-    Args:
-      network: the module.
-      key: consumed.
-      images: any images that the network can take. Shape `[n, H, W, D]`.
+    Everything else is initialised as usual. Any images `[n, H, W, D]` will do.
     """
     rest_key, kernel_key = jax.random.split(key)
 
@@ -45,25 +40,15 @@ def init_xavier(
 def train_unrolled(
     network: nn.Module,
     variables: dict[str, Any],
-    images: jax.Array,
-    labels: jax.Array,
-    learning_rates: jax.Array,
+    images: jax.Array,  # [C, I, H, W, D], normalised
+    labels: jax.Array,  # [C, I]
+    learning_rates: jax.Array,  # [R, I], of the steps of each epoch
 ) -> dict[str, Any]:
     """Trains a network by I steps of gradient descent per epoch.
 
-    Step i trains on image i of every class. Reverse-mode differentiation stores only
-    the parameters of every step, and computes everything else again.
-
-    Args:
-      network: the module. Batch norm, if there is any, uses the statistics of the
-        step's images.
-      variables: of the network before the training.
-      images: normalised. Shape `[C, I, H, W, D]`.
-      labels: Shape `[C, I]`.
-      learning_rates: of each epoch's steps. Shape `[R, I]`.
-
-    Returns:
-      The variables of the trained network.
+    Step i trains on image i of every class. Batch norm, if there is any, uses the
+    statistics of the step's images. Reverse-mode differentiation stores only the
+    parameters of every step, and computes everything else again.
     """
 
     @jax.checkpoint
@@ -71,11 +56,9 @@ def train_unrolled(
         images, labels, learning_rate = inputs
 
         def loss(params: dict[str, Any]) -> tuple[jax.Array, dict[str, Any]]:
+            own = {**variables, "params": params}
             logits, updated = network.apply(
-                {**variables, "params": params},
-                images,
-                train=True,
-                mutable=["batch_stats"],
+                own, images, train=True, mutable=["batch_stats"]
             )
             return jnp.mean(cross_entropy(logits, labels)), updated
 

@@ -47,7 +47,7 @@ def make(config, network, execution):
             def of_network(key):
                 variables = network.init(key, images[0, :1])
                 one = functools.partial(class_loss, network, variables)
-                return jnp.sum(batched(one, "map")(images, real))
+                return jnp.sum(batched(one, execution.class_loop)(images, real))
 
             keys = jax.random.split(network_key, config.num_networks)
             return jnp.mean(batched(of_network, execution.network_loop)(keys))

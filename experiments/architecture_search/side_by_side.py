@@ -18,7 +18,7 @@ from dc_jax.devices.backend import batched
 from dc_jax.evaluation.evaluator import TrainOne, train_in_phases
 from dc_jax.networks import layers
 from dc_jax.networks.convnet import ConvNet, ConvNetSpec, parse_convnet_name
-from dc_jax.networks.network import Network
+from dc_jax.networks.registry import Network
 from dc_jax.training.full_data import WholePhase, WholeState, WholeTraining
 from dc_jax.training.train import Recipe
 
@@ -52,7 +52,7 @@ class ConvNets(ConvNet):
         """The activation and the pooling of the member, see `set_member`."""
 
         def end(spec: ConvNetSpec, x: jax.Array) -> jax.Array:
-            return layers.pool(layers.activate(x, spec.activation), spec.pooling)
+            return layers.pool(layers.ACTIVATIONS[spec.activation](x), spec.pooling)
 
         ends = [functools.partial(end, spec) for spec in (self.spec, *self.others)]
         member = self.get_variable(_MEMBER, "index", jnp.int32(0))

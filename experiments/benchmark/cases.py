@@ -56,7 +56,7 @@ SMOKE = Case(
     turn_seconds=0.01,
 )
 
-# Sizes of which one at a time grows in an outer step; the others stay as they are.
+# Sizes of an outer step that grow, one at a time; the others keep their defaults.
 GROWTH = {
     "ipc": (1, 2, 5, 10, 20, 50),
     "classes": (2, 5, 10, 20),

@@ -168,6 +168,7 @@ def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:
         std=channels,
         num_classes=len(data.counts),
         max_count=max(data.counts),
+        devices=layout.classes,
     )
     return jax.tree.map(
         lambda leaf, spec: _place(leaf, layout, spec), store, store_specs(store)

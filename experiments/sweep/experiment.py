@@ -128,37 +128,31 @@ def run_all(
 
     Args:
       config: the experiment.
-      make_cells: see `main`.
-      report: see `main`.
-      make_more: see `main`.
+      make_cells, report, make_more: see `main`.
       options: the flags.
       name: of the experiment.
 
     Raises:
-      UserError: the config is of another experiment, the output is unusable, or cells
-        failed.
+      UserError: the config or the output is unusable, or cells failed.
     """
     try:
         first = make_cells(config)
     except AttributeError as error:
-        raise UserError(
-            f"--config must be an experiment such as {name}: {one_line(error)}"
-        ) from error
+        raise UserError(f"--config must be like {name}: {one_line(error)}") from error
     output = open_output(options)
     folder = output.folder
     check_is_ours(name, folder, options.output)
     check_cells(first, folder)
 
     def all_cells() -> list[Cell]:
-        """Returns the cells; also those that follow from them, if all are done."""
+        """Returns the cells, and if all are done those that follow from them."""
         rows = read_rows(first, folder)
         return first + make_more(config, rows) if len(rows) == len(first) else first
 
     cells = all_cells()
     if options.list:
-        for cell in cells:
-            if cell.read_result(folder) is None:
-                print(shlex.join(cell.command(folder)))
+        for cell in _open_cells(cells, folder):
+            print(shlex.join(cell.command(folder)))
         return
     claim(name, folder)
     try:
@@ -191,13 +185,18 @@ def open_output(options: flags.FlagValues) -> Mirror:
     return output
 
 
+def _open_cells(cells: list[Cell], folder: Path) -> list[Cell]:
+    """Returns the cells that are not done."""
+    return [cell for cell in cells if cell.read_result(folder) is None]
+
+
 def run_cells(cells: list[Cell], output: Mirror, options: flags.FlagValues) -> None:
     """Runs the cells that are not done.
 
     Raises:
       UserError: some failed.
     """
-    open_cells = [cell for cell in cells if cell.read_result(output.folder) is None]
+    open_cells = _open_cells(cells, output.folder)
     logging.info("Running %d of %d cells.", len(open_cells), len(cells))
     if options.ray and open_cells:
         results = run_on_ray(

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.sweep import tables
@@ -46,7 +45,7 @@ def make_cells(config: ConfigDict) -> list[Cell]:
 def report(
     config: ConfigDict, rows: list[Row], folder: Path, published: Published
 ) -> str:
-    """Writes a file and a figure for each table, and returns all tables.
+    """Writes a file for each table, and returns all tables.
 
     Args:
       config: the experiment.
@@ -73,8 +72,6 @@ def report(
             ),
         )
         (folder / f"{title}.md").write_text(f"{table}\n\n{note}\n", "utf-8")
-        if found:
-            _plot(title, found, folder / f"{title}.png")
         texts.append(f"{title}\n\n{table}")
     return "\n\n".join([*texts, note])
 
@@ -92,35 +89,6 @@ def _iterations(rows: list[Row]) -> str:
     if not texts:
         return ""
     return f" Iterations of condensing, 1000 in the paper: {'; '.join(texts)}."
-
-
-def _plot(title: str, entries: list[dict[str, Any]], path: Path) -> None:
-    """Draws the entries of a table, at least one, as a heat map."""
-    # Imported here because it takes long.
-    from matplotlib.figure import Figure
-
-    rows = list(dict.fromkeys(entry["condensed with"] for entry in entries))
-    columns = list(dict.fromkeys(entry["column"] for entry in entries))
-    means = np.full((len(rows), len(columns)), np.nan)
-    for entry in entries:
-        place = rows.index(entry["condensed with"]), columns.index(entry["column"])
-        means[place] = 100 * entry["result"]["accuracy_mean"]
-    size = (2 + 0.8 * len(columns), 1 + 0.5 * len(rows))
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot(
-        xticks=range(len(columns)),
-        xticklabels=columns,
-        yticks=range(len(rows)),
-        yticklabels=rows,
-        title=f"{title}, test accuracy, %",
-    )
-    axes.imshow(np.ma.masked_invalid(means), aspect="auto")
-    middle = (np.nanmin(means) + np.nanmax(means)) / 2
-    for (row, column), mean in np.ndenumerate(means):
-        if np.isfinite(mean):
-            color = "black" if mean > middle else "white"
-            axes.text(column, row, f"{mean:.1f}", ha="center", va="center", color=color)
-    figure.savefig(path, dpi=150)
 
 
 def find_entries(

@@ -94,7 +94,7 @@ class Mirror:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[Any]:
-        """Gives the folder in the bucket as a file system of its own."""
+        """Gives the folder in the bucket as a file system, whose root it is."""
         try:
             # Few need this package, so it is not imported above.
             from fsspec.core import url_to_fs

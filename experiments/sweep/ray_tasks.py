@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, load_package
 from experiments.sweep.cells import MAIN, ROOT, Cell
 from experiments.sweep.mirror import Mirror
 
@@ -27,14 +27,11 @@ def run_on_ray(
       UserError: a resource has another form, Ray is missing, or there is no such
         cluster.
     """
-    try:
-        import ray  # Few need it, so it is not imported above.
-    except ImportError as error:
-        raise UserError('--ray needs: pip install -e ".[ray]"') from error
-
+    ray = load_package("ray", "ray")
     options = _task_options(resources)
+    environment = {"env_vars": {"PYTHONPATH": str(ROOT)}}
     try:
-        ray.init(address=address, runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}})
+        ray.init(address=address, runtime_env=environment)
     except (ValueError, OSError) as error:
         raise UserError(
             f"--ray={address} cannot be reached: it must be 'local', HOST:PORT, or "
@@ -47,7 +44,7 @@ def run_on_ray(
         for cell in cells:
             before = [tasks[c.name] for c in cell.evaluates if c.name in tasks]
             tasks[cell.name] = task.remote(cell, output, cores, *before)
-        waiting = {tasks[cell.name]: cell for cell in cells}
+        waiting = dict(zip(tasks.values(), cells, strict=True))
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             cell = waiting.pop(done)

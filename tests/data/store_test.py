@@ -10,7 +10,12 @@ import pytest
 from toy import make_dataset
 
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import denormalise, make_store, normalise, sample_class
+from dc_jax.data.store import (
+    make_store,
+    normalise,
+    sample_class,
+    sample_classes,
+)
 
 # Class 0 has 3 images, class 1 has 1, class 2 has 6, in mixed order. Image i is i.
 LABELS = [2, 0, 2, 1, 2, 0, 2, 2, 0, 2]
@@ -27,10 +32,10 @@ def _dataset(dtype=np.uint8) -> Dataset:
 
 @functools.partial(jax.jit, static_argnames="num")
 def _sample(store, key, label, num):
-    """One batch, or one for every key."""
+    """The images of one batch, or of one for every key."""
     if key.ndim:
-        return jax.vmap(lambda key: sample_class(store, key, label, num))(key)
-    return sample_class(store, key, label, num)
+        return jax.vmap(lambda key: sample_class(store, key, label, num)[0])(key)
+    return sample_class(store, key, label, num)[0]
 
 
 def _identify(store, images) -> list[int]:
@@ -122,11 +127,11 @@ def test_vmap_and_map_over_classes_equal_a_loop(num):
 
     @jax.jit
     def by_vmap(store, keys):
-        return jax.vmap(lambda k, c: sample_class(store, k, c, num))(keys, labels)
+        return jax.vmap(lambda k, c: sample_class(store, k, c, num)[0])(keys, labels)
 
     @jax.jit
     def by_map(store, keys):
-        return jax.lax.map(lambda kc: sample_class(store, *kc, num), (keys, labels))
+        return jax.lax.map(lambda kc: sample_class(store, *kc, num)[0], (keys, labels))
 
     chex.assert_trees_all_close(by_vmap(store, keys), loop, atol=1e-6)
     chex.assert_trees_all_close(by_map(store, keys), loop, atol=1e-6)
@@ -153,9 +158,20 @@ def test_sample_compiles_once_for_all_labels():
         draw(store, jax.random.key(label), jnp.int32(label))
 
 
+@pytest.mark.parametrize("num", [2, 5])
+def test_all_classes_are_sampled_with_their_offsets(num):
+    store, key = make_store(_dataset()), jax.random.key(0)
+    images, offsets = jax.jit(sample_classes, static_argnums=2)(store, key, num)
+    assert images.shape == (3, num, 2, 3, 2)
+    assert offsets.shape == (3, num)
+    for label, members in MEMBERS.items():
+        expected = [members[offset] for offset in offsets[label].tolist()]
+        assert _identify(store, images[label]) == expected
+
+
 def test_num_below_one_is_refused():
     store = make_store(_dataset())
-    with pytest.raises(ValueError, match="num must be >= 1, got 0"):
+    with pytest.raises(ValueError, match="num must be at least 1, got 0"):
         sample_class(store, jax.random.key(0), 0, 0)
 
 
@@ -167,19 +183,11 @@ def test_normalise_takes_numpy_arrays_of_any_rank():
     chex.assert_shape(normalise(pixels[None, None, None], mean, std), (1, 1, 1, 2, 2))
 
 
-def test_denormalise_inverts_normalise_without_clipping():
-    mean, std = np.array([0.3], np.float32), np.array([0.7], np.float32)
-    pixels = np.array([[-0.5], [0.25], [1.5]], np.float32)
-    there = normalise(pixels, mean, std)
-    np.testing.assert_allclose(denormalise(there, mean, std), pixels, atol=1e-6)
-
-
 def test_normalise_keeps_float64():
     mean, std = np.array([0.3], np.float32), np.array([0.7], np.float32)
     with jax.enable_x64(True):
         images = jnp.zeros((2, 1), jnp.float64)
         assert normalise(images, mean, std).dtype == jnp.float64
-        assert denormalise(images, mean, std).dtype == jnp.float64
         assert normalise(images.astype(jnp.float32), mean, std).dtype == jnp.float32
     assert normalise(np.zeros((2, 1)), mean, std).dtype == jnp.float32
 

@@ -3,114 +3,38 @@
 import contextlib
 import threading
 
-import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import run_helpers
-from toy import Tiny, random_dataset
+from toy import random_dataset
 
-from dc_jax.data.store import draw_offsets, make_store, sample_class
+from dc_jax.data.store import make_store, sample_class, sample_classes
 from dc_jax.data.stream import HostStore, prefetch
-from dc_jax.devices.backend import Execution
-from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from dc_jax.methods import make_method
-from dc_jax.networks import make_network
-from dc_jax.networks.convolution import make_conv_fn
-from dc_jax.run.compiled import compile_draws, compile_method
 
 CLASSES, SHAPE = 3, (4, 4, 1)
-CONVNET = make_network("ConvNetD1W8", CLASSES, SHAPE, make_conv_fn("trilinear"))
-# Many in two, so that an iteration draws a part; the last has fewer than are drawn.
+# The last has fewer than are drawn.
 COUNTS = (400, 300, 5)
-
-
-def _config(**changes):
-    defaults = {
-        "ipc": 2,
-        "outer_loop": 2,
-        "inner_loop": 1,
-        "num_experiments": 2,
-        "num_networks": 2,
-        "batch_real": 8,
-        "mesh.net": None,
-        "mesh.classes": None,
-    }
-    return run_helpers.tiny_config(**defaults | changes)
-
-
-def _run(config, network, layout, *, stream):
-    """The states and metrics of two iterations, and images in the stores of steps."""
-    dataset = random_dataset(COUNTS, SHAPE)
-    execution = Execution("map", 8, layout)
-    method = make_method(config, network, execution)
-    init, step = compile_method(method, execution)
-    init_keys, step_keys = jax.random.split(
-        jax.random.key(0), (2, config.num_experiments)
-    )
-    host, whole = HostStore(dataset, layout), make_store(dataset, layout)
-    init_draws, step_draws = compile_draws(method)
-    store = host.load(init_draws(host.index, init_keys)) if stream else whole
-    state = init(store, init_keys)
-    results, sizes = [state], set()
-    for iteration in map(jnp.int32, range(2)):
-        if stream:
-            store = host.load(step_draws(host.index, step_keys, iteration))
-        sizes.add(len(store.images))
-        state, metrics = step(state, store, step_keys, iteration)
-        results.append((state, metrics))
-    return results, sizes
-
-
-@pytest.mark.usefixtures("quick_compile")
-@pytest.mark.parametrize(
-    ("network", "mesh", "changes"),
-    [
-        (Tiny(CLASSES), None, {}),
-        (Tiny(CLASSES, has_batch_norm=True), None, {"num_experiments": 1}),
-        (
-            Tiny(CLASSES, has_batch_norm=True),
-            {"mesh.classes": 2, "mesh.net": 1},
-            {"init": "real"},
-        ),
-        (Tiny(CLASSES), {"mesh.classes": 2, "mesh.net": 2}, {"outer_loop": 1}),
-        (CONVNET, None, {"method": "dm", "outer_loop": 1}),
-        (
-            Tiny(CLASSES),
-            {"mesh.classes": 2, "mesh.net": 2},
-            {"method": "dd", "outer_loop": 1},
-        ),
-    ],
-)
-def test_steps_are_the_same_bit_for_bit(network, mesh, changes):
-    config = _config(**changes | (mesh or {}))
-    layout = make_layout(config, CLASSES, jax.devices()) if mesh else ONE_DEVICE
-    expected, _ = _run(config, network, layout, stream=False)
-    actual, sizes = _run(config, network, layout, stream=True)
-    chex.assert_trees_all_equal(actual, expected)
-    # The same shapes in each iteration, and far fewer images.
-    assert len(sizes) == 1
-    drawn = config.num_experiments * config.outer_loop * config.num_networks
-    has_batch_norm = getattr(network, "has_batch_norm", False)
-    drawn *= config.batch_real + (16 if has_batch_norm else 0)
-    classes = CLASSES + 1 if mesh else CLASSES
-    assert sizes.pop() == classes * min(drawn, max(COUNTS))
 
 
 @pytest.mark.parametrize("num", [1, 4, 9])
 def test_a_sample_needs_its_own_images_alone(num):
-    dataset = random_dataset(COUNTS, SHAPE)
+    dataset, key = random_dataset(COUNTS, SHAPE), jax.random.key(0)
     host, whole = HostStore(dataset), make_store(dataset)
-    keys = jax.random.split(jax.random.key(0), CLASSES)
-    offsets = jnp.stack([draw_offsets(whole, keys[c], c, num) for c in range(CLASSES)])
+    sample = jax.jit(sample_classes, static_argnums=2)
+    images, offsets = sample(whole, key, num)
     store = host.load(offsets)
     assert store.images.shape == (CLASSES * num, *SHAPE)
+    streamed, same_offsets = sample(store, key, num)
+    np.testing.assert_array_equal(streamed, images)
+    np.testing.assert_array_equal(same_offsets, offsets)
+    # The index draws the same.
+    np.testing.assert_array_equal(sample(host.index, key, num)[1], offsets)
+    keys = jax.random.split(key, CLASSES)
+    sample = jax.jit(sample_class, static_argnums=3)
     for label in range(CLASSES):
-        np.testing.assert_array_equal(
-            sample_class(store, keys[label], label, num),
-            sample_class(whole, keys[label], label, num),
-        )
+        one, of_one = sample(store, keys[label], label, num)
+        np.testing.assert_array_equal(one, images[label])
+        np.testing.assert_array_equal(of_one, offsets[label])
 
 
 def test_no_more_is_held_than_there_is():

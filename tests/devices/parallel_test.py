@@ -1,8 +1,5 @@
 """The same numbers on 1, 2 and 4 devices, and which device gets what."""
 
-import functools
-
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,13 +26,8 @@ CLASSES, SHAPE, NETWORK = 3, (4, 4, 1), "ConvNetD1W8"
 def _config(**changes):
     defaults = {
         "ipc": 2,
-        "outer_loop": 2,
-        "inner_loop": 2,
         "num_experiments": 3,
         "num_networks": 3,
-        "batch_real": 8,
-        # Six images: two batches, neither of which four devices share evenly.
-        "batch_train": 5,
         "mesh.net": None,
         "mesh.classes": None,
     }
@@ -52,50 +44,6 @@ DATASET = random_dataset((20, 11, 5), SHAPE)
 
 def _network(name=NETWORK):
     return make_network(name, CLASSES, SHAPE, make_conv_fn("trilinear"))
-
-
-def _run(network, method, layout):
-    """The images and losses of two iterations."""
-    config = _config(method=method)
-    execution = Execution("map", 8, layout)
-    method = make_method(config, _network(network), execution)
-    init, step = compile_method(method, execution)
-    store = make_store(DATASET, layout)
-    keys = jax.random.split(jax.random.key(0), config.num_experiments)
-    state = init(store, keys)
-    losses = []
-    for iteration in range(2):
-        state, metrics = step(state, store, keys, jnp.int32(iteration))
-        assert metrics["is_finite"].all()
-        losses.append(metrics["loss"])
-    return state, losses
-
-
-_run_on_one_device = functools.cache(functools.partial(_run, layout=ONE_DEVICE))
-
-
-@pytest.mark.parametrize(
-    ("network", "method", "num_devices", "mesh"),
-    [
-        pytest.param(*(NETWORK, "dc", 2, {"mesh.classes": 2}), marks=pytest.mark.slow),
-        (NETWORK, "dc", 4, {"mesh.classes": 4}),
-        (NETWORK, "dc", 4, {"mesh.net": 4}),
-        ("ConvNetD1W8BN", "dc", 4, {"mesh.net": 2, "mesh.classes": 2}),
-        (NETWORK, "dsa", 4, {"mesh.net": 2, "mesh.classes": 2}),
-        pytest.param(
-            *(NETWORK, "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
-            marks=pytest.mark.slow,
-        ),
-        ("ConvNetD1W8BN", "dm", 4, {"mesh.net": 2, "mesh.classes": 2}),
-        (NETWORK, "dd", 4, {"mesh.net": 2, "mesh.classes": 2}),
-        (NETWORK, "dd", 4, {"mesh.net": 4}),
-    ],
-)
-def test_steps_on_a_mesh_equal_those_on_one_device(network, method, num_devices, mesh):
-    expected = _run_on_one_device(network, method)
-    actual = _run(network, method, _layout(num_devices, **mesh))
-    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
-    assert actual[0].images.shape == (3, CLASSES, 2, *SHAPE)
 
 
 def test_real_images_to_begin_with_are_the_same_on_a_mesh():
@@ -200,11 +148,20 @@ def test_several_processes_use_all_devices(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"^config.distributed must be True"):
         _layout(4, **changes)
-    monkeypatch.setattr(layout.hosts, "are_several", lambda: True)
+    monkeypatch.setattr(layout.processes, "are_several", lambda: True)
     assert _layout(4, distributed=True, **changes).classes.size == 4
     match = r"^config.mesh must leave none of the 4 devices out .* classes = 3\.$"
     with pytest.raises(ValueError, match=match):
         _layout(4, distributed=True, **changes, **{"mesh.classes": 3})
+
+
+def test_cores_are_counted_where_a_process_has_no_affinity(monkeypatch):
+    """As on macOS and Windows."""
+    monkeypatch.delattr(layout.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(layout.os, "cpu_count", lambda: 6)
+    assert layout.num_cores() == 6
+    monkeypatch.setattr(layout.os, "cpu_count", lambda: None)
+    assert layout.num_cores() == 1
 
 
 def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):

@@ -10,12 +10,18 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from configs import base
 from dc_jax.config import Config
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import make_store
+from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
+from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
+from dc_jax.evaluation.protocol import make_protocol
+from dc_jax.networks import make_network
+from dc_jax.networks.convolution import make_conv_fn
 from experiments.plan import compiling, planning
 from experiments.plan.chips import CHIPS, GIB, Chip, parse_topology
 from experiments.plan.cost import Cost, count
@@ -291,5 +297,34 @@ def test_digits_compile_and_fit(topology):
 @needs_libtpu
 @pytest.mark.slow
 def test_a_topology_that_libtpu_has_not():
-    with pytest.raises(ValueError, match="--topology=v5e:1x1"):
-        compiling.get_devices("v5e:1x1", CHIPS["v5e"])
+    with pytest.raises(ValueError, match="--topology=v5e:3x5"):
+        compiling.get_devices("v5e:3x5", CHIPS["v5e"])
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_evaluating_compiles_and_fits():
+    shape, execution = (8, 8, 1), Execution(network_loop="vmap", slice_size=16)
+    network = make_network("ConvNetD2W8", 3, shape, make_conv_fn("native"))
+    protocol = make_protocol(
+        _config().evaluation, dataset_name="mnist", network_name="ConvNetD2W8"
+    )
+    train_one = train_by_protocol(protocol, network, execution)
+    device = compiling.get_devices("v5e:2x2", CHIPS["v5e"])[0]
+
+    def array(*shape, dtype="float32"):
+        sharding = SingleDeviceSharding(device)
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    args = (
+        (array(6, *shape), array(6, dtype="int32")),
+        *(array(50, *shape), array(50, dtype="int32")),
+        array(2, dtype=keys.dtype),
+    )
+    step = jax.jit(make_evaluate(train_one, network, execution))
+    memory = compiling.measure_memory(
+        compiling.Program(step, args, ONE_DEVICE), CHIPS["v5e"]
+    )
+    assert memory.fits
+    assert memory.bytes > 0

@@ -144,8 +144,8 @@ def test_kernels_are_xavier_normal_and_biases_zero():
         assert (path[-1].key == "bias") == (not leaf.any())
     with_norm = Tiny(CLASSES, has_batch_norm=True)
     variables = _init(with_norm, jax.random.key(0), REAL[:1])
-    assert (variables["params"]["BatchNorm_0"]["scale"] == 1).all()
-    assert (variables["batch_stats"]["BatchNorm_0"]["var"] == 1).all()
+    assert (variables["params"]["norm"]["scale"] == 1).all()
+    assert (variables["batch_stats"]["norm"]["var"] == 1).all()
 
 
 def test_the_gradient_is_that_of_finite_differences():
@@ -153,7 +153,7 @@ def test_the_gradient_is_that_of_finite_differences():
         learned = _draw_learned(np.float64)
         # Smooth, and with a convolution.
         network = make_network("ConvNetD1W4ASNN", CLASSES, SHAPE, make_conv_fn())
-        loss = make_loss(_config(), network, EXECUTION, STORE, jax.random.key(0))
+        loss, _ = make_loss(_config(), network, EXECUTION, STORE, jax.random.key(0))
         check_grads(
             jax.jit(loss), learned, 1, modes=["rev"], atol=1e-7, rtol=1e-6, eps=1e-4
         )
@@ -166,7 +166,7 @@ def test_what_is_computed_again_is_the_same(monkeypatch):
     gradients = []
     for checkpoint in (jax.checkpoint, lambda function: function):
         monkeypatch.setattr(jax, "checkpoint", checkpoint)
-        loss = make_loss(_config(), NETWORK, EXECUTION, STORE, key)
+        loss, _ = make_loss(_config(), NETWORK, EXECUTION, STORE, key)
         gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         gradients.append(gradient(*learned))
         training = functools.partial(train_unrolled, NETWORK)
@@ -204,7 +204,7 @@ def test_step_equals_the_algorithm_written_out():
         grads = jax.tree.map(lambda leaf: leaf.mean(0), grads)
         updates, opt_state = _adam(i).update(grads, opt_state)
         learned = optax.apply_updates(learned, updates)
-        state, metrics = step(state, STORE, jax.random.key(i))
+        state, metrics, _ = step(state, STORE, jax.random.key(i))
         np.testing.assert_allclose(metrics["loss"], losses.mean(), rtol=1e-5)
         chex.assert_trees_all_close(
             (state.images, state.raw_lrs), learned, rtol=1e-4, atol=1e-5
@@ -218,7 +218,7 @@ def _adam(iteration):
 
 
 def test_learning_rates_begin_with_the_authors():
-    state = _make_method().init(STORE, jax.random.key(0))
+    state, _ = _make_method().init(STORE, jax.random.key(0))
     np.testing.assert_allclose(jax.nn.softplus(state.raw_lrs), 0.02, rtol=1e-5)
     assert state.raw_lrs.shape == (EPOCHS, IPC)
     assert abs(state.images.std() - 1) < 0.2
@@ -251,41 +251,12 @@ def test_slices_change_nothing():
         np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("has_batch_norm", [False, True])
-def test_a_step_keeps_structure_shapes_and_dtypes(has_batch_norm):
-    network = Tiny(CLASSES, has_batch_norm)
-    method = _make_method(network, num_networks=2)
-    keys = jax.random.split(jax.random.key(0), 2)
-    init, step = compile_method(method, EXECUTION)
-    before = jax.eval_shape(init, STORE, keys)
-    after, metrics = jax.eval_shape(step, before, STORE, keys, jnp.int32(0))
-    chex.assert_trees_all_equal_structs(before, after)
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        # A weak type would compile the step a second time.
-        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
-    assert before.raw_lrs.shape == (2, EPOCHS, IPC)
-    assert metrics["loss"].shape == (2,)
-
-
-def test_vmap_of_networks_equals_map():
-    learned = _draw_learned()
-    state = CondenseState(learned[0], _adam(0).init(learned), learned[1])
-    config = _config(num_networks=2)
-    results = [
-        jax.jit(make_method(config, NETWORK, Execution(loop, 4)).step)(
-            state, STORE, jax.random.key(0)
-        )
-        for loop in ("map", "vmap")
-    ]
-    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5)
-
-
 def test_a_learning_rate_that_is_not_finite_is_noticed():
     def step(state, store, key):
         del store, key
-        return state, {"loss": jnp.zeros(())}
+        return state, {"loss": jnp.zeros(())}, ()
 
-    _, step = compile_method(Method(None, step, None, None), EXECUTION)
+    _, step = compile_method(Method(None, step), EXECUTION)
     images, raw = _draw_learned()
     keys = jax.random.split(jax.random.key(0), 1)
     for value in (0.0, jnp.nan):
@@ -294,20 +265,10 @@ def test_a_learning_rate_that_is_not_finite_is_noticed():
         assert metrics["is_finite"].item() == (value == 0)
 
 
-def test_the_loss_falls():
-    method = _make_method(iterations=100, lr=3.0, lr_img=0.1)
-    step = jax.jit(method.step)
-    state, losses = method.init(STORE, jax.random.key(0)), []
-    for i in range(100):
-        state, metrics = step(state, STORE, jax.random.key(i))
-        losses.append(metrics["loss"])
-    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
-
-
 def test_own_evaluation_equals_a_plain_loop():
     images, raw = _draw_learned()
     rates = 10 * jax.nn.softplus(raw)
-    keys = jax.random.split(jax.random.key(0), 3)
+    keys = jax.random.split(jax.random.key(0), 6)
     train_one = train_by_learning_rates(NETWORK)
     evaluate = jax.jit(make_evaluate(train_one, NETWORK, EXECUTION))
     actual = evaluate((images, LABELS, rates), REAL, REAL_LABELS, keys)

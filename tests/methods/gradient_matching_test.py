@@ -21,21 +21,18 @@ from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.methods import METHODS, make_method
+from dc_jax.methods.batch_norm import BATCH_NORM_IMAGES, freeze_batch_norm
 from dc_jax.methods.gradient_matching import (
     Matching,
     init_networks,
     match_step,
-    set_batch_norm,
     train_networks,
 )
-from dc_jax.methods.images import init_images
-from dc_jax.run.compiled import compile_method
 from dc_jax.training.augment_siamese import OPERATIONS
 from dc_jax.training.train import Recipe
 
 CLASSES, IPC, SHAPE = 2, 2, (4, 4, 1)
-# As many as set the statistics of batch norm.
-PER_CLASS = 16
+PER_CLASS = BATCH_NORM_IMAGES
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
 
@@ -178,7 +175,7 @@ def test_match_step_equals_the_algorithm_written_out(network, num_networks):
         velocity = 0.5 * velocity + sum(grads) / num_networks
         images = images - 0.1 * velocity
 
-        state, after, loss = step(state, networks, STORE, jax.random.key(i))
+        state, after, loss, _ = step(state, networks, STORE, jax.random.key(i))
         np.testing.assert_allclose(
             sum(loss.values()), sum(losses) / num_networks, rtol=1e-4
         )
@@ -201,7 +198,7 @@ def test_real_and_synthetic_images_are_augmented_alike():
     step = jax.jit(functools.partial(match_step, augmented))
     networks = _make_networks(plain)
     for seed in range(6):
-        _, _, loss = step(state, networks, STORE, jax.random.key(seed))
+        _, _, loss, _ = step(state, networks, STORE, jax.random.key(seed))
         np.testing.assert_allclose(sum(loss.values()), 0, atol=1e-2)
     # Others have not, and what is drawn changes how much.
     others = CondenseState(_draw_images(), state.opt_state)
@@ -214,21 +211,21 @@ def test_real_and_synthetic_images_are_augmented_alike():
 
 
 def test_batch_norm_is_set_by_one_pass_over_real_images():
-    matching = _make_matching(BATCH_NORM)
-    before = _take(_make_networks(matching).variables, 0)
+    before = _take(_make_networks(_make_matching(BATCH_NORM)).variables, 0)
     expected = _moved_statistics(BATCH_NORM, before)
-    result = jax.jit(functools.partial(set_batch_norm, matching))(
-        before, STORE, jax.random.key(1)
-    )
+    freeze = jax.jit(functools.partial(freeze_batch_norm, BATCH_NORM))
+    result, offsets = freeze(before, STORE, jax.random.key(1))
     chex.assert_trees_all_close(result, expected, rtol=1e-5, atol=1e-6)
     old, new = (jax.tree.leaves(v["batch_stats"]) for v in (before, result))
     assert all(np.all(a != b) for a, b in zip(old, new, strict=True))
+    np.testing.assert_array_equal(np.sort(offsets), [range(PER_CLASS)] * CLASSES)
 
 
 def test_networks_without_batch_norm_are_left_alone():
-    matching = _make_matching()
     variables = {"params": {"kernel": jnp.ones(3)}}
-    assert set_batch_norm(matching, variables, STORE, jax.random.key(0)) is variables
+    result, offsets = freeze_batch_norm(PLAIN, variables, STORE, jax.random.key(0))
+    assert result is variables
+    assert offsets is None
 
 
 def test_networks_are_trained_between_two_matches_only():
@@ -241,22 +238,24 @@ def test_networks_are_trained_between_two_matches_only():
         init_key, other_key = jax.random.split(key)
         networks = init_networks(matching, images, init_key)
         state = CondenseState(images, matching.optimiser.init(images))
-        state, networks, first = match_step(matching, state, networks, STORE, other_key)
+        state, networks, first, _ = match_step(
+            matching, state, networks, STORE, other_key
+        )
         networks = train_networks(
             matching, networks, state.images, epochs=epochs, key=other_key
         )
-        state, _, second = match_step(matching, state, networks, STORE, other_key)
+        state, _, second, _ = match_step(matching, state, networks, STORE, other_key)
         both = {name: (first[name] + second[name]) / 2 / CLASSES for name in first}
         return state, both
 
     expected, expected_loss = by_parts(images, 3)
     method = _make_method(outer_loop=2, inner_loop=3, momentum_img=0.0, lr_net=1.0)
     state = CondenseState(images, optax.sgd(0.1).init(images))
-    state, metrics = jax.jit(method.step)(state, STORE, key)
+    state, metrics, _ = jax.jit(method.step)(state, STORE, key)
     chex.assert_trees_all_close(state, expected, rtol=1e-4, atol=1e-5)
-    assert list(expected_loss) == ["Dense_0/kernel", "Dense_1/kernel"]
+    assert list(expected_loss) == ["classifier/kernel", "hidden/kernel"]
     for name, value in expected_loss.items():
-        np.testing.assert_allclose(metrics[f"layer/{name}"], value, rtol=1e-4)
+        np.testing.assert_allclose(metrics["layers"][name], value, rtol=1e-4)
     total = sum(expected_loss.values())
     np.testing.assert_allclose(metrics["loss"], total, rtol=1e-4)
     untrained, _ = by_parts(images, 0)
@@ -269,7 +268,7 @@ def test_one_outer_step_trains_no_network():
 
     def lower(**fields):
         method = _make_method(**fields)
-        state = jax.eval_shape(method.init, STORE, key)
+        state, _ = jax.eval_shape(method.init, STORE, key)
         return jax.jit(method.step).lower(state, STORE, key).as_text()
 
     one = lower(outer_loop=1, inner_loop=1)
@@ -302,113 +301,6 @@ def test_train_networks_trains_each_network_on_the_synthetic_images():
             rtol=1e-5,
             atol=1e-6,
         )
-
-
-def test_vmap_of_networks_equals_map():
-    key = jax.random.key(0)
-    results = []
-    for loop in ("map", "vmap"):
-        method = _make_method(BATCH_NORM, loop, num_networks=2)
-        state = CondenseState(_draw_images(), optax.sgd(0.1, 0.5).init(_draw_images()))
-        results.append(jax.jit(method.step)(state, STORE, key))
-    chex.assert_trees_all_close(*results, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("loop", ["map", "vmap"])
-@pytest.mark.parametrize("momentum", [0.0, 0.5])
-@pytest.mark.parametrize("network", [PLAIN, BATCH_NORM], ids=["plain", "batch_norm"])
-def test_a_step_keeps_structure_shapes_and_dtypes(network, momentum, loop):
-    method = _make_method(
-        network, loop, outer_loop=2, momentum_img=momentum, num_networks=2
-    )
-    keys = jax.random.split(jax.random.key(0), 2)
-    init, step = compile_method(method, Execution(loop, slice_size=8))
-    before = jax.eval_shape(init, STORE, keys)
-    after, metrics = jax.eval_shape(step, before, STORE, keys, jnp.int32(0))
-    chex.assert_trees_all_equal_structs(before, after)
-    for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
-        # A weak type would compile the step a second time.
-        assert (a.shape, a.dtype, a.weak_type) == (b.shape, b.dtype, b.weak_type)
-    assert before.images.shape == (2, CLASSES, IPC, *SHAPE)
-    assert before.images.dtype == jnp.float32
-    assert {name: leaf.shape for name, leaf in metrics.items()} == {
-        "loss": (2,),
-        "layer/Dense_0/kernel": (2,),
-        "layer/Dense_1/kernel": (2,),
-        "is_finite": (2,),
-    }
-
-
-def test_experiments_by_themselves_and_together_compile_once_and_learn():
-    """Two experiments at once equal each alone; one program; the loss falls."""
-    chex.clear_trace_counter()
-    method = _make_method()
-    traced_once = chex.assert_max_traces(method.step, n=1)
-    init, step = compile_method(
-        method._replace(step=traced_once), Execution("map", slice_size=8)
-    )
-    keys = jax.random.split(jax.random.key(0), 2)
-    state = init(STORE, keys)
-    first, losses = state, []
-    for iteration in range(30):
-        state, metrics = step(state, STORE, keys, jnp.int32(iteration))
-        losses.append(metrics["loss"])
-        assert metrics["is_finite"].all()
-    losses = np.stack(losses)
-    assert losses.shape == (30, 2)
-    assert np.all(losses[-5:].mean(0) < 0.7 * losses[:5].mean(0))
-
-    # Each by itself, without the axis E.
-    alone = jax.jit(method.step)
-    second, _ = step(first, STORE, keys, jnp.int32(0))
-    third, _ = step(second, STORE, keys, jnp.int32(1))
-    for e in range(2):
-        single = _take(first, e)
-        for iteration, together in enumerate((second, third)):
-            key = jax.random.fold_in(keys[e], iteration)
-            single, metrics = alone(single, STORE, key)
-            np.testing.assert_allclose(metrics["loss"], losses[iteration, e], rtol=1e-4)
-            chex.assert_trees_all_close(
-                single, _take(together, e), rtol=1e-4, atol=1e-5
-            )
-
-    # Another iteration draws other networks; the same one repeats itself.
-    other, _ = step(first, STORE, keys, jnp.int32(1))
-    assert np.abs(second.images - other.images).max() > 1e-4
-    repeated, _ = step(first, STORE, keys, jnp.int32(0))
-    chex.assert_trees_all_equal(second, repeated)
-
-    # Each experiment says for itself whether it is still finite.
-    broken = first.replace(images=first.images.at[1, 0, 0, 0, 0, 0].set(jnp.nan))
-    _, metrics = step(broken, STORE, keys, jnp.int32(0))
-    assert metrics["is_finite"].tolist() == [True, False]
-
-
-def test_init_noise_is_standard_normal():
-    init = jax.jit(
-        functools.partial(init_images, STORE, class_ipc=(200, 200), kind="noise")
-    )
-    images = init(jax.random.key(0))
-    assert images.shape == (CLASSES, 200, *SHAPE)
-    assert images.dtype == jnp.float32
-    assert abs(images.mean()) < 0.05
-    assert abs(images.std() - 1) < 0.05
-    other = init(jax.random.key(1))
-    assert not np.any(images == other)
-
-
-def test_init_real_takes_distinct_images_of_the_class():
-    init = jax.jit(functools.partial(init_images, STORE, class_ipc=(5, 5), kind="real"))
-    images = init(jax.random.key(0))
-    assert images.shape == (CLASSES, 5, *SHAPE)
-    for label in range(CLASSES):
-        real = np.asarray(_real(label))
-        differences = np.abs(np.asarray(images)[label][:, None] - real[None])
-        distances = differences.max((2, 3, 4))
-        np.testing.assert_allclose(distances.min(1), 0, atol=1e-6)
-        assert len(set(distances.argmin(1).tolist())) == 5
-    other = init(jax.random.key(1))
-    assert np.any(images != other)
 
 
 def test_method_is_the_one_of_the_config(monkeypatch):

@@ -21,23 +21,15 @@ def _condense(folder, **changes):
 
 
 @pytest.mark.parametrize(("method", "lr_img"), [("dsa", 0.1), ("dm", 1.0)])
-def test_a_run_has_its_defaults_and_is_resumed_bit_for_bit(tmp_path, method, lr_img):
-    changes = {"method": method, "ipc": 2, "outer_loop": 1}
-    _condense(tmp_path / "whole", **changes)
-    card = json.loads((tmp_path / "whole" / "card.json").read_text())
+def test_a_run_has_the_defaults_of_its_method(tmp_path, method, lr_img):
+    changes = {"method": method, "iterations": 1, "num_experiments": 1}
+    _condense(tmp_path, outer_loop=1, num_evaluations=1, **changes)
+    card = json.loads((tmp_path / "card.json").read_text())
     assert card["method"] == card["config"]["method"] == method
     assert card["config"]["init"] == "real"
     assert card["config"]["lr_img"] == lr_img
     assert card["config"]["augmentation"] == AUGMENTATION
     assert card["protocol"]["augmentation"] == f"dsa:{AUGMENTATION}"
-
-    _condense(tmp_path / "parts", iterations=2, **changes)
-    _condense(tmp_path / "parts", **changes)
-    whole, parts = (
-        run_helpers.load_images(tmp_path / name) for name in ("whole", "parts")
-    )
-    for mine, theirs in zip(parts, whole, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_the_command_tells_what_the_method_chose(tmp_path):

@@ -272,18 +272,16 @@ def test_native_is_the_function_of_jax():
 def test_default_is_the_better_one_of_the_backend(monkeypatch):
     for backend, implementation in (
         ("cpu", "winograd"),
-        ("gpu", "native"),
+        ("gpu", "mapped"),
         ("tpu", "native"),
     ):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
         assert make_conv_fn() is make_conv_fn(implementation)
 
 
-def test_unknown_implementation():
-    with pytest.raises(
-        ValueError, match="must be one of native, trilinear, winograd, got 'fft'"
-    ):
-        make_conv_fn("fft")
+def test_implementations_are_different_objects():
+    names = ("native", "mapped", "trilinear", "winograd")
+    assert len({make_conv_fn(name) for name in names}) == 4
 
 
 @pytest.mark.parametrize(

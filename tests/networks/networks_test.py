@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from dc_jax import networks
+from dc_jax.networks.chains import MLP
 from dc_jax.networks.convnet import ConvNetSpec, parse_convnet_name
-from dc_jax.networks.mlp import MLP
 
 GREY = (28, 28, 1)
 COLOUR = (32, 32, 3)

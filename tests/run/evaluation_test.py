@@ -1,12 +1,14 @@
-"""The keys that networks are evaluated with."""
+"""The networks that evaluate sets, and their keys."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import run_helpers
 
 from dc_jax.base import SyntheticSet
 from dc_jax.run import compiled, evaluation
+from dc_jax.run.setup import choose_evaluation_network
 
 
 class _NotingEvaluator:
@@ -52,3 +54,21 @@ def test_no_key_is_used_twice():
         assert (jnp.stack(iterations) == used[-1][0, [0, 9]]).all()
     data = np.concatenate([np.reshape(jax.random.key_data(k), (-1, 2)) for k in used])
     assert len(np.unique(data, axis=0)) == len(data)
+
+
+@pytest.mark.parametrize(
+    ("condensed", "named", "method", "expected"),
+    [
+        ("ConvNet", None, "dc", "ConvNet"),
+        ("ConvNetBN", None, "dc", "ConvNet"),
+        ("ConvNetBN", "MLP", "dc", "MLP"),
+        ("ConvNetBN", "ConvNetBN", "dc", "ConvNetBN"),
+        # The whole training set has enough images for batch norm.
+        ("ConvNetBN", None, "whole", "ConvNetBN"),
+    ],
+)
+def test_the_network_that_evaluates(condensed, named, method, expected):
+    config = run_helpers.tiny_config(
+        **{"network.name": condensed, "evaluation.network": named, "method": method}
+    )
+    assert choose_evaluation_network(config) == expected

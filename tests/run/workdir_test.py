@@ -66,7 +66,7 @@ def test_summarise_by_hand():
 
 @pytest.mark.parametrize("address", ["gs://bucket/run", "s3://bucket/run"])
 def test_a_bucket_is_no_folder(address):
-    with pytest.raises(ValueError, match="--workdir must be a folder of this machine"):
+    with pytest.raises(ValueError, match="--workdir must be a folder, got"):
         workdir.check_name(pathlib.Path(address))
 
 

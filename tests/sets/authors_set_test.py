@@ -87,6 +87,7 @@ def test_the_dataset_is_named(tmp_path, dataset, message):
 IMAGES, LABELS = make_pair()
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")  # Of PyTorch 2.14.
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -96,7 +97,7 @@ IMAGES, LABELS = make_pair()
         ([[IMAGES, LABELS[1:]]], "float images"),
         ([[IMAGES.to_sparse(), LABELS]], "float images"),
         ([[IMAGES.to("meta"), LABELS]], "float images"),
-        ([[IMAGES, LABELS * 10**12]], "has the labels 0 to 9000000000000"),
+        ([[IMAGES, LABELS * 10**12]], "the labels 0 to 9000000000000"),
         ([[IMAGES[:18], LABELS[:18]]], "labels 0 to 8; dataset mnist has 1 and 0 to 9"),
         ([[IMAGES[1:], LABELS[1:]]], "classes of 1 to 2 images"),
         ([[IMAGES * np.nan, LABELS]], "400 values of images are NaN"),

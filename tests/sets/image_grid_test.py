@@ -106,11 +106,6 @@ def test_saved_picture(tmp_path, num_classes, num_images, side, channels):
     assert drawn < picture.width * picture.height < 3 * drawn
 
 
-def test_no_columns_are_refused():
-    with pytest.raises(ValueError, match="max_columns must be >= 1, got 0"):
-        _draw(np.zeros((1, 1, 8, 8, 1), np.uint8), ("a",), max_columns=0)
-
-
 def test_any_class_name():
     names = ("", "long " * 50, "two\nlines", "Größe ж 猫", "\t")
     assert _draw(np.zeros((5, 1, 8, 8, 1), np.uint8), names).shape[1] < 800

@@ -1,0 +1,90 @@
+"""Every method of the package, and that of the documentation, keeps the contract."""
+
+import runpy
+
+import jax
+import jax.numpy as jnp
+import pytest
+import run_helpers
+from contract import CLASSES, DATASET, MethodContract
+from toy import Tiny
+
+from dc_jax.base import CondenseState, Method
+from dc_jax.data.store import sample_classes
+from dc_jax.data.stream import HostStore
+from dc_jax.methods import METHODS
+from dc_jax.run.compiled import compile_draws
+
+BATCH_NORM = Tiny(CLASSES, has_batch_norm=True)
+
+
+def _example():
+    """What the example of the documentation defines; its name is forgotten again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(METHODS, "moments", None)
+        path = run_helpers.ROOT / "docs" / "examples" / "my_method.py"
+        return runpy.run_path(str(path))
+
+
+class TestGradientMatching(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {"method": "dc", "outer_loop": 2}
+    network = BATCH_NORM
+    is_by_class = False  # Networks are trained on all.
+
+
+class TestSiamese(MethodContract):
+    make = staticmethod(METHODS["dsa"])
+    fields = {"method": "dsa", "init": "noise", "augmentation": "crop"}
+    network = BATCH_NORM
+
+
+class TestDistributionMatching(MethodContract):
+    make = staticmethod(METHODS["dm"])
+    fields = {"method": "dm", "init": "noise", "augmentation": "none"}
+
+
+class TestDistributionMatchingAtOnce(MethodContract):
+    make = staticmethod(METHODS["dm"])
+    fields = {"method": "dm", "augmentation": "color"}
+    network = BATCH_NORM
+    is_by_class = False  # The statistics are of all.
+
+
+class TestDistillation(MethodContract):
+    make = staticmethod(METHODS["dd"])
+    fields = {"method": "dd", "lr_img": 0.1, "distillation.lr": 3.0}
+    iterations = 100
+    falls_to = 0.9
+    takes_differing_ipc = False
+
+
+class TestExample(MethodContract):
+    make = staticmethod(_example()["make"])
+    fields = {"method": "moments", "lr_img": 1.0}
+    takes_differing_ipc = False
+
+
+def test_all_methods_are_here():
+    tested = {contract.fields["method"] for contract in MethodContract.__subclasses__()}
+    assert tested >= set(METHODS)
+
+
+@pytest.mark.parametrize("depends", [False, True])
+def test_offsets_must_not_depend_on_the_state(depends):
+    def init(store, key):
+        images, offsets = sample_classes(store, key, 1)
+        return CondenseState(images, ()), offsets
+
+    def step(state, store, key):
+        moved = jnp.int32(state.images.sum() if depends else 0)
+        images, offsets = sample_classes(store, jax.random.fold_in(key, moved), 1)
+        return state.replace(images=images), {"loss": images.mean()}, offsets
+
+    _, draws = compile_draws(Method(init, step), HostStore(DATASET).index)
+    keys = jax.random.split(jax.random.key(0), 2)
+    if depends:
+        with pytest.raises(ValueError, match="must not depend on its state"):
+            draws(keys, jnp.int32(0))
+    else:
+        assert draws(keys, jnp.int32(0)).shape == (CLASSES, 2)

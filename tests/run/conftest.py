@@ -1,0 +1,35 @@
+"""What tests of runs share: runs in which only the host's side is real."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+import toy_run
+
+from dc_jax.evaluation.evaluator import Evaluator
+from dc_jax.run import loop, runner
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Replaces method and evaluation; the list gets an element for each evaluation."""
+    evaluations = []
+
+    def make_toy_evaluator(setup):
+        def train_and_test(data, test_images, test_labels, keys):
+            images, _ = data
+            del test_images, test_labels
+            evaluations.append(images)
+            uniform = jax.vmap(jax.random.uniform)(keys)
+            accuracy = 0.5 * uniform + 0.5 * jax.nn.sigmoid(images.mean())
+            rows = jnp.stack([accuracy, 1 - accuracy], axis=-1)
+            return jnp.stack([rows, rows[:, ::-1]], axis=-1)
+
+        dataset = setup.dataset
+        return Evaluator(
+            dataset.test_images, dataset.test_labels, setup.protocol, train_and_test
+        )
+
+    monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)
+    for module in (runner, loop):
+        monkeypatch.setattr(module, "make_method", lambda *_: toy_run.toy_method())
+    return evaluations
