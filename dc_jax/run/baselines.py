@@ -60,12 +60,9 @@ def check_baseline(setup: Setup) -> None:
                     f"training images of class {dataset.class_names[label]}, got "
                     f"{class_ipc[label]}."
                 )
-        logging.info(
-            "Choosing %s image(s) per class by %s, %d experiment(s).",
-            describe_ipc(config.ipc),
-            config.method,
-            config.num_experiments,
-        )
+        ipc, num = describe_ipc(config.ipc), config.num_experiments
+        text = "Choosing %s image(s) per class by %s, %d experiment(s)."
+        logging.info(text, ipc, config.method, num)
     unused = ", ".join((*_UNUSED, *unused))
     logging.info("Not used by %s: config.%s.", config.method, unused)
 

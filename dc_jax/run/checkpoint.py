@@ -28,7 +28,6 @@ from dc_jax.files import write_atomically
 PyTree = Any
 
 _NAME = re.compile(r"(\d{8,})\.ckpt")
-_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 class Restored(NamedTuple):
@@ -155,7 +154,7 @@ def _pack(step: int, state: PyTree, meta: dict) -> bytes:
 
 def _unpack(data: bytes) -> dict[str, Any] | None:
     """Returns what `_pack` packed, None unless it is the same to the last bit."""
-    digest, data = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    digest, data = data[:32], data[32:]
     return msgpack_restore(data) if hashlib.sha256(data).digest() == digest else None
 
 
@@ -175,8 +174,7 @@ def _is_key(leaf: jax.Array) -> bool:
 def _place(array: np.ndarray, like: jax.Array) -> jax.Array:
     """Returns `array` as the kind of leaf, and on the devices, that `like` is."""
     # A leaf that is put on devices would refuse to meet arrays that live on a mesh.
-    is_put = like.committed
-    value = jax.device_put(array, like.sharding) if is_put else jnp.asarray(array)
+    value = jax.device_put(array, like.sharding if like.committed else None)
     if _is_key(like):
         return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
     return value

@@ -251,10 +251,9 @@ def log_result(result: dict[str, Any]) -> None:
 
 def _is_whole(result: dict[str, Any]) -> bool:
     """Whether a result has all that `log_result` tells."""
-    parts = (result, result.get("own_protocol", result))
     names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
     return all(
         isinstance(part, dict) and isinstance(part.get(name), int | float)
-        for part in parts
+        for part in (result, result.get("own_protocol", result))
         for name in names
     )
