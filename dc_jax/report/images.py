@@ -9,7 +9,6 @@ from dc_jax.report import kept
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure, image, text
 from dc_jax.sets.image_grid import tile, to_png
-from dc_jax.sets.set_file import to_pixels
 
 _COLUMNS = 5  # Images in a row: a phone has room for as many.
 _IMAGE = 64  # Each image is at most as wide on the page, by a whole factor.
@@ -18,19 +17,17 @@ _SINGLE = 96  # The same for the only image of a class.
 
 def sets(run: Files) -> str:
     """Returns the images of all sets; a click unfolds those after the first."""
-    parts = []
-    for experiment, synthetic in enumerate(run.sets):
-        name, body = f"Set {experiment + 1} of {len(run.sets)}", _classes(synthetic)
-        if experiment:
-            parts.append(f"<details><summary>{name}</summary>{body}</details>")
-        else:
-            parts.append(f"<p>{name}</p>{body}" if len(run.sets) > 1 else body)
-    return "".join(parts)
+    first, *others = map(_classes, run.sets) if run.sets else [""]
+    page = f"<p>Set 1 of {len(run.sets)}</p>{first}" if others else first
+    for number, body in enumerate(others, 2):
+        name = f"Set {number} of {len(run.sets)}"
+        page += f"<details><summary>{name}</summary>{body}</details>"
+    return page
 
 
 def _classes(synthetic: SyntheticSet) -> str:
     """Returns a figure for each class of a set."""
-    pixels, is_image = _shown_pixels(synthetic), synthetic.labels >= 0
+    pixels, is_image = kept.shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
     figures = ""
     for label, name in enumerate(synthetic.class_names[: len(pixels)]):
@@ -40,12 +37,6 @@ def _classes(synthetic: SyntheticSet) -> str:
     some, num = is_shown.sum(), is_image.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
     return f'{note}<div class="classes">{figures}</div>'
-
-
-def _shown_pixels(synthetic: SyntheticSet) -> np.ndarray:
-    """Returns the images of a set that are shown, `[c, i, H, W, D]` uint8."""
-    images = kept.shown(np.asarray(synthetic.images))
-    return to_pixels(images, synthetic.mean, synthetic.std)
 
 
 def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:
@@ -75,7 +66,7 @@ def evolution(run: Files) -> str:
     size = (kept.size_of(frames[last])[0] + 1) // kept.ROW - 1
     before, after = "<div>", "</div>"
     if run.sets:
-        shape = kept.shown(np.asarray(run.sets[0].images), kept.SNAPSHOT).shape
+        shape = kept.shown_pixels(run.sets[0], kept.SNAPSHOT).shape
         names, size = run.sets[0].class_names[: shape[0]], max(shape[2:4])
         if shape[1] == 1:
             before = f'<p class="soft">Row by row: {text(", ".join(names))}.</p><div>'
@@ -104,7 +95,7 @@ def neighbours(run: Files) -> str:
     if found is None or not run.sets:
         return ""
     synthetic, names = run.sets[0], run.sets[0].class_names
-    pixels = _shown_pixels(synthetic)
+    pixels = kept.shown_pixels(synthetic)
     # The file may be left from another set.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
         return ""

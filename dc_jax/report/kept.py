@@ -20,7 +20,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
-from dc_jax.sets.set_file import to_pixels
+from dc_jax.sets.set_file import set_pixels
 
 SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
 _SHOWN = 1_500_000  # The same for the images in the report, and their neighbours.
@@ -50,9 +50,7 @@ def snapshot(synthetic: SyntheticSet) -> bytes:
 
     A set with one image per class has `ROW` images in a row. Blank slots are black.
     """
-    images = shown(np.asarray(synthetic.images), SNAPSHOT)
-    pixels = to_pixels(images, synthetic.mean, synthetic.std)
-    pixels[synthetic.labels[: len(pixels), : pixels.shape[1]] < 0] = 0
+    pixels = shown_pixels(synthetic, SNAPSHOT)
     if pixels.shape[1] == 1:
         pixels = pixels.swapaxes(0, 1)
     return to_png(tile(pixels, ROW if len(pixels) == 1 else None))
@@ -176,6 +174,11 @@ def shown(images: np.ndarray, num_bytes: int = _SHOWN) -> np.ndarray:
     num = max(num_bytes // math.prod(images.shape[2:]), 1)
     num_classes = min(len(images), num)
     return images[:num_classes, : max(num // num_classes, 1)]
+
+
+def shown_pixels(synthetic: SyntheticSet, num_bytes: int = _SHOWN) -> np.ndarray:
+    """Returns the images of a set that are shown, `[c, i, H, W, D]` uint8."""
+    return shown(set_pixels(synthetic), num_bytes)
 
 
 def size_of(png: bytes) -> tuple[int, int]:

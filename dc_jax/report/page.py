@@ -9,7 +9,7 @@ package, which they log as an error with its traceback. `write` raises.
 import contextlib
 import importlib.resources
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
-from dc_jax.report import confusion, curves, images, kept, numbers
-from dc_jax.report.files import Files, read_files
+from dc_jax.report import curves, images, kept, numbers
+from dc_jax.report.files import read_files
 from dc_jax.report.markup import text
 
 NAME = "report.html"
@@ -29,12 +29,12 @@ NAME = "report.html"
 # HTML, or "" for a run that has nothing to show there. A new section is a line here.
 # (A single number for the top of the page is a line of `numbers.NUMBERS`, and a new
 # chart by iteration a line of `curves.CHARTS`.)
-_SECTIONS: tuple[tuple[str, Callable[[Files], str]], ...] = (
+_SECTIONS = (
     ("Published accuracies", numbers.published),
     ("Images", images.sets),
     ("How the images came about", images.evolution),
     ("Curves", curves.curves),
-    ("Confusion matrix", confusion.confusion),
+    ("Confusion matrix", numbers.confusion),
     ("The nearest training images", images.neighbours),
     ("Evaluations", numbers.evaluations),
     ("How the run was made", numbers.origin),
@@ -46,12 +46,9 @@ def finish(
 ) -> None:
     """Writes what the report needs from the end of a run, and the report.
 
-    Args:
-      folder: of the run, which is finished.
-      dataset: the dataset that was condensed.
-      sets: the sets of all experiments; empty if networks were trained on all images.
-      counts: how many test images of each class the evaluation networks take for each
-        class, `[E, N, C, C]`.
+    The sets are those of all experiments; there are none if networks were trained on
+    all images. The counts, `[E, N, C, C]`, say how many test images of each class the
+    evaluation networks take for each class.
     """
     with _logged_exceptions(folder, "confusion matrix"):
         if counts is not None:

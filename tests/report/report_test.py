@@ -146,7 +146,8 @@ def test_a_single_class(tmp_path, caplog):
 
 
 def test_images_that_are_left_out_are_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(kept.shown, "__defaults__", (64 * 3,))
+    for function in (kept.shown, kept.shown_pixels):
+        monkeypatch.setattr(function, "__defaults__", (64 * 3,))
     make_run(tmp_path, ipc=4)
     assert "3 of 12 images." in Page(tmp_path).texts["p"]
 
