@@ -175,29 +175,34 @@ def make_evaluation(
     image_shape: tuple[int, int, int],
     layout: Layout,
 ) -> tuple[Protocol, nn.Module, Execution]:
-    """Returns the protocol of a run, its network, and how to run that here.
-
-    Where `config.evaluation.network` is None, it is `config.network.name`, without
-    batch norm if it has any: the images of a set are too few for it. The whole training
-    set has enough.
-    """
-    name, path = config.evaluation.network, "config.evaluation.network"
-    if name is None:
-        condensed, path = config.network.name, "config.network.name"
-        name = condensed if config.method == "whole" else without_batch_norm(condensed)
-        if name != condensed:
-            logging.info(
-                "Evaluating with %s in place of %s, whose batch norm needs more "
-                "images. config.evaluation.network names another.",
-                name,
-                condensed,
-            )
+    """Returns the protocol of a run, its network, and how to run that here."""
+    name, path = choose_evaluation_network(config), "config.evaluation.network"
+    if config.evaluation.network is None:
+        path = "config.network.name"
     protocol = make_protocol(
         dataclasses.replace(config.evaluation, network=name),
         dataset_name=dataset_name,
         network_name=config.network.name,
     )
     return protocol, *_build(config, path, name, num_classes, image_shape, layout)
+
+
+def choose_evaluation_network(config: Config) -> str:
+    """Returns the name of the network that sets are evaluated with.
+
+    Where `config.evaluation.network` is None, it is `config.network.name`, without
+    batch norm if it has any: the images of a set are too few for it. The whole training
+    set has enough.
+    """
+    condensed, named = config.network.name, config.evaluation.network
+    if named or config.method == "whole":
+        return named or condensed
+    name = without_batch_norm(condensed)
+    if name != condensed:
+        text = "Evaluating with %s in place of %s, whose batch norm needs more images. "
+        text += "config.evaluation.network names another."
+        logging.info(text, name, condensed)
+    return name
 
 
 def _build(

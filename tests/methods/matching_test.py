@@ -170,7 +170,7 @@ def test_summands_have_the_names_of_parameters(distance, names):
     # Each is what is left of the loss where the others are the same.
     for name in names if distance != "cos" else ():
         alone = distances.match_distances(real | {name: syn[name]}, real, distance)
-        np.testing.assert_allclose(alone[name], distances[name], rtol=1e-5)
+        np.testing.assert_allclose(alone[name], summands[name], rtol=1e-5)
         rest = [float(value) for other, value in alone.items() if other != name]
         np.testing.assert_allclose(rest, 0, atol=1e-5)
 
