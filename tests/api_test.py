@@ -259,7 +259,7 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((IMAGES, LABELS / 1), {}, "labels must be integers"),
         ((IMAGES, LABELS - 1), {}, "labels must count from 0"),
         ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image[.]"),
-        ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* from 0"),
+        ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* at 0"),
         ((IMAGES * np.nan, LABELS), {}, "train_images must be .* got NaN"),
         (
             (np.stack([IMAGES] * 3, 1), LABELS),
@@ -305,7 +305,7 @@ def test_what_is_wrong_with_a_selection(changes, message):
 def test_what_is_wrong_with_an_evaluation():
     chosen = dc_jax.select(IMAGES, LABELS, ipc=1, method="random", network="MLP")
     for images, labels, message in (
-        (TESTS[:, 1:], TEST_LABELS, r"the set has images of shape \(8, 8, 1\)"),
+        (TESTS[:, 1:], TEST_LABELS, r"shape of the set.s images, \(8, 8, 1\)"),
         (TESTS, TEST_LABELS + 1, r"test_labels must be in \[0, 3\)"),
         (TESTS, TEST_LABELS[1:], "test_labels has 11 labels, must have 12"),
     ):
@@ -336,6 +336,6 @@ def test_the_names_of_the_package():
         "import dc_jax\n"
         "assert 'jax' not in sys.modules\n"
         "assert {'condense', 'evaluate', 'select'} <= set(dir(dc_jax))\n"
-        "import dc_jax.runner\n"
+        "import dc_jax.run.runner\n"
         "assert callable(dc_jax.evaluate) and callable(dc_jax.condense)\n"
     )

@@ -267,7 +267,7 @@ def test_a_learning_rate_that_is_not_finite_is_noticed():
 
 def test_own_evaluation_equals_a_plain_loop():
     images, raw = _draw_learned()
-    rates = 10 * jax.nn.softplus(raw)
+    rates = jax.nn.softplus(raw)
     keys = jax.random.split(jax.random.key(0), 6)
     train_one = train_by_learning_rates(NETWORK)
     evaluate = jax.jit(make_evaluate(train_one, NETWORK, EXECUTION))
