@@ -157,11 +157,15 @@ def test_several_processes_use_all_devices(monkeypatch):
 
 def test_cores_are_counted_where_a_process_has_no_affinity(monkeypatch):
     """As on macOS and Windows."""
+    updates = []
+    monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.delattr(layout.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(layout.os, "cpu_count", lambda: 6)
-    assert layout.num_cores() == 6
-    monkeypatch.setattr(layout.os, "cpu_count", lambda: None)
-    assert layout.num_cores() == 1
+    for count, num in ((6, 6), (None, 1)):
+        monkeypatch.setattr(layout.os, "cpu_count", lambda count=count: count)
+        layout.use_cpu_cores()
+        assert updates.pop() == ("jax_num_cpu_devices", num)
 
 
 def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
