@@ -144,7 +144,8 @@ def get_config() -> ConfigDict:
     config.coreset.never_learned = "max"
     # A folder that keeps the networks trained on the whole training set, and the
     # features of its images, for other runs. A run finds those of the same dataset,
-    # seed and training. The features of FashionMNIST take 0.5 GB per network. None:
+    # seed and training, by the network's name: a network of your own that has changed
+    # needs another name. The features of FashionMNIST take 0.5 GB per network. None:
     # only the networks are kept, in the workdir.
     config.coreset.networks = placeholder(str)
 

@@ -1,4 +1,4 @@
-"""Dataset condensation in JAX: a few synthetic images a class instead of a dataset."""
+"""Dataset condensation in JAX: a few synthetic images per class."""
 
 __version__ = "0.1.0"
 

@@ -95,9 +95,9 @@ class Method(NamedTuple):
 
     # `(store, key) -> (state, offsets)`, the synthetic images to begin with.
     init: Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
-    # `(state, store, key) -> (state, metrics, offsets)`, one iteration. Of the metrics
-    # `loss` is a scalar; `layers`, if it is there, has its summands by layer or
-    # parameter.
+    # `(state, store, key) -> (state, metrics, offsets)`, one iteration. The metrics are
+    # scalars, `loss` among them; `layers`, if it is there, has the summands of the loss
+    # by layer or parameter. All are kept in `metrics.jsonl`.
     step: Callable[
         [CondenseState, ClassStore, jax.Array],
         tuple[CondenseState, dict[str, Any], Offsets],

@@ -13,7 +13,7 @@ channel.
 
 from absl import app, flags, logging
 
-from dc_jax.errors import one_line
+from dc_jax.errors import ERRORS, one_line
 from dc_jax.run.command_line import parse_flags
 
 _FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
             _SET.value, dataset=_DATASET.value, experiment=_EXPERIMENT.value
         )
         formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
-    except (ValueError, OSError) as error:
+    except ERRORS as error:
         raise SystemExit(f"error: {one_line(error)}") from None
     num_classes, _, *shape = synthetic_set.images.shape
     ipc = (synthetic_set.labels >= 0).sum(axis=1)

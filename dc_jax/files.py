@@ -6,6 +6,7 @@ caller allows what fits into memory.
 """
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -212,6 +213,13 @@ def _opened(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
             yield archive
     except zipfile.BadZipFile as error:
         raise UserError(f"{path} cannot be read: it is no .npz, or damaged.") from error
+    except (MemoryError, OSError) as error:
+        # A place that the file cannot have is damage; other errors may pass.
+        if getattr(error, "errno", None) != errno.EINVAL:
+            raise OSError(
+                f"{path} cannot be read now: {one_line(error, 200)}"
+            ) from error
+        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
     except (*DAMAGE, tokenize.TokenError) as error:
         raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 

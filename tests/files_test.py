@@ -181,3 +181,20 @@ def test_one_line():
 def test_files_need_no_jax():
     code = "import dc_jax.files, sys; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()]
+)
+def test_what_may_pass_is_no_damage(tmp_path, monkeypatch, error):
+    path = tmp_path / "arrays.npz"
+    files.write_npz(path, {"a": np.zeros(2)})
+
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.zipfile, "ZipFile", fail)
+        with pytest.raises(OSError, match=r"arrays\.npz cannot be read now"):
+            files.read_npz(path, ("a",))
+    assert files.read_npz(path, ("a",))["a"].shape == (2,)

@@ -24,7 +24,7 @@ def make_dataset(images, labels, mean=(0.5,), std=(0.3,)) -> Dataset:
 
 
 def random_dataset(counts, shape, **statistics) -> Dataset:
-    """Random uint8 images of a shape, so many of each class, in mixed order."""
+    """Random uint8 images of a shape, `counts` of each class, in mixed order."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
     return make_dataset(

@@ -49,7 +49,7 @@ class Axis:
         return jax.lax.psum(tree, self.name) if self.size > 1 else tree
 
     def gather(self, tree: Any, num: int) -> Any:
-        """Returns all `num` elements along axis 0, of which each device has `part`."""
+        """Returns all `num` elements along axis 0 from the `part` of each device."""
         if self.size == 1:
             return tree
         whole = jax.lax.all_gather(tree, self.name, tiled=True)

@@ -3,7 +3,7 @@
 All run the same program on the devices of all. The first alone reads and writes the
 folder of the run, and tells the others what they need of it. If a process left, the
 others would wait for it in the next sum over all devices. So all stop together: one
-that fails tells the others, each of which has a thread that waits for this.
+that fails tells the others, which have a thread each that waits for this.
 """
 
 import contextlib

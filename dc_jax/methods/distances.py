@@ -1,4 +1,4 @@
-"""Distances between two sets of gradients, an equation a function.
+"""Distances between two sets of gradients, one function per equation.
 
 Zhao, Mopuri and Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021,
 https://openreview.net/forum?id=mSAKhLYLSsl, section 3.3, and the authors' code where

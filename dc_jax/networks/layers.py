@@ -91,7 +91,7 @@ def norm(x: jax.Array, kind: str, *, train: bool) -> jax.Array:
     """One of `NORMS`, with a learned gain and bias. Shape `[n, H, W, D]` is kept.
 
     "layer" normalises each image over rows, columns and channels together, with a gain
-    for every entry. "instance" normalises each channel of an image by itself, and
+    for every entry. "instance" normalises each channel of an image alone, and
     "group" normalises `GROUPS` groups of channels. Only "batch" reads `train`.
     """
     if kind == "none":
@@ -114,7 +114,7 @@ def _norm(x: jax.Array, kind: str, train: bool) -> jax.Array:
 
 
 class InstanceNorm(nn.Module):
-    """Instance normalisation: each channel of each image by itself.
+    """Instance normalisation: each channel of each image alone.
 
     It computes the same as `nn.InstanceNorm`. With that, the gradient of the paper's
     ConvNet took up to a third longer on a CPU.

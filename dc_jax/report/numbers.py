@@ -49,7 +49,8 @@ def head(run: Files) -> str:
     if not run.config:
         return heading
     name = run.config["method"]
-    method = _METHODS.get(name, f"Real images chosen by {name}")
+    is_chosen = bool(run.sets) and run.sets[0].indices is not None
+    method = _METHODS.get(name, f"Real images chosen by {name}" if is_chosen else name)
     state = "" if run.card else "<p>The run has not finished.</p>"
     values = {name: value(run.result) for name, value in NUMBERS} if run.card else {}
     items = "".join(

@@ -87,5 +87,5 @@ def naming(field: str) -> Iterator[None]:
     """Names the field of the config in what is wrong with it."""
     try:
         yield
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{field}: {error}") from error

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
+import dc_jax
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
@@ -262,5 +263,6 @@ def _made_with(
         "dtype": config.execution.dtype,
         "protocol": dataclasses.asdict(protocol),
         "eval_every": eval_every,
+        "dc_jax": dc_jax.__version__,
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
     }

@@ -121,8 +121,10 @@ class Loop:
                 f"the state before it is saved in {self.folder}. Try a smaller "
                 f"config.lr_img than {self.setup.config.lr_img:g}, in another folder."
             )
-        layers = {name: float(of.mean()) for name, of in out.get("layers", {}).items()}
-        metrics.loss(done, out["loss"], layers)
+        # Of all but the loss, the mean over experiments.
+        more = {n: v for n, v in out.items() if n not in ("loss", "is_finite")}
+        more = jax.tree.map(lambda values: float(values.mean()), more)
+        metrics.loss(done, out["loss"], more)
         metrics.images(done, lambda: self._first_set(step.after))
         if clock.since_save() >= 60 * self.setup.config.checkpoint_minutes:
             self._save(done, step.after, clock)

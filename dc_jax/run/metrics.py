@@ -78,10 +78,10 @@ class Metrics:
             self._events.close()
 
     def loss(
-        self, iteration: int, losses: np.ndarray, layers: dict[str, float] | None = None
+        self, iteration: int, losses: np.ndarray, more: dict[str, Any] | None = None
     ) -> None:
-        """Records the losses `[E]` of an iteration, and their mean's summands."""
-        more = {"layers": layers} if layers else {}
+        """Records the losses `[E]` of an iteration, and its other metrics, means."""
+        more = more or {}
         loss = float(losses.mean())
         self._write(iteration, loss=loss, losses=losses.tolist(), **more)
         self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)

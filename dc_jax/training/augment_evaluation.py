@@ -34,7 +34,7 @@ def apply_crop(image: jax.Array, corner: jax.Array, mean: jax.Array) -> jax.Arra
 def draw_scale(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns the scaled height and width in pixels. Shape `[2]`.
 
-    The authors' code scales both by the height; here the width scales by itself, which
+    The authors' code scales both by the height; here the width has its own scale, which
     is the same for their square images.
     """
     factors = jax.random.uniform(key, (2,), jnp.float32, 1 - _SCALE, 1 + _SCALE)

@@ -33,7 +33,7 @@ def main() -> None:
     # Everything else that is printed goes to standard error.
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    if case.cores:
+    if case.cores and hasattr(os, "sched_setaffinity"):  # Not on macOS.
         # This comes before the system starts a thread for each core that it sees.
         cores = sorted(os.sched_getaffinity(0))[: case.cores]
         os.sched_setaffinity(0, cores)

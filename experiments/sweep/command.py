@@ -41,11 +41,13 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
         std_logging.getLogger("jax").setLevel(std_logging.WARNING)
         # Not imported above, so that `--help` does not wait for JAX.
         from dc_jax.devices import layout
+        from dc_jax.devices.backend import fixed_numerics
         from dc_jax.run.signals import Stopped
 
         layout.use_cpu_cores()
         try:
-            run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
+            with fixed_numerics():
+                run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
         except ERRORS as error:
             sys.exit(f"error: {one_line(error)}")
         except Stopped as stopped:

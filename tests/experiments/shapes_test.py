@@ -1,4 +1,4 @@
-"""Networks of one shape side by side are what each is by itself."""
+"""Networks of one shape side by side are what each is alone."""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """What every method must do, whoever wrote it, on images of 4 by 4 pixels.
 
-All of it is tested by a subclass in a file of tests:
+A subclass in a file of `tests/` runs all of it:
 
     from contract import MethodContract
 
