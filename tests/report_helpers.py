@@ -76,7 +76,7 @@ def _iterate(folder, images, dataset, begin, end):
             metrics.accuracy(begin, np.array([[begin / 10, begin / 8]]))
         for i in range(begin + 1, end + 1):
             layers = {"conv/kernel": 2.0 / i, "dense/kernel": 1.0 / i}
-            metrics.loss(i, np.array([3.0 / i]), layers)
+            metrics.loss(i, np.array([3.0 / i]), {"layers": layers})
             metrics.images(i, lambda i=i: make_set(images * i / 4, dataset))
             metrics.accuracy(i, np.array([[i / 10, i / 8]]))
 

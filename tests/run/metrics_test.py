@@ -49,7 +49,9 @@ def test_a_line_has_the_mean_and_the_loss_of_each_experiment(tmp_path):
 
 def test_a_line_has_the_layers_where_there_are_any(tmp_path):
     with Metrics(tmp_path, first=0, total=2) as metrics:
-        metrics.loss(1, np.array([3.0]), {"conv/kernel": 1.0, "dense/kernel": 2.0})
+        metrics.loss(
+            1, np.array([3.0]), {"layers": {"conv/kernel": 1.0, "dense/kernel": 2.0}}
+        )
         metrics.loss(2, np.array([3.0]), {})
     first, second = _read(tmp_path)
     assert first["layers"] == {"conv/kernel": 1.0, "dense/kernel": 2.0}

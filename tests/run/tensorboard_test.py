@@ -62,7 +62,9 @@ def _run(folder, *iterations, first=0, seconds=0.0):
         if first == 0:
             metrics.images(0, lambda: make_set(0 * IMAGES[0], DATASET))
         for i in iterations:
-            metrics.loss(i, np.array([i, i + 1.0]), {"a": i / 2, "b": i / 4})
+            metrics.loss(
+                i, np.array([i, i + 1.0]), {"layers": {"a": i / 2, "b": i / 4}}
+            )
             metrics.images(i, lambda i=i: make_set(i * IMAGES[0], DATASET))
             metrics.accuracy(i, np.array([[0.25, 0.5 + 0.25 * (i % 2)]]))
 
