@@ -106,6 +106,7 @@ def one(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(one, tmp_path):
     first, second = _run_two(tmp_path / "run")
     _assert_same(tmp_path / "run", one)
@@ -120,6 +121,7 @@ def test_an_error_before_the_run_ends_both_with_a_line(one, tmp_path):
     _fail_two(tmp_path / "run", "holds a run with config.seed = 0, not 1", seed=1)
 
 
+@pytest.mark.slow
 def test_an_error_during_the_run_ends_both_with_a_line(tmp_path):
     # The other process waits for the first in the sums of the first step.
     (tmp_path / "run" / "metrics.jsonl").mkdir(parents=True)
@@ -139,6 +141,7 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, stream):
     _assert_same(tmp_path / "run", one)
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_a_set_as_one(one, tmp_path):
     lines = _run_two(tmp_path / "run", flags=["--mode=evaluate", f"--set={one}"])
     assert lines[1] == []

@@ -108,7 +108,11 @@ def _cosine(a, b):
 
 @pytest.mark.parametrize(
     ("name", "implementation"),
-    [("ConvNetW8", "native"), ("ConvNetW8", "winograd"), ("ConvNetW8BN", "native")],
+    [
+        ("ConvNetW8", "native"),
+        pytest.param("ConvNetW8", "winograd", marks=pytest.mark.slow),
+        pytest.param("ConvNetW8BN", "native", marks=pytest.mark.slow),
+    ],
 )
 def test_bfloat16_agrees_with_float32(name, implementation):
     single, _, shapes = _case(name, implementation, "float32")

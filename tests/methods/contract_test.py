@@ -33,6 +33,7 @@ class TestGradientMatching(MethodContract):
     is_by_class = False  # Networks are trained on all.
 
 
+@pytest.mark.slow
 class TestSiamese(MethodContract):
     make = staticmethod(METHODS["dsa"])
     fields = {"method": "dsa", "init": "noise", "augmentation": "crop"}
@@ -44,6 +45,7 @@ class TestDistributionMatching(MethodContract):
     fields = {"method": "dm", "init": "noise", "augmentation": "none"}
 
 
+@pytest.mark.slow
 class TestDistributionMatchingAtOnce(MethodContract):
     make = staticmethod(METHODS["dm"])
     fields = {"method": "dm", "augmentation": "color"}

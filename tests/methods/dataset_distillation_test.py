@@ -161,6 +161,7 @@ def test_the_gradient_is_that_of_finite_differences():
         assert all((np.abs(grad) > 1e-6).all() for grad in grads)
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_is_the_same(monkeypatch):
     learned, key = _draw_learned(), jax.random.key(0)
     gradients = []
@@ -240,6 +241,7 @@ def test_augmentation_is_refused():
         _make_method(augmentation="flip")
 
 
+@pytest.mark.slow
 def test_slices_change_nothing():
     variables = _init(NETWORK, jax.random.key(0), REAL[:1])
     weights = jnp.arange(1.0, 1 + len(REAL)) / 100

@@ -99,6 +99,7 @@ def test_step_equals_the_algorithm_written_out(name, num_networks):
     assert np.abs(images - _draw_images()).max() > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_real_and_synthetic_images_are_augmented_alike(name):
     """All real images as synthetic ones have the same mean, whatever is drawn."""
@@ -113,6 +114,7 @@ def test_real_and_synthetic_images_are_augmented_alike(name):
     assert metrics["loss"] > 1e-3
 
 
+@pytest.mark.slow
 def test_augmentation_is_drawn_for_each_class():
     # Bright or dark, and nothing else: networks without norm see it in the loss.
     plain, color = (

@@ -189,6 +189,7 @@ def test_match_step_equals_the_algorithm_written_out(network, num_networks):
     assert np.abs(images - _draw_images()).max() > 1e-2
 
 
+@pytest.mark.slow
 def test_real_and_synthetic_images_are_augmented_alike():
     """All real images as synthetic ones have the same gradient, whatever is drawn."""
     plain = _make_matching()
@@ -228,6 +229,7 @@ def test_networks_without_batch_norm_are_left_alone():
     assert offsets is None
 
 
+@pytest.mark.slow
 def test_networks_are_trained_between_two_matches_only():
     """A step with T = 2 against its parts: match, train, match."""
     matching = _make_matching(lr_net=1.0)

@@ -20,6 +20,7 @@ def _condense(folder, **changes):
     return runner.condense(config, str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "lr_img"), [("dsa", 0.1), ("dm", 1.0)])
 def test_a_run_has_the_defaults_of_its_method(tmp_path, method, lr_img):
     changes = {"method": method, "iterations": 1, "num_experiments": 1}
@@ -32,6 +33,7 @@ def test_a_run_has_the_defaults_of_its_method(tmp_path, method, lr_img):
     assert card["protocol"]["augmentation"] == f"dsa:{AUGMENTATION}"
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_the_method_chose(tmp_path):
     command = run_helpers.tiny_command(method="dm", num_experiments=1)
     code, output = run_helpers.run(*command, f"--workdir={tmp_path}")
@@ -48,6 +50,7 @@ def test_the_command_tells_what_the_method_chose(tmp_path):
 _DISTILLED = {"method": "dd", "ipc": 2, "network.name": "MLP", "distillation.lr": 0.5}
 
 
+@pytest.mark.slow
 def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
     """Images and learning rates; `iterations` may not be changed on the way."""
     _condense(tmp_path / "whole", **_DISTILLED)
@@ -75,6 +78,7 @@ def test_a_distilled_run_is_resumed_bit_for_bit(tmp_path, monkeypatch):
         _condense(tmp_path / "parts", iterations=5, **_DISTILLED)
 
 
+@pytest.mark.slow
 def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
     result = _condense(tmp_path, **_DISTILLED)
     own = result["own_protocol"]
@@ -99,6 +103,7 @@ def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
     assert "own_protocol" not in _condense(tmp_path / "dc", num_experiments=1)
 
 
+@pytest.mark.slow
 def test_the_whole_set_is_learned_with_batch_norm(tmp_path):
     changes = {"network.name": "ConvNetD1W8BN", "num_evaluations": 1}
     result = _condense(tmp_path, method="whole", **changes)
