@@ -30,7 +30,6 @@ PAGES = sorted(
         ROOT / "experiments" / "README.md",
     )
 )
-RUN = ("docs/python.md", "docs/tutorial.md", "docs/adding_a_method.md")
 _COMMAND = re.compile(r"python -m ((?:dc_jax|experiments)(?:\.\w+)+)([^`\n]*)")
 _CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 _DEFINED = re.compile(r'(?:DEFINE_\w+|add_argument)\(\s*"(?:--)?(\w+)"')
@@ -58,7 +57,14 @@ def _run(folder, *arguments):
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param("docs/python.md", marks=pytest.mark.slow),
+        pytest.param("docs/tutorial.md", marks=pytest.mark.slow),
+        "docs/adding_a_method.md",
+    ],
+)
 def test_the_python_of_a_page_runs(tmp_path, page):
     shutil.copytree(ROOT / "docs" / "examples", tmp_path / "docs" / "examples")
     (tmp_path / "page.py").write_text("\n".join(_blocks(page, "python")), "utf-8")
