@@ -64,9 +64,15 @@ def make_protocol(
     epochs = config.epochs
     if epochs is None:
         epochs = 1000 if is_augmented else 300
-    # The other fields are those of the config.
-    chosen = {"network": network, "epochs": epochs, "augmentation": augmentation}
-    return Protocol(**dataclasses.asdict(config) | chosen)
+    return Protocol(
+        network=network,
+        epochs=epochs,
+        augmentation=augmentation,
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        batch_size=config.batch_size,
+    )
 
 
 def phases(
