@@ -37,13 +37,11 @@ from dc_jax.training import augment_siamese, train
 TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 # One lowering is pinned in float64, the other in float32.
 CONVOLUTIONS = {"float64": "trilinear", "float32": "winograd"}
-# Float32 runs for these by default and for the others with `-m slow`.
-FAST_NETWORKS = ("MLP", "LeNet", "ConvNet", "ConvNetBN")
-# Float64 runs for all but these, which take longest and have relatives that run.
-SLOW_FILES = (
-    *("ResNet18_1ch", "ResNet18_3ch", "ResNet18BN_AP_1ch", "ResNet18BN_AP_3ch"),
-    *("VGG11_1ch", "VGG11BN_3ch", "AlexNetBN_3ch"),
-)
+# One file per architecture and normalisation runs by default, the others by `-m slow`.
+FAST_FILES = {
+    "float64": ("MLP_1ch", "LeNet_3ch", "ConvNet_3ch", "ConvNetBN_1ch", "AlexNet_1ch"),
+    "float32": ("ConvNet_1ch",),
+}
 # Of whole trajectories, by default in float64 alone.
 TRAJECTORIES = ["float64", pytest.param("float32", marks=pytest.mark.slow)]
 
@@ -56,17 +54,12 @@ def pytest_generate_tests(metafunc):
     if not list(folder.glob("*.npz")):
         raise pytest.UsageError(f"--golden-dir={folder} has no golden files (.npz).")
     is_single = metafunc.function is test_network_in_float32
-
-    def is_slow(file: Path) -> bool:
-        if is_single:
-            return network_name(file) not in FAST_NETWORKS
-        return file.stem in SLOW_FILES
-
+    fast = FAST_FILES["float32" if is_single else "float64"]
     metafunc.parametrize(
         "network_file",
         [
             pytest.param(
-                file, id=file.stem, marks=[pytest.mark.slow] if is_slow(file) else []
+                file, id=file.stem, marks=() if file.stem in fast else pytest.mark.slow
             )
             for file in files
         ],

@@ -57,6 +57,7 @@ def test_real_images_to_begin_with_are_the_same_on_a_mesh():
     np.testing.assert_array_equal(*begins)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num", "loop"), [(3, "map"), (4, "vmap")])
 def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
     protocol = Protocol(NETWORK, 3, "none", 0.01, 0.9, 5e-4, 4)

@@ -53,6 +53,7 @@ def _check_workload(record):
         assert record["compile_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_command_without_pytorch(tmp_path):
     done = _run("--workloads=test_10k", "--nopytorch", f"--output={tmp_path}")
     assert done.returncode == 0, done.stderr

@@ -167,6 +167,7 @@ def test_networks_are_trained_on_the_images_alone():
     chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "has_batch_norm"), [("dc", True), ("dm", False), ("dm", True)]
 )

@@ -148,6 +148,7 @@ def test_kernels_are_xavier_normal_and_biases_zero():
     assert (variables["batch_stats"]["norm"]["var"] == 1).all()
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences():
     with jax.enable_x64(True):
         learned = _draw_learned(np.float64)

@@ -12,7 +12,7 @@ from dc_jax.networks.mapped import mapped_conv
 GEOMETRIES = [
     # Strides, pads, side of the kernel, side of the image.
     ((1, 1), ((1, 1), (1, 1)), 3, 4),
-    ((2, 1), ((3, 1), (0, 2)), 3, 5),
+    pytest.param((2, 1), ((3, 1), (0, 2)), 3, 5, marks=pytest.mark.slow),
 ]
 
 

@@ -84,6 +84,7 @@ def _check_blank(images, labels):
     assert not images[~is_image].any()
 
 
+@pytest.mark.slow
 def test_a_coreset(tmp_path):
     changes = {"coreset.epochs": 1, "num_experiments": 1, "num_evaluations": 1}
     config = run_helpers.tiny_config(ipc=_TEN, method="herding", **changes)
@@ -107,6 +108,7 @@ def test_a_class_that_is_too_small_for_a_coreset(tmp_path):
         runner.condense(config, str(tmp_path / "run"))
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
     for folder, iterations in (("a", 2), ("a", 4), ("b", 4)):
         config = run_helpers.tiny_config(
@@ -124,6 +126,7 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(tmp_path):
         _check_blank(mine, _TEN_LABELS)
 
 
+@pytest.mark.slow
 def test_the_command_on_digits(tmp_path):
     folder = tmp_path / "run"
     fields = {"ipc": ",".join(map(str, _TEN)), "num_experiments": 1, "outer_loop": 1}

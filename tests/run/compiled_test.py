@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import run_helpers
 import toy_run
 
@@ -38,6 +39,7 @@ def test_compiled_step_is_the_methods_step_with_the_iterations_key():
             )
 
 
+@pytest.mark.slow
 def test_experiments_on_several_devices_are_those_on_one():
     """Two devices do not share three experiments evenly."""
     config = run_helpers.tiny_config(num_experiments=3, **{"mesh.net": 2})

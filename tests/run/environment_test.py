@@ -43,6 +43,7 @@ def test_the_command_has_float32_and_threefry(plain, tmp_path, monkeypatch):
     _check_same(_run_command(tmp_path / "run"), plain)
 
 
+@pytest.mark.slow
 def test_so_has_a_run_of_a_program_that_has_not(tmp_path):
     run_helpers.condense(tmp_path / "plain", **_QUICK)
     with jax.enable_x64(True), jax.default_prng_impl("rbg"):

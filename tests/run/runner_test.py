@@ -114,7 +114,9 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path, caplog):
     assert f"The recipe of {copy} has network ConvNetD1W8." in caplog.text
 
 
-@pytest.mark.parametrize("init", ["noise", "real"])
+@pytest.mark.parametrize(
+    "init", [pytest.param("noise", marks=pytest.mark.slow), "real"]
+)
 def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path, init):
     changes = {"iterations": 3, "outer_loop": 2, "inner_loop": 1, "init": init}
     for name, stream in (("memory", False), ("stream", True)):
@@ -125,6 +127,7 @@ def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path, init):
     assert cards[0]["accuracy"]["accuracies"] == cards[1]["accuracy"]["accuracies"]
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_streaming(whole, tmp_path):
     run_helpers.condense(tmp_path, iterations=2)
     run_helpers.condense(tmp_path, **{"dataset.stream": True})
@@ -151,7 +154,9 @@ def test_a_dataset_in_memory_is_condensed_as_one_with_a_name(whole, tmp_path):
             runner.condense(config, str(tmp_path), dataset=other)
 
 
-@pytest.mark.parametrize("method", ["random", "dm"])
+@pytest.mark.parametrize(
+    "method", ["random", pytest.param("dm", marks=pytest.mark.slow)]
+)
 def test_some_classes_of_a_dataset_are_condensed(method, tmp_path):
     digits = load_dataset("digits")
     kept = digits.train_labels < 3

@@ -1,5 +1,6 @@
 """What a run does before its first iteration: what it imports, what it compiles."""
 
+import pytest
 import run_helpers
 from data_helpers import run_python
 
@@ -53,6 +54,7 @@ def _compile_and_run(tmp_path, name):
     return output, {path: path.stat().st_mtime_ns for path in cache.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_all_programs_in_the_compilation_cache(
     tmp_path, monkeypatch
 ):

@@ -78,6 +78,7 @@ def test_what_is_read_of_images(devices):
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 3])
 def test_devices_that_share_a_batch_change_nothing(devices):
     layout = make_layout(tiny_config(**{"mesh.classes": devices}), 10)
