@@ -146,18 +146,15 @@ def evaluate(
 ) -> np.ndarray:
     """Trains networks from scratch on a set, and tests them on real images.
 
-    They are trained as the set's recipe says, or by the defaults of `configs/base.py`
-    where it has none, but for what is given here.
+    The set's recipe says how, or the defaults of `configs/base.py` if it has none, and
+    what is given here counts more.
 
     Args:
       synthetic_set: of `condense`, `select` or `load_synthetic_set`.
       test_images: as the images for `condense`; not normalised.
       test_labels: in the order of the set's classes.
       network: another than the recipe's.
-      num_networks: how many.
       epochs: others than the recipe's; one more is run, as the authors' code does.
-      seed: of all randomness.
-      overrides: as for `condense`.
 
     Returns:
       The test accuracy of each network, a fraction. Shape `[num_networks]`.

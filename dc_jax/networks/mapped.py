@@ -62,9 +62,6 @@ def _functions(
             feature_group_count=groups,
         )
 
-    def output(x, w, groups=1):
-        return conv(x, w, groups)
-
     def to_image(g, w, groups=1):
         shape = (g.shape[0], *image, groups * w.shape[2])
         x = jax.ShapeDtypeStruct(shape, g.dtype)
@@ -78,7 +75,7 @@ def _functions(
     output, to_image, to_kernel = (
         jax.custom_vjp(_with_rule(function, shares_second))
         for function, shares_second in (
-            (output, True),
+            (conv, True),
             (to_image, True),
             (to_kernel, False),
         )
