@@ -230,8 +230,13 @@ def test_a_stopped_sweep_stops_its_cell(tmp_path):
     assert stopped.value.code == 143
     assert log.read_text() == "waits\nsaved its state\n"
     assert not (tmp_path / "toy-1").exists()
-    with pytest.raises(KeyboardInterrupt):
-        _run_here([_toy(toy_cell.IS_STOPPED)], tmp_path)
+    # A shell that runs tests in the background has them ignore the signal.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _run_here([_toy(toy_cell.IS_STOPPED)], tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _wait_for_lines(path, number):
