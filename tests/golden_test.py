@@ -431,6 +431,7 @@ def test_trajectory(request, dtype):
         assert_close(norms, golden["final_param_norms"], dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", TRAJECTORIES)
 def test_evaluation_training(request, dtype):
     golden = load_or_skip(request, "evaluation_training.npz")

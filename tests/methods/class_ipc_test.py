@@ -87,6 +87,7 @@ def _real(label, num=8):
     return normalise(images, DATASET.mean, DATASET.std)
 
 
+@pytest.mark.slow
 def test_the_loss_of_a_class_is_that_of_its_images_alone():
     network = _network("ConvNetD1W8")
     images = _draw_images()[0]
