@@ -16,7 +16,7 @@ CLASSES, SHAPE = 3, (4, 4, 1)
 COUNTS = (400, 300, 5)
 
 
-@pytest.mark.parametrize("num", [4])
+@pytest.mark.parametrize("num", [4, 9])
 def test_a_sample_needs_its_own_images_alone(num):
     dataset, key = random_dataset(COUNTS, SHAPE), jax.random.key(0)
     host, whole = HostStore(dataset), make_store(dataset)
