@@ -15,7 +15,7 @@ from dc_jax.files import write_json
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.metrics import Metrics
 
-_ITERATIONS = 60
+_ITERATIONS = 1500
 _KILLS = 20
 
 
