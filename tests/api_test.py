@@ -111,6 +111,7 @@ def test_evaluate_trains_as_the_recipe_says(command):
     np.testing.assert_array_equal(ours, result["accuracies"][0])
 
 
+@pytest.mark.slow
 def test_evaluate_may_train_in_another_way(monkeypatch):
     texts = []
     monkeypatch.setattr(evaluation.logging, "info", lambda *args: texts.append(args))

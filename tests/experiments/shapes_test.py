@@ -219,6 +219,7 @@ def test_several_go_on_where_they_were_stopped(loop, tmp_path, monkeypatch):
     assert result["networks"] == whole["networks"]
 
 
+@pytest.mark.slow
 def test_one_of_several_that_fails_does_not_end_the_others(tmp_path, caplog):
     changes = {
         "method": "whole",

@@ -37,6 +37,7 @@ assert seen == {{
 """
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_before_it_is_needed(tmp_path):
     folder = str(tmp_path / "run")
     run_python(_IMPORTS + _RUN.format(root=str(run_helpers.ROOT), folder=folder))

@@ -120,6 +120,7 @@ def test_what_is_written_can_be_read_while_the_run_goes_on(tmp_path, monkeypatch
         assert _scalars(tmp_path, "loss") == [(1, 1.0)]
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_is_in_its_metrics(tmp_path):
     fields = {"network.name": "MLP", "tensorboard": True, "iterations": 2}
     runner.make_first_set(run_helpers.tiny_config(**fields), tmp_path, DATASET)
