@@ -160,7 +160,7 @@ def get_config() -> ConfigDict:
     # map, which was faster on CPUs and on an NVIDIA H100.
     config.execution.network_loop = placeholder(str)
     # Classes at once ("vmap", at most 10) or one after another ("map", which needs less
-    # memory). None: vmap on a GPU, else map.
+    # memory). None: vmap on a GPU with mapped convolutions, else map.
     config.execution.class_loop = placeholder(str)
     # "float32", or "bfloat16" (three digits) for the layers of the networks on a TPU or
     # GPU; on a CPU it is slower. Images, parameters, normalisations, losses, and the
