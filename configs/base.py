@@ -156,12 +156,17 @@ def get_config() -> ConfigDict:
     # vmap), "trilinear" (its gradients run fast on a CPU) or "winograd" (the same with
     # fewer multiplications). None: winograd on a CPU, mapped on a GPU, native on a TPU.
     config.execution.convolution = placeholder(str)
-    # Networks at once ("vmap") or one after another ("map"). None: vmap on a TPU, else
-    # map, which was faster on CPUs and on an NVIDIA H100.
+    # Networks, or experiments, at once ("vmap"), one after another ("map"), or, for
+    # example, five at once ("chunk:5"). None: map, which was faster on CPUs and on an
+    # NVIDIA H100.
     config.execution.network_loop = placeholder(str)
-    # Classes at once ("vmap", at most 10) or one after another ("map", which needs less
-    # memory). None: vmap on a GPU with mapped convolutions, else map.
+    # The same for classes. None: on a GPU with mapped convolutions as many at once as
+    # need about 8 GB, else map.
     config.execution.class_loop = placeholder(str)
+    # Of products and convolutions in float32: "default", "high" or "highest". The
+    # default is one pass of bfloat16 on a TPU, and TF32 (three digits too) on NVIDIA
+    # GPUs since Ampere; "highest" is float32. On a CPU all are float32.
+    config.execution.precision = "default"
     # "float32", or "bfloat16" (three digits) for the layers of the networks on a TPU or
     # GPU; on a CPU it is slower. Images, parameters, normalisations, losses, and the
     # gradients that are compared or used for updates stay float32.

@@ -87,7 +87,7 @@ class CondenseState:
 class Method(NamedTuple):
     """A condensation method: two pure functions for one experiment.
 
-    Both return `offsets`, what `sample_class` and `sample_classes` say they have drawn:
+    Both return `offsets`, what `draw_offsets` and `sample_classes` have drawn:
     a tree of arrays `[..., C, num]`. They must depend on the key and the store alone,
     and not on the state: so the images of the next iteration can be loaded while this
     one is computed.

@@ -5,6 +5,7 @@ the allowed values, and the defaults that depend on the method.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,13 @@ _METHOD_DEFAULTS = {
 }
 
 
+# How an axis is run: all at once, one after another, or some at once.
+_LOOP = {
+    "is_allowed": re.compile(r"vmap|map|chunk:[1-9]\d{0,5}").fullmatch,
+    "allowed": "vmap, map, or chunk:N with N at once",
+}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     name: str = allow(NOT_EMPTY)
@@ -93,8 +101,9 @@ class CoresetConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExecutionConfig:
     convolution: str | None = allow(one_of("native", "mapped", "trilinear", "winograd"))
-    network_loop: str | None = allow(one_of("vmap", "map"))
-    class_loop: str | None = allow(one_of("vmap", "map"))
+    network_loop: str | None = allow(_LOOP)
+    class_loop: str | None = allow(_LOOP)
+    precision: str = allow(one_of("default", "high", "highest"))
     dtype: str = allow(one_of("float32", "bfloat16"))
     slice_size: int | None = allow(at_least(1))
     compilation_cache: str | None = allow(NOT_EMPTY)

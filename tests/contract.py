@@ -186,13 +186,15 @@ class MethodContract:
     def test_vmap_of_networks_and_experiments_equals_map(self, whole):
         self.check_same(self.run(loop="vmap"), whole, rtol=1e-3)
 
-    def test_vmap_of_classes_equals_map(self, whole):
-        self.check_same(self.run(class_loop="vmap"), whole, rtol=1e-3)
+    @pytest.mark.parametrize("loop", ["vmap", "chunk:2"])
+    def test_classes_at_once_equal_map(self, whole, loop):
+        self.check_same(self.run(class_loop=loop), whole, rtol=1e-3)
 
     @pytest.mark.slow
-    def test_vmap_of_classes_equals_map_on_several_devices(self, whole):
+    @pytest.mark.parametrize("loop", ["vmap", "chunk:2"])
+    def test_classes_at_once_equal_map_on_several_devices(self, whole, loop):
         layout = self.make_layout(net=2, classes=2)
-        run = self.run(loop="vmap", layout=layout, class_loop="vmap")
+        run = self.run(loop=loop, layout=layout, class_loop=loop)
         self.check_same(run, whole, rtol=1e-3)
 
     @pytest.mark.parametrize(

@@ -96,44 +96,57 @@ def sample_classes(
       Normalised images, `[C, num, H, W, D]`, and which they are: offsets within the
       classes of this device, `[c, num]`, of all classes where there is one device.
     """
-    labels, _ = store.devices.part(store.num_classes)
-    keys = class_keys(store, key)[labels]
-    draw = functools.partial(sample_class, store, num=num)
-    images, offsets = jax.vmap(draw)(keys, jnp.arange(len(labels)))
+    offsets = draw_offsets(store, key, num)
+    places = jnp.arange(len(offsets))
+    images = jax.vmap(functools.partial(take_images, store))(places, offsets)
     return store.devices.gather(images, store.num_classes), offsets
 
 
-def sample_class(
-    store: ClassStore, key: jax.Array, place: jax.Array | int, num: int
-) -> tuple[jax.Array, jax.Array]:
-    """Draws images of one class uniformly, in random order.
+def draw_offsets(store: ClassStore, key: jax.Array, num: int) -> jax.Array:
+    """Draws `num` images of every class of this device uniformly, in random order.
 
     Images are drawn without replacement, or with replacement if the class has fewer
-    than `num`. Meant to be mapped (`jax.vmap`, `jax.lax.map`) over keys and places:
-    classes of different sizes share one program. `place` is that of the class among
-    those of this device, without a mesh its index in [0, C).
+    than `num`. Classes of different sizes share one program.
 
     Returns:
-      Normalised images, `[num, H, W, D]` float32, and their offsets within the class,
-      `[num]` int32.
+      Their offsets within the classes, `[c, num]` int32; c is C where there is one
+      device.
 
     Raises:
       ValueError: `num` is below 1.
     """
-    if num < 1:
-        raise ValueError(f"num must be at least 1, got {num}.")
-    distinct_key, repeated_key = jax.random.split(key)
-    del key
-    count = store.counts[place]
-    offsets = jax.random.randint(repeated_key, (num,), 0, count)
-    if num <= store.max_count:
-        distinct = _distinct_offsets(distinct_key, count, store.max_count, num)
-        offsets = jnp.where(count >= num, distinct, offsets)
+    labels, _ = store.devices.part(store.num_classes)
+    keys = class_keys(store, key)[labels]
+    draw = functools.partial(_draw, max_count=store.max_count, num=num)
+    return jax.vmap(draw)(keys, store.counts)
+
+
+def take_images(
+    store: ClassStore, place: jax.Array | int, offsets: jax.Array
+) -> jax.Array:
+    """Returns images of one class, normalised. `[num]` -> `[num, H, W, D]` float32.
+
+    `place` is that of the class among those of this device, without a mesh its index in
+    [0, C).
+    """
     places = offsets
     if store.resident is not None:
         places = jnp.searchsorted(store.resident[place], offsets)
     images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std), offsets
+    return normalise(images, store.mean, store.std)
+
+
+def _draw(key: jax.Array, count: jax.Array, *, max_count: int, num: int) -> jax.Array:
+    """Returns the offsets of `num` images of a class of `count` images, `[num]`."""
+    if num < 1:
+        raise ValueError(f"num must be at least 1, got {num}.")
+    distinct_key, repeated_key = jax.random.split(key)
+    del key
+    offsets = jax.random.randint(repeated_key, (num,), 0, count)
+    if num <= max_count:
+        distinct = _distinct_offsets(distinct_key, count, max_count, num)
+        offsets = jnp.where(count >= num, distinct, offsets)
+    return offsets
 
 
 def _distinct_offsets(

@@ -17,25 +17,33 @@ from dc_jax.errors import UserError
 
 # The kind of random keys of every run.
 KEYS = "threefry2x32"
-# Networks, or classes, whose activations are held at once by `vmap`.
-_MAX_AT_ONCE = 10
 
 
 def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
     """Runs a function over the leading axis of its arguments.
 
-    The loop is `vmap`, a few at once, or `map`, one after another. The latter is faster
-    where vmapped networks make grouped convolutions, as on a CPU.
+    The loop is `vmap`, all at once; `map`, one after another; or `chunk:N`, N at once.
     """
 
     def run(*args):
         num = jax.tree.leaves(args)[0].shape[0]
-        if loop == "vmap" and num <= _MAX_AT_ONCE:
+        size = num if loop == "vmap" else _chunk_size(loop, num)
+        if size == num:
             return jax.vmap(function)(*args)
-        batch_size = _MAX_AT_ONCE if loop == "vmap" else None
+        batch_size = None if size == 1 else size
         return jax.lax.map(lambda one: function(*one), args, batch_size=batch_size)
 
     return run
+
+
+def _chunk_size(loop: str, num: int) -> int:
+    """Returns how many of `num` run at once."""
+    most = 1 if loop == "map" else int(loop.removeprefix("chunk:"))
+    fewest = -(-num // most)
+    for chunks in range(fewest, 2 * fewest):
+        if num % chunks == 0:  # Otherwise the rest is a second program.
+            return num // chunks
+    return -(-num // fewest)
 
 
 def fold_slices(
@@ -62,17 +70,22 @@ def fold_slices(
 # The largest activation of a slice of images, in bytes. On a CPU a slice should stay in
 # its cache: two cores took 0.42 s for the gradient of the paper's ConvNet on 256 images
 # of 28x28 in slices of 4, and 0.55 s in slices of 8. Elsewhere the bound is memory.
-_CPU_SLICE_BYTES, _SLICE_BYTES = 2**21, 2**27
+_SLICE_BYTES = {"cpu": 2**21, "gpu": 2**27, "tpu": 2**27}
+# What the classes that run at once may need together, and what each of them needs, in
+# largest activations: for an image of a slice, and for a synthetic image.
+_CLASS_BYTES, _PER_SLICE_IMAGE, _PER_SYNTHETIC_IMAGE = 2**33, 2, 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
     """How to run a network."""
 
-    network_loop: str  # `vmap` or `map`, how an axis of networks is run.
+    # How an axis of networks or of experiments is run, see `batched`.
+    network_loop: str
     slice_size: int  # Images whose activations are held at once.
     layout: Layout = ONE_DEVICE
     class_loop: str = "map"  # The same for the axis of classes.
+    precision: str = "default"  # Of products in float32, see `jax.lax.Precision`.
 
 
 def make_execution(
@@ -80,24 +93,35 @@ def make_execution(
     network: nn.Module,
     image_shape: tuple[int, int, int],
     layout: Layout,
+    *,
+    ipc: int,
 ) -> Execution:
     """Returns what the config says, and the backend's better choice where it is None.
 
-    `image_shape` is (H, W, D).
+    Args:
+      image_shape: (H, W, D).
+      ipc: synthetic images per class.
     """
-    backend = layout.platform
-    # Measured: on an H100 `map` takes a third of the time of `vmap`, see
-    # docs/performance.md. TPUs are not measured.
-    loop = config.network_loop or ("vmap" if backend == "tpu" else "map")
-    # On an H100 an outer step took a quarter less time with its classes at once. With
-    # native convolutions it would take longer, and on a CPU it does.
-    is_gpu = backend == "gpu" and config.convolution in (None, "mapped")
-    class_loop = config.class_loop or ("vmap" if is_gpu else "map")
-    slice_size = config.slice_size
-    if slice_size is None:
-        budget = _CPU_SLICE_BYTES if backend == "cpu" else _SLICE_BYTES
-        slice_size = max(1, budget // _largest_activation(network, image_shape))
-    return Execution(loop, slice_size, layout, class_loop)
+    activation = _largest_activation(network, image_shape)
+    slice_size = config.slice_size or max(
+        1, _SLICE_BYTES[layout.platform] // activation
+    )
+    class_loop = config.class_loop
+    if class_loop is None:
+        # On an H100 an outer step took a quarter less time with its classes at once.
+        # With native convolutions it would take longer, and on a CPU it does.
+        is_gpu = layout.platform == "gpu" and config.convolution in (None, "mapped")
+        images = _PER_SLICE_IMAGE * slice_size + _PER_SYNTHETIC_IMAGE * ipc
+        most = max(1, _CLASS_BYTES // (images * activation))
+        class_loop = f"chunk:{most}" if is_gpu else "map"
+    return Execution(
+        # Faster on a CPU, and on an H100, where it took a third of the time of `vmap`.
+        config.network_loop or "map",
+        slice_size,
+        layout,
+        class_loop,
+        config.precision,
+    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ networks L is the mean over them. Every real batch has as many images of each cl
 where the authors' has 1,024 of any.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ import optax
 from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.facts import find_facts
-from dc_jax.data.store import ClassStore, class_keys, sample_class
+from dc_jax.data.store import ClassStore, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.errors import UserError
 from dc_jax.methods.images import check_equal_ipc, init_images
@@ -116,9 +117,9 @@ def make_loss(
     """
     init_key, real_key = jax.random.split(key)
     labels, is_class = execution.layout.classes.part(store.num_classes)
-    real, offsets = jax.vmap(
-        lambda key, place: sample_class(store, key, place, config.batch_real)
-    )(class_keys(store, real_key)[labels], jnp.arange(len(labels)))  # [c, N, H, W, D]
+    offsets = draw_offsets(store, real_key, config.batch_real)
+    take = functools.partial(take_images, store)
+    real = jax.vmap(take)(jnp.arange(len(labels)), offsets)  # [c, N, H, W, D]
     num_real = store.num_classes * config.batch_real
     weights = jnp.repeat(is_class / num_real, config.batch_real)
     start = init_xavier(network, init_key, real[0, :1])

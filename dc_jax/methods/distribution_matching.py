@@ -28,7 +28,13 @@ import numpy as np
 
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import Config
-from dc_jax.data.store import ClassStore, class_keys, sample_class, sample_classes
+from dc_jax.data.store import (
+    ClassStore,
+    class_keys,
+    draw_offsets,
+    sample_classes,
+    take_images,
+)
 from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.training.augment_siamese import make_siamese
@@ -80,18 +86,18 @@ def _match_by_class(config, network, execution, variables, images, store, key):
     real_key, augment_key = jax.random.split(key)
     weights = slot_weights(make_labels(config.class_ipc(num_classes)))
 
-    def match_one(images, place, sample_key, siamese_key, weights):
-        real, offsets = sample_class(store, sample_key, place, config.batch_real)
+    def match_one(images, place, offsets, siamese_key, weights):
+        real = take_images(store, place, offsets)
         augment = make_siamese(siamese_key, config.augmentation, images.shape[1:])
-        loss, grads = match_class(
+        return match_class(
             network, variables, images, real, augment, slice_size=size, weights=weights
         )
-        return loss, grads, offsets
 
-    losses, grads, offsets = batched(match_one, execution.class_loop)(
+    offsets = draw_offsets(store, real_key, config.batch_real)
+    losses, grads = batched(match_one, execution.class_loop)(
         images[labels],
         jnp.arange(len(labels)),
-        class_keys(store, real_key)[labels],
+        offsets,
         class_keys(store, augment_key)[labels],
         None if weights is None else jnp.asarray(weights)[labels],
     )

@@ -38,12 +38,13 @@ import optax
 
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import SIAMESE_PREFIX, Config
-from dc_jax.data.store import ClassStore, class_keys, sample_class
+from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.batch_norm import freeze_batch_norm
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
+from dc_jax.methods.second_order import second_order
 from dc_jax.training.augment_siamese import make_siamese
 from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient, train
 
@@ -84,9 +85,17 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             state, networks = carry
             train_key, match_key = jax.random.split(jax.random.fold_in(loop_key, t))
             if outer_loop > 1:  # Trained before every outer step but the first.
-                epochs = jnp.where(t > 0, inner_loop, 0)
-                networks = train_networks(
-                    matching, networks, state.images, epochs=epochs, key=train_key
+                networks = jax.lax.cond(
+                    t > 0,
+                    lambda networks: train_networks(
+                        matching,
+                        networks,
+                        state.images,
+                        epochs=inner_loop,
+                        key=train_key,
+                    ),
+                    lambda networks: networks,
+                    networks,
                 )
             state, networks, distances, offsets = match_step(
                 matching, state, networks, store, match_key
@@ -150,7 +159,7 @@ def train_networks(
     networks: TrainState,
     images: jax.Array,
     *,
-    epochs: jax.Array,
+    epochs: int,
     key: jax.Array,
 ) -> TrainState:
     """The inner loop: trains the M networks on the images `[C, I, H, W, D]`."""
@@ -205,20 +214,20 @@ def match_network(matching, images, network, store, key):
         matching.recipe.network, network.variables, store, statistics_key
     )
 
-    def match_one(images, label, place, sample_key, siamese_key, weights):
-        real, offsets = sample_class(store, sample_key, place, matching.batch_real)
+    def match_one(images, label, place, offsets, siamese_key, weights):
+        real = take_images(store, place, offsets)
         augment = make_siamese(siamese_key, matching.augmentation, images.shape[1:])
-        losses, grads = match_class(
+        return match_class(
             matching, variables, images, real, label, augment, weights=weights
         )
-        return losses, grads, offsets
 
+    offsets = draw_offsets(store, real_key, matching.batch_real)
     # With `map` a single class's second-order graph is in memory.
-    losses, grads, offsets = batched(match_one, matching.class_loop)(
+    losses, grads = batched(match_one, matching.class_loop)(
         images[labels],
         labels,
         jnp.arange(len(labels)),
-        class_keys(store, real_key)[labels],
+        offsets,
         class_keys(store, augment_key)[labels],
         None if weights is None else jnp.asarray(weights)[labels],
     )
@@ -251,13 +260,13 @@ def match_class(
             network, variables, images, labels, slice_size=slice_size, weights=weights
         )
 
-    grads_real = gradient(augment(real), slice_size)
-
-    def loss(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # In one slice: the second order would keep every slice in memory anyway.
-        grads_syn = gradient(augment(images), images.shape[0], weights)
+    def distance(grads_syn: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         distances = match_distances(grads_syn, grads_real, matching.distance)
         return sum(distances.values()), distances
 
-    grads, distances = jax.grad(loss, has_aux=True)(images)
-    return distances, grads
+    grads_real = gradient(augment(real), slice_size)
+    augmented, augment_back = jax.vjp(augment, images)
+    grads, distances = second_order(
+        gradient, distance, augmented, weights, slice_size=slice_size
+    )
+    return distances, augment_back(grads)[0]

@@ -142,7 +142,7 @@ def whole_accuracies(setup: Setup, folder: Path) -> tuple[np.ndarray, dict[str, 
     config, dataset, protocol = setup.config, setup.dataset, setup.protocol
     network, execution = setup.evaluation_network, setup.evaluation_execution
     training = train_by_phases(protocol, network, execution, dataset)
-    arguments = (config, folder, dataset, setup.layout, protocol, training)
+    arguments = (config, folder, dataset, execution, protocol, training)
     trainer = WholeTrainer(*arguments, eval_every=config.eval_every)
     return train_and_test(trainer, config.num_evaluations)
 
@@ -191,5 +191,6 @@ def _feature_trainer(setup: Setup, folder: Path) -> WholeTrainer:
     # A protocol runs one epoch more than it says.
     protocol = dataclasses.replace(protocol, epochs=config.coreset.epochs - 1)
     logging.info("Features: %s.", protocol)
-    training = train_by_phases(protocol, setup.network, setup.execution, dataset)
-    return WholeTrainer(config, folder, dataset, setup.layout, protocol, training)
+    execution = setup.execution
+    training = train_by_phases(protocol, setup.network, execution, dataset)
+    return WholeTrainer(config, folder, dataset, execution, protocol, training)

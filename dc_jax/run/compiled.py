@@ -18,7 +18,6 @@ from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, store_specs
 from dc_jax.devices.backend import Execution, batched, compiler_options
-from dc_jax.devices.layout import Layout
 from dc_jax.evaluation.evaluator import TrainOne, make_evaluate
 
 # What an experiment's key is folded with for the evaluation by a set's own learning
@@ -63,7 +62,7 @@ def compile_method(
             )
             return layout.spread(function, specs)(*args)
 
-        return jax.jit(spread, compiler_options=compiler_options(layout))
+        return _jit(spread, execution)
 
     return compiled(init), compiled(step)
 
@@ -127,19 +126,25 @@ def compile_evaluation(
     train_one: TrainOne, network: nn.Module, execution: Execution
 ) -> Callable[..., jax.Array]:
     """Returns what trains and tests networks, see `make_evaluate`, jitted."""
-    return jax.jit(
-        make_evaluate(train_one, network, execution),
-        compiler_options=compiler_options(execution.layout),
-    )
+    return _jit(make_evaluate(train_one, network, execution), execution)
 
 
 def compile_everywhere(
-    function: Callable[..., Any], layout: Layout
+    function: Callable[..., Any], execution: Execution
 ) -> Callable[..., Any]:
     """Returns a function that runs on every device with the same arguments, jitted."""
-    return jax.jit(
-        layout.spread(function, P()), compiler_options=compiler_options(layout)
-    )
+    return _jit(execution.layout.spread(function, P()), execution)
+
+
+def _jit(function: Callable[..., Any], execution: Execution) -> Callable[..., Any]:
+    """Returns a function jitted for the devices, in the precision of a run."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with jax.default_matmul_precision(execution.precision):
+            return function(*args)
+
+    return jax.jit(run, compiler_options=compiler_options(execution.layout))
 
 
 def iteration_key(key: jax.Array, iteration: jax.Array) -> jax.Array:

@@ -23,7 +23,7 @@ from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
 from dc_jax.devices import processes
-from dc_jax.devices.layout import Layout
+from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files import read_npz, write_npz
@@ -106,7 +106,7 @@ class WholeTrainer:
         config: Config,
         folder: Path,
         dataset: Dataset,
-        layout: Layout,
+        execution: Execution,
         protocol: Protocol,
         training: WholeTraining,
         *,
@@ -115,7 +115,8 @@ class WholeTrainer:
     ):
         self.dataset, self.epochs = dataset, protocol.epochs + 1
         self.eval_every = eval_every
-        self._config, self._layout, self._protocol = config, layout, protocol
+        self._config, self._protocol = config, protocol
+        self._layout = execution.layout
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
         self._made_with = _made_with(config, dataset, protocol, eval_every)
         text = json.dumps(self._made_with, sort_keys=True)
@@ -123,10 +124,10 @@ class WholeTrainer:
         self._folder = Path(config.coreset.networks or folder / "networks") / name
         self._training, self._check = training, check
         self._updates = [
-            compile_everywhere(phase.update, layout) for phase in training.phases
+            compile_everywhere(phase.update, execution) for phase in training.phases
         ]
-        self._read = compile_everywhere(training.read, layout)
-        self._test = compile_everywhere(training.test, layout)
+        self._read = compile_everywhere(training.read, execution)
+        self._test = compile_everywhere(training.test, execution)
 
     def test(self, state: WholeState) -> Any:
         """Returns the test accuracy of a network, a fraction."""

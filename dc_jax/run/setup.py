@@ -134,6 +134,10 @@ def _log_execution(setup: Setup) -> None:
     chosen = [f"{name} {choices[name]}" for name in choices if given[name] is None]
     if chosen:
         logging.info("Chosen for %s: config.execution.%s.", platform, ", ".join(chosen))
+    precision, arithmetic = given["precision"], "float32"
+    if platform != "cpu" and precision != "highest":
+        arithmetic = f"{precision} precision, which is less than float32"
+    logging.info("Products and convolutions in %s", arithmetic)
 
 
 def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:
@@ -218,4 +222,6 @@ def _build(
     conv_fn = make_conv_fn(how.convolution, layout.platform)
     with naming(field):
         network = make_network(name, num_classes, image_shape, conv_fn, dtype=how.dtype)
-    return network, make_execution(how, network, image_shape, layout)
+    return network, make_execution(
+        how, network, image_shape, layout, ipc=config.mean_ipc
+    )

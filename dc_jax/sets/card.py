@@ -99,8 +99,13 @@ def make_card(
         "config": dict(config),
         "command": command,
         "versions": _versions(),
-        # Fixed for every run, see `fixed_numerics`.
-        "arithmetic": {"floats": "float32", "keys": KEYS},
+        # Floats and keys are fixed for every run, see `fixed_numerics`.
+        "arithmetic": {
+            "floats": "float32",
+            "layers": config["execution"]["dtype"],
+            "precision": config["execution"]["precision"],
+            "keys": KEYS,
+        },
         "files": {os.path.basename(path): file_record(path) for path in files},
     }
 

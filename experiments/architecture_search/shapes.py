@@ -233,7 +233,7 @@ def _on_everything(
         config,
         folder,
         dataset,
-        execution.layout,
+        execution,
         networks.protocol,
         training,
         eval_every=config.eval_every,

@@ -78,12 +78,12 @@ class Learner:
                 temperature=config.temperature,
             )
             plain = functools.partial(train_plain, recipe)
-            self._plain.append(compile_everywhere(plain, layout))
-            self._distilled.append(compile_everywhere(distilled, layout))
+            self._plain.append(compile_everywhere(plain, execution))
+            self._distilled.append(compile_everywhere(distilled, execution))
         test = functools.partial(
             accuracy, self._network, slice_size=execution.slice_size
         )
-        self._test = compile_everywhere(test, layout)
+        self._test = compile_everywhere(test, execution)
 
     def init(self) -> Variables:
         """Returns the network before the first task."""

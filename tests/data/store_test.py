@@ -11,10 +11,11 @@ from toy import make_dataset
 
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import (
+    draw_offsets,
     make_store,
     normalise,
-    sample_class,
     sample_classes,
+    take_images,
 )
 
 # Class 0 has 3 images, class 1 has 1, class 2 has 6, in mixed order. Image i is i.
@@ -32,10 +33,12 @@ def _dataset(dtype=np.uint8) -> Dataset:
 
 @functools.partial(jax.jit, static_argnames="num")
 def _sample(store, key, label, num):
-    """The images of one batch, or of one for every key."""
-    if key.ndim:
-        return jax.vmap(lambda key: sample_class(store, key, label, num)[0])(key)
-    return sample_class(store, key, label, num)[0]
+    """The images of one batch of a class, or of one for every key."""
+
+    def sample(key):
+        return take_images(store, label, draw_offsets(store, key, num)[label])
+
+    return jax.vmap(sample)(key) if key.ndim else sample(key)
 
 
 def _identify(store, images) -> list[int]:
@@ -120,21 +123,14 @@ def test_the_same_key_gives_the_same_batch_and_another_another():
 
 @pytest.mark.parametrize("num", [3, 9])
 def test_vmap_and_map_over_classes_equal_a_loop(num):
-    store = make_store(_dataset())
-    keys = jax.random.split(jax.random.key(7), 3)
-    labels = jnp.arange(3)
-    loop = jnp.stack([_sample(store, keys[c], c, num) for c in range(3)])
-
-    @jax.jit
-    def by_vmap(store, keys):
-        return jax.vmap(lambda k, c: sample_class(store, k, c, num)[0])(keys, labels)
-
-    @jax.jit
-    def by_map(store, keys):
-        return jax.lax.map(lambda kc: sample_class(store, *kc, num)[0], (keys, labels))
-
-    chex.assert_trees_all_close(by_vmap(store, keys), loop, atol=1e-6)
-    chex.assert_trees_all_close(by_map(store, keys), loop, atol=1e-6)
+    store, labels = make_store(_dataset()), jnp.arange(3)
+    offsets = draw_offsets(store, jax.random.key(7), num)
+    loop = jnp.stack([take_images(store, c, offsets[c]) for c in range(3)])
+    take = functools.partial(take_images, store)
+    by_vmap = jax.jit(jax.vmap(take))(labels, offsets)
+    by_map = jax.jit(lambda *args: jax.lax.map(lambda one: take(*one), args))
+    chex.assert_trees_all_close(by_vmap, loop, atol=1e-6)
+    chex.assert_trees_all_close(by_map(labels, offsets), loop, atol=1e-6)
 
 
 def test_last_class_of_the_array_stays_within_its_own_images():
@@ -144,18 +140,6 @@ def test_last_class_of_the_array_stays_within_its_own_images():
     keys = jax.random.split(jax.random.key(0), 10)
     for images in np.asarray(_sample(store, keys, 1, 2)):
         assert sorted(_identify(store, images)) == [4, 5]
-
-
-def test_sample_compiles_once_for_all_labels():
-    store = make_store(_dataset())
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def draw(store, key, label):
-        return sample_class(store, key, label, 2)
-
-    for label in range(3):
-        draw(store, jax.random.key(label), jnp.int32(label))
 
 
 @pytest.mark.parametrize("num", [2, 5])
@@ -172,7 +156,7 @@ def test_all_classes_are_sampled_with_their_offsets(num):
 def test_num_below_one_is_refused():
     store = make_store(_dataset())
     with pytest.raises(ValueError, match="num must be at least 1, got 0"):
-        sample_class(store, jax.random.key(0), 0, 0)
+        draw_offsets(store, jax.random.key(0), 0)
 
 
 def test_normalise_takes_numpy_arrays_of_any_rank():

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import make_layout
 from dc_jax.networks import make_network
 from dc_jax.run.compiled import compile_everywhere
@@ -91,7 +92,7 @@ def test_an_update_is_along_both_gradients(devices):
         lambda leaf: layout.put(np.asarray(leaf)),
         (init_state(recipe, new), old, is_old, images, labels),
     )
-    state = compile_everywhere(step, layout)(*arguments)
+    state = compile_everywhere(step, Execution("map", 3, layout))(*arguments)
     jax.tree.map(
         functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6),
         state.variables["params"],

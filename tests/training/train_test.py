@@ -346,12 +346,3 @@ def test_vmap_equals_map():
     results = run("vmap")
     chex.assert_trees_all_close(results, run("map"), rtol=1e-5, atol=1e-6)
     assert results.step.shape == (3,)
-
-
-@pytest.mark.parametrize("num", [8, 11])
-def test_more_networks_than_are_run_at_once(num):
-    xs = jnp.arange(num, dtype=jnp.float32)
-    for loop in ("vmap", "map"):
-        np.testing.assert_array_equal(
-            batched(lambda x: 2 * x + 1, loop)(xs), 2 * xs + 1
-        )
