@@ -172,7 +172,7 @@ def get_config() -> ConfigDict:
     # gradients that are compared or used for updates stay float32.
     config.execution.dtype = "float32"
     # Images whose activations are held at once. None: as many as fit in the cache of a
-    # CPU; elsewhere as many as make 128 MB of the largest activation.
+    # CPU; on a GPU as many as make 128 MB of the largest activation, on a TPU 32 MB.
     config.execution.slice_size = placeholder(int)
     # A folder that keeps compiled programs, for any number of runs: the same command
     # compiles nothing the second time. It only grows; any file in it may be deleted.
