@@ -9,19 +9,21 @@ The workloads use the paper's ConvNet and random images of a dataset's shapes:
   outer_step   an update of the images by the gradients of 256 real images per class; in
                this project an iteration of one outer step, which also draws networks
                and real images
-  iteration    all outer steps and inner epochs of an iteration, as many as the paper has
-               for so many images per class; for one image it is an outer step
+  iteration    all outer steps and inner epochs of an iteration, as many as the paper
+               has for these images per class; for one image it is an outer step
   dm_step      an iteration of distribution matching, without augmentation
   inner_epoch  an epoch of training on the synthetic set, as between outer steps
   eval_epoch   an epoch of the training of evaluation networks
   test_10k     a pass over 10,000 test images
 
-The systems are the project as it runs by default (dc_jax), PyTorch as the authors of the
-paper use it (pytorch), and variants of both:
+The systems are the project as it runs by default (dc_jax), PyTorch as the authors of
+the paper use it (pytorch), and variants of both:
 
-  dc_jax       +map, +vmap: one class after another, classes at once; +bfloat16: layers
-  pytorch      +channels_last; +bfloat16: autocast; +compile: torch.compile; +graphs: the
-               same with CUDA graphs (mode reduce-overhead); +vmap: classes at once
+  dc_jax       +map: one class after another; +vmap: all classes at once;
+               +bfloat16: layers in bfloat16
+  pytorch      +channels_last; +bfloat16: autocast; +compile: torch.compile;
+               +graphs: the same with CUDA graphs (its mode reduce-overhead);
+               +vmap: all classes at once
 
 Each system runs a workload in its own process. All processes get ready and warm, then
 they run in turn while the others wait. Nothing else should run on the machine. Without
@@ -40,7 +42,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +50,12 @@ from absl import app, flags, logging
 
 from dc_jax.config import default_loops
 from experiments.benchmark import report
-from experiments.benchmark.cases import (
-    DEVICES,
-    GROWTH,
-    OURS,
-    SHAPES,
-    SMOKE,
-    SMOKE_GROWTH,
-    SYSTEMS,
-    TORCH,
-    WORKLOADS,
-    Case,
-    peak_work,
-    sized_cases,
-)
+from experiments.benchmark.cases import SHAPES, SMOKE, WORKLOADS, Case, peak_work
 from experiments.benchmark.machine import machine
 from experiments.benchmark.measure import STANDARD, measure
+from experiments.benchmark.plan import groups, growing_cases, sized_cases
 from experiments.benchmark.startup import measure_startup
+from experiments.benchmark.systems import DEVICES, OURS, SYSTEMS, TORCH
 
 
 def _default(name: str) -> str:
@@ -120,7 +111,7 @@ _ROUNDS = flags.DEFINE_integer(
 _SECONDS = flags.DEFINE_float(
     "seconds",
     float("inf"),
-    "Time for all. What is not measured then is left out. Default: as long as it takes.",
+    "Time for all. What is not measured by then is left out. Default: no limit.",
     lower_bound=0,
 )
 _JOBS = flags.DEFINE_integer(
@@ -167,22 +158,22 @@ def main(argv: Sequence[str]) -> None:
     print(tables)
 
 
-def _chosen(flag: flags.FlagHolder) -> list[str]:
+def _chosen(flag: flags.FlagHolder) -> Sequence[str]:
     """Returns the value of a flag, or its default on the device."""
     if flag.value is None:
-        return list(getattr(DEVICES[_DEVICE.value], flag.name))
+        return getattr(DEVICES[_DEVICE.value], flag.name)
     return flag.value
 
 
 def _check_flags() -> None:
     """Raises `UsageError` where a list holds what it must not hold."""
-    allowed = {
-        _WORKLOADS: WORKLOADS,
-        _SHAPES: SHAPES,
-        _SYSTEMS: SYSTEMS,
-        _VARIANTS: (*SYSTEMS, "all"),
-    }
-    for flag, names in allowed.items():
+    allowed = (
+        (_WORKLOADS, WORKLOADS),
+        (_SHAPES, SHAPES),
+        (_SYSTEMS, SYSTEMS),
+        (_VARIANTS, (*SYSTEMS, "all")),
+    )
+    for flag, names in allowed:
         if unknown := set(_chosen(flag)) - {*names}:
             raise app.UsageError(
                 f"--{flag.name} must be among {', '.join(names)}, got "
@@ -205,14 +196,18 @@ def _measure_all(end: float) -> Iterator[dict[str, Any]]:
     fixed |= SMOKE if _SMOKE.value else DEVICES[_DEVICE.value].sizes
     pythons = find_pythons()
     yield from _peaks(fixed, pythons, end)
-    cases = _cases(fixed)
-    systems = {}
-    for case, is_first in cases.items():
-        systems[case] = _systems_of(case, is_first=is_first, pythons=pythons)
-    growths = _growths(cases, fixed)
-    for case in growths:
-        systems.setdefault(case, _systems_of(case, is_first=False, pythons=pythons))
-    for group in _groups(systems):
+    systems = {
+        case: _systems_of(case, is_first=is_first, pythons=pythons)
+        for case, is_first in _cases(fixed).items()
+    }
+    # Of each case the sizes that grow in it; None in a case of the flags.
+    growths: dict[Case, list[str | None]] = {case: [None] for case in systems}
+    if _GROWTH.value:
+        for case, axis in growing_cases(fixed, is_smoke=_SMOKE.value):
+            growths.setdefault(case, []).append(axis)
+            names = _systems_of(case, is_first=False, pythons=pythons)
+            systems.setdefault(case, names)
+    for group in groups(systems, _JOBS.value):
         if time.monotonic() < end:
             options = {"rounds": _ROUNDS.value, "jobs": _JOBS.value, "end": end}
             records = measure(group, pythons, **options)
@@ -268,19 +263,6 @@ def _cases(fixed: dict[str, Any]) -> dict[Case, bool]:
     )
 
 
-def _growths(
-    cases: Iterable[Case], fixed: dict[str, Any]
-) -> dict[Case, list[str | None]]:
-    """Adds the cases of growth, and returns the sizes that grow in each; None: none."""
-    growths: dict[Case, list[str | None]] = {case: [None] for case in cases}
-    if _GROWTH.value:
-        for axis, values in (SMOKE_GROWTH if _SMOKE.value else GROWTH).items():
-            for value in values:
-                case = Case(**(fixed | {axis: value}))
-                growths.setdefault(case, []).append(axis)
-    return growths
-
-
 def _systems_of(case: Case, *, is_first: bool, pythons: dict[str, str]) -> list[str]:
     """Returns the systems that can be measured in a case."""
     names = _chosen(_SYSTEMS)
@@ -292,18 +274,6 @@ def _systems_of(case: Case, *, is_first: bool, pythons: dict[str, str]) -> list[
         for name in dict.fromkeys(names)
         if SYSTEMS[name].module in pythons and case.workload in SYSTEMS[name].workloads
     ]
-
-
-def _groups(systems: dict[Case, list[str]]) -> Iterator[dict[Case, list[str]]]:
-    """Yields the cases that get ready together: `--jobs` programs, or one case."""
-    group: dict[Case, list[str]] = {}
-    for case, names in systems.items():
-        if group and sum(map(len, group.values())) + len(names) > _JOBS.value:
-            yield group
-            group = {}
-        group[case] = names
-    if group:
-        yield group
 
 
 def find_pythons() -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import Any
 
 from absl import logging
 
-from experiments.benchmark.cases import DEVICES, SYSTEMS, Case
+from experiments.benchmark.cases import Case
+from experiments.benchmark.systems import DEVICES, SYSTEMS
 
 ROOT = Path(__file__).parent.parent.parent
 # All ratios are to the time of this system.
@@ -49,8 +50,8 @@ def measure(
 ) -> Iterator[dict[str, Any]]:
     """Times workloads, each with its systems in turn.
 
-    Nothing is timed before all is compiled: to compile for a GPU means to try on it what
-    is fastest, which disturbs whatever runs there.
+    Nothing is timed before all is compiled: compilers for a GPU try on it what is
+    fastest, which disturbs whatever runs there.
 
     Args:
       cases: the workloads, with the names of their systems.

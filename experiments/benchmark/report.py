@@ -131,11 +131,11 @@ def _times(rows: list[Record], records: list[Record]) -> str:
 
 
 _TIMES_NOTE = """\
-Milliseconds per run: median (minimum to maximum); and the median of the ratios of turns to
-dc_jax's. GFLOP are those of the direct algorithm without its products with padding, and GB
-what these products read and write; all between them counts as fused into them. dc_jax
-uses Winograd's algorithm for 3x3 convolutions on a CPU, which multiplies 2.25 times less
-often, so a share may exceed what direct convolutions can reach."""
+Milliseconds per run: median (minimum to maximum); and the median of the ratios of turns
+to dc_jax's. GFLOP are those of the direct algorithm without its products with padding,
+and GB what these products read and write; all between them counts as fused into them.
+dc_jax uses Winograd's algorithm for 3x3 convolutions on a CPU, which multiplies 2.25
+times less often, so a share may exceed what direct convolutions can reach."""
 
 
 def _programs(rows: list[Record]) -> str:

@@ -24,7 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmark.cases import SYSTEMS, Case
+from experiments.benchmark.cases import Case
+from experiments.benchmark.systems import SYSTEMS
 
 Run = Callable[[], None]
 Facts = Callable[[], dict[str, Any]]

@@ -54,7 +54,7 @@ def prepare(
         use_cpu_cores()
     elif jax.default_backend() != "gpu":
         raise RuntimeError(f"JAX finds no GPU, only {jax.devices()[0].device_kind}.")
-    function, args = PROGRAMS[case.workload](case, execution)
+    function, args = PROGRAMS[case.workload](case, execution, counted=False)
     lowered = function.lower(*args)
 
     def compile_it() -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
@@ -108,19 +108,19 @@ def _direct_cost(case: Case, execution: Changes) -> cost.Cost:
     return cost.count(function.trace(*args).jaxpr, while_trips=trips)
 
 
-def step(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def step(case: Case, execution: Changes, *, counted: bool) -> Program:
     """An iteration of some outer steps: fresh networks, real batches, updates."""
     return _step(case, make_config(case, execution, counted=counted))
 
 
-def dm_step(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def dm_step(case: Case, execution: Changes, *, counted: bool) -> Program:
     """An iteration of distribution matching, without augmentation."""
     config = make_config(case, execution, counted=counted)
     changes = {"method": "dm", "augmentation": "none"}
     return _step(case, dataclasses.replace(config, **changes))
 
 
-def inner_epoch(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def inner_epoch(case: Case, execution: Changes, *, counted: bool) -> Program:
     """One epoch of training on the synthetic set, as between two outer steps."""
     config = make_config(case, execution, counted=counted)
     network, how = _make_parts(config, random_dataset(case))
@@ -128,7 +128,7 @@ def inner_epoch(case: Case, execution: Changes, *, counted: bool = False) -> Pro
     return _epoch(case, recipe, how, how.layout.networks)
 
 
-def eval_epoch(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def eval_epoch(case: Case, execution: Changes, *, counted: bool) -> Program:
     """One epoch of the training of evaluation networks."""
     config = make_config(case, execution, counted=counted)
     dataset = random_dataset(case)
@@ -140,7 +140,7 @@ def eval_epoch(case: Case, execution: Changes, *, counted: bool = False) -> Prog
     return _epoch(case, recipe, how, how.layout.everything)
 
 
-def test_10k(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def test_10k(case: Case, execution: Changes, *, counted: bool) -> Program:
     """One pass over the test images."""
     dataset = random_dataset(case, num_test=case.num_test)
     config = make_config(case, execution, counted=counted)
@@ -163,7 +163,7 @@ def test_10k(case: Case, execution: Changes, *, counted: bool = False) -> Progra
     return _compiled(test, how), args
 
 
-def matmul(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def matmul(case: Case, execution: Changes, *, counted: bool) -> Program:
     """A product of two matrices, which shows what the device can do."""
     del execution, counted
     kind = case.workload.removeprefix("matmul_")
@@ -174,7 +174,7 @@ def matmul(case: Case, execution: Changes, *, counted: bool = False) -> Program:
     return jax.jit(lambda a, b: jnp.matmul(a, b, precision=precision)), (matrix, matrix)
 
 
-def copy(case: Case, execution: Changes, *, counted: bool = False) -> Program:
+def copy(case: Case, execution: Changes, *, counted: bool) -> Program:
     """Reads an array once and writes its negative."""
     del execution, counted
     array = jnp.ones(case.copy_mib * 2**18, jnp.float32)
