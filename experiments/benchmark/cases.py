@@ -81,6 +81,7 @@ SMOKE = {
     "batch_train": 4,
     "real_per_class": 8,
     "num_test": 16,
+    "inner_epochs": 2,
     "matrix": 64,
     "copy_mib": 1,
     "turn_seconds": 0.01,

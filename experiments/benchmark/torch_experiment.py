@@ -76,15 +76,17 @@ class ConvNet(nn.Module):
         return x.float()
 
 
+def make_network(case: Case, options: Options) -> ConvNet:
+    autocast = options.autocast("cuda" if case.device == "gpu" else "cpu")
+    return options.arranged(ConvNet(case, autocast))
+
+
 class Experiment:
     """A synthetic set and its networks."""
 
     def __init__(self, case: Case, options: Options):
         self.case, self.options = case, options
-        autocast = options.autocast("cuda" if case.device == "gpu" else "cpu")
-        self.networks = [
-            options.arranged(ConvNet(case, autocast)) for _ in range(case.networks)
-        ]
+        self.networks = [make_network(case, options) for _ in range(case.networks)]
         self.images = self.random_images(case.classes * case.ipc)
         self.labels = torch.arange(case.classes).repeat_interleave(case.ipc)
 

@@ -4,6 +4,7 @@ They are written twice: as the authors did, by `torch.autograd`, and as pure fun
 because `torch.compile` has no second derivatives by `torch.autograd`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +12,13 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad
 
-from experiments.benchmark.torch_experiment import ConvNet, Experiment
+from experiments.benchmark.cases import Case
+from experiments.benchmark.torch_experiment import (
+    ConvNet,
+    Experiment,
+    Options,
+    make_network,
+)
 
 Params = dict[str, torch.Tensor]
 
@@ -131,15 +138,7 @@ def _make_pure(
 ) -> Callable[[], None]:
     """The same by `torch.func`, compiled, for each class or for all at once."""
     options, images = experiment.options, experiment.images
-    form = experiment.networks[0]  # One form for all networks: it is compiled once.
-
-    def of_class(params, synthetic, real, label) -> torch.Tensor:
-        return loss(form, params, synthetic, real, label)
-
-    gradient = grad(of_class, argnums=1)
-    if options.vmap:
-        gradient = torch.vmap(gradient, (None, 0, 0, 0))
-    gradient = options.compiled(gradient)
+    gradient = _pure_gradient(loss, experiment.case, options)
     networks = [
         {name: param.detach() for name, param in network.named_parameters()}
         for network in experiment.networks
@@ -160,3 +159,23 @@ def _make_pure(
         optimiser.step()
 
     return run
+
+
+@functools.cache  # It is compiled once for all experiments.
+def _pure_gradient(
+    loss: Callable[..., torch.Tensor], case: Case, options: Options
+) -> Callable[..., torch.Tensor]:
+    """Returns the gradient of a loss with respect to the synthetic images.
+
+    It is a function of parameters, synthetic and real images, and a label; with `vmap`
+    of the images and labels of all classes.
+    """
+    form = make_network(case, options)  # Its own parameters are not used.
+
+    def of_class(params, synthetic, real, label) -> torch.Tensor:
+        return loss(form, params, synthetic, real, label)
+
+    gradient = grad(of_class, argnums=1)
+    if options.vmap:
+        gradient = torch.vmap(gradient, (None, 0, 0, 0))
+    return options.compiled(gradient)
