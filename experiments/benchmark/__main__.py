@@ -39,6 +39,7 @@ The folder gets benchmark.jsonl (a line per measurement, written at once), bench
 
 import dataclasses
 import importlib.util
+import itertools
 import json
 import sys
 import time
@@ -147,10 +148,16 @@ def main(argv: Sequence[str]) -> None:
             f"{folder} already holds a benchmark, perhaps an unfinished one: delete it "
             "or choose another folder."
         )
+    end, pythons = began + _SECONDS.value, find_pythons()
+    fixed: dict[str, Any] = {"device": _DEVICE.value}
+    fixed |= SMOKE if _SMOKE.value else DEVICES[_DEVICE.value].sizes
+    # Before the folder is made: perhaps there is no such device.
+    first = [{"measurement": "machine", **machine(_DEVICE.value)}]
+    first += _peaks(fixed, pythons, end)
     folder.mkdir(parents=True, exist_ok=True)
     records, tables = [], ""
     with path.open("w", encoding="utf-8", buffering=1) as file:
-        for record in _measure_all(began + _SECONDS.value):
+        for record in itertools.chain(first, _measure_all(fixed, pythons, end)):
             records.append(record)
             file.write(json.dumps(record) + "\n")
             # Now, because it may be ended before all is measured.
@@ -189,13 +196,10 @@ def _check_flags() -> None:
             raise app.UsageError(f"--{flag.name} must not be empty.")
 
 
-def _measure_all(end: float) -> Iterator[dict[str, Any]]:
-    """Yields a record for each measurement."""
-    yield {"measurement": "machine", **machine(_DEVICE.value)}
-    fixed: dict[str, Any] = {"device": _DEVICE.value}
-    fixed |= SMOKE if _SMOKE.value else DEVICES[_DEVICE.value].sizes
-    pythons = find_pythons()
-    yield from _peaks(fixed, pythons, end)
+def _measure_all(
+    fixed: dict[str, Any], pythons: dict[str, str], end: float
+) -> Iterator[dict[str, Any]]:
+    """Yields a record for each measurement of a case."""
     systems = {
         case: _systems_of(case, is_first=is_first, pythons=pythons)
         for case, is_first in _cases(fixed).items()

@@ -54,6 +54,8 @@ class Workload:
         if self._repeats is None:
             once = _seconds(self._run, 1)
             self._repeats = max(1, math.ceil(self._case.turn_seconds / once))
+            if self._repeats == 1:
+                return {"seconds": once}
         if self._repeats > 1:
             self._run()  # Warms the caches and wakes the threads again.
         return {"seconds": _seconds(self._run, self._repeats)}

@@ -56,6 +56,8 @@ def prepare(
         raise RuntimeError(f"JAX finds no GPU, only {jax.devices()[0].device_kind}.")
     function, args = PROGRAMS[case.workload](case, execution, counted=False)
     lowered = function.lower(*args)
+    default_products = "tf32" if case.device == "gpu" else "float32"
+    direct_cost = _direct_cost(case, execution)
 
     def compile_it() -> tuple[Callable[[], None], Callable[[], dict[str, Any]]]:
         began = time.perf_counter()
@@ -68,32 +70,30 @@ def prepare(
             jax.block_until_ready(compiled(*placed_args))
 
         def facts() -> dict[str, Any]:
-            seconds = {"compile_seconds": round(compile_seconds, 3)}
-            return seconds | _facts(case, execution, compiled)
+            return {
+                "products": execution.get("dtype", default_products),
+                "compile_seconds": round(compile_seconds, 3),
+                "direct_flops": direct_cost.flops,
+                "direct_bytes": direct_cost.bytes,
+                **_facts(compiled),
+            }
 
         return run, facts
 
     return compile_it
 
 
-def _facts(case: Case, execution: Changes, compiled: Any) -> dict[str, Any]:
+def _facts(compiled: Any) -> dict[str, Any]:
     memory = compiled.memory_analysis()
-    device = jax.devices()[0]
-    used = device.memory_stats() or {}  # A CPU does not say.
-    cost = _direct_cost(case, execution)
-    products = "tf32" if case.device == "gpu" else "float32"
-    if execution.get("dtype") == "bfloat16":
-        products = "bfloat16"
+    devices = jax.devices()
+    used = devices[0].memory_stats() or {}  # A CPU does not say.
     return {
         "version": jax.__version__,
-        "devices": [device.device_kind for device in jax.devices()],
-        "products": products,
+        "devices": [device.device_kind for device in devices],
         "temporary_bytes": memory.temp_size_in_bytes,
         "argument_bytes": memory.argument_size_in_bytes,
         "output_bytes": memory.output_size_in_bytes,
         "device_peak_bytes": used.get("peak_bytes_in_use"),
-        "direct_flops": cost.flops,
-        "direct_bytes": cost.bytes,
     }
 
 
