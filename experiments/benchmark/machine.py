@@ -14,8 +14,12 @@ from experiments.benchmark.measure import ROOT
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def machine() -> dict[str, Any]:
-    """Returns the processor, the memory, the load and the versions of packages."""
+def machine(device: str) -> dict[str, Any]:
+    """Returns the processor, the memory, the load and the versions of packages.
+
+    Args:
+      device: `cpu` or `gpu`, which adds the card.
+    """
     cpu = platform.processor() or platform.machine()
     path = Path("/proc/cpuinfo")
     if path.exists():
@@ -25,6 +29,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu,
         "cores": os.cpu_count(),
+        "gpu": _gpu() if device == "gpu" else None,
         "memory_gib": round(memory / 2**30, 1),
         "load_average": round(os.getloadavg()[0], 2),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
@@ -38,7 +43,17 @@ def machine() -> dict[str, Any]:
 
 def _commit() -> str:
     """Returns the commit that is measured, with `-dirty` if files differ from it."""
-    command = ["git", "describe", "--always", "--dirty"]
+    return _output("git", "describe", "--always", "--dirty")
+
+
+def _gpu() -> str:
+    """Returns name, memory, driver and power limit of the first card."""
+    fields = "name,memory.total,driver_version,power.limit"
+    command = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+    return _output(*command).splitlines()[0]
+
+
+def _output(*command: str) -> str:
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:

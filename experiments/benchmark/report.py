@@ -3,25 +3,28 @@
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmark.cases import Case
 from experiments.sweep.tables import markdown
 
 Record = dict[str, Any]
 
-_NAMES = {"dc_jax": "dc_jax", "pytorch": "PyTorch"}
 _AXIS_LABELS = {
     "ipc": "images per class",
     "classes": "classes",
     "networks": "networks",
     "side": "rows and columns of an image",
 }
+_SIZES = ("dataset", "ipc", "networks", "experiments")
+_SIZE_LABELS = ("dataset", "images per class", "networks", "experiments")
 
 
 def write(records: list[Record], folder: Path) -> str:
     """Writes the tables to `benchmark.md`, and the plot; returns the tables."""
     sections = [_machine(records)]
-    pairs = _pairs(records, growth=None)
-    if pairs:
-        sections += [_times(pairs), _programs(pairs, _peak(records))]
+    if rows := _of(records, growth=None):
+        sections += [_times(rows, records), _programs(rows)]
+    if rows := [r for r in records if r["measurement"] in ("failed", "left_out")]:
+        sections.append("Not measured.\n\n" + _reasons(rows))
     if any(record["measurement"] == "startup" for record in records):
         sections.append(_startup(records))
     if any(record.get("growth") for record in records):
@@ -32,105 +35,138 @@ def write(records: list[Record], folder: Path) -> str:
     return text
 
 
-def _pairs(records: list[Record], growth: str | None) -> list[dict[str, Record]]:
-    """Returns the records of each case by system, with their ratio if there is one."""
-    pairs: list[dict[str, Record]] = []
+def _of(records: list[Record], growth: str | None) -> list[Record]:
+    """Returns the records of workloads, each with its ratio and its case's work."""
+    found = []
     for record in records:
         if record["measurement"] == "workload" and record["growth"] == growth:
-            if record["system"] == "dc_jax":
-                pairs.append({})
-            pairs[-1][record["system"]] = record
-        elif record["measurement"] == "ratio" and record["growth"] == growth:
-            pairs[-1]["ratio"] = record
-    return pairs
+            same = [
+                other
+                for other in records
+                if other.get("growth") == growth and _case(other) == _case(record)
+            ]
+            found.append(record | _ratio(same, record["system"]) | _work(same))
+    return found
 
 
-def _peak(records: list[Record]) -> float | None:
-    """Returns the GFLOP/s of the matrix product on all cores."""
-    for record in records:
-        if record["measurement"] == "matmul" and record["cores"] is None:
-            return record["gflops"]
-    return None
+def _case(record: Record) -> tuple[Any, ...]:
+    names = Case.__dataclass_fields__
+    return tuple(record.get(name) for name in names)
+
+
+def _ratio(same: list[Record], system: str) -> Record:
+    for record in same:
+        if record["measurement"] == "ratio" and record["system"] == system:
+            return {"ratio": record["median_of_ratios"]}
+    return {"ratio": None}
+
+
+def _work(same: list[Record]) -> Record:
+    """Returns the work of the direct algorithm in float32, which dc_jax counts."""
+    for record in same:
+        if record.get("direct_flops") and record["products"] != "bfloat16":
+            return {name: record[name] for name in ("direct_flops", "direct_bytes")}
+    return {"direct_flops": None, "direct_bytes": None}
+
+
+def _peaks(records: list[Record]) -> dict[str, float]:
+    """Returns what the whole device did per second, by the name of a peak."""
+    return {
+        record["workload"]: record["per_second"]
+        for record in records
+        if record["measurement"] == "peak" and record["cores"] is None
+    }
 
 
 def _machine(records: list[Record]) -> str:
     machine = next(r for r in records if r["measurement"] == "machine")
-    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items())
-    torch = [r["version"] for r in records if r.get("system") == "pytorch"]
-    if torch:
-        versions += f", torch {torch[0]}"
+    versions = dict(machine["versions"])
+    for record in records:
+        if record.get("system", "").startswith("pytorch") and "version" in record:
+            versions["torch"] = record["version"]
     lines = [
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
-        f"{versions}. Load average before: {machine['load_average']}. "
-        f"{machine['time']}."
+        + (f"{machine['gpu']}; " if machine.get("gpu") else "")
+        + ", ".join(f"{name} {version}" for name, version in versions.items())
+        + f". Load average before: {machine['load_average']}. {machine['time']}."
     ]
-    for record in records:
-        if record["measurement"] == "matmul":
-            cores = "one core" if record["cores"] == 1 else "all cores"
-            lines.append(
-                f"Product of {record['matrix']}x{record['matrix']} float32 matrices "
-                f"in JAX on {cores}: {record['gflops']:.0f} GFLOP/s, the best of "
-                f"{len(record['seconds'])}."
-            )
+    lines += [_peak(r) for r in records if r["measurement"] == "peak"]
     return "\n".join(lines)
 
 
-def _times(pairs: list[dict[str, Record]]) -> str:
-    rows = []
-    for pair in pairs:
-        ours, ratio = pair["dc_jax"], pair.get("ratio", {})
-        rows.append(
+def _peak(record: Record) -> str:
+    rate = _number(record["per_second"] / 1e9)
+    best = f"the best of {len(record['seconds'])}"
+    if record["workload"] == "copy":
+        return f"Copy of {record['copy_mib']} MiB in JAX: {rate} GB/s, {best}."
+    kind = record["workload"].removeprefix("matmul_")
+    where = " on one core" if record["cores"] == 1 else ""
+    size = f"{record['matrix']}x{record['matrix']}"
+    return f"Product of {size} {kind} matrices in JAX{where}: {rate} GFLOP/s, {best}."
+
+
+def _times(rows: list[Record], records: list[Record]) -> str:
+    peaks = _peaks(records)
+    copy = peaks.get("copy")
+    lines = []
+    for row in rows:
+        flops, moved = (_rate(row, name) for name in ("direct_flops", "direct_bytes"))
+        products = peaks.get(f"matmul_{row['products']}")
+        # What moves has half the size in bfloat16.
+        if moved and row["products"] == "bfloat16":
+            moved /= 2
+        lines.append(
             [
-                *_names(ours),
-                _spread(ours),
-                _number(ours["median"] / ours["networks"]),
-                _spread(pair.get("pytorch")),
-                _number(ratio.get("ratio_of_medians")),
-                _number(ratio.get("median_of_ratios")),
+                *_names(row),
+                *(row["system"], _spread(row), _number(row["ratio"])),
+                *(_number(flops and flops / 1e9), _share(flops, products)),
+                *(_number(moved and moved / 1e9), _share(moved, copy)),
             ]
         )
     header = [
-        *("workload", "images per class", "networks", "dc_jax, s"),
-        *("dc_jax, s per network", "PyTorch, s", "PyTorch / dc_jax, of medians"),
-        "median of paired ratios",
+        *("workload", *_SIZE_LABELS, "system", "ms", "times dc_jax's"),
+        *("direct GFLOP/s", "of the product's", "direct GB/s", "of the copy's"),
     ]
-    return "Seconds per run, median (minimum to maximum).\n\n" + markdown(header, rows)
+    return _TIMES_NOTE + "\n\n" + markdown(header, lines)
 
 
-def _programs(pairs: list[dict[str, Record]], peak: float | None) -> str:
-    rows = []
-    for pair in pairs:
-        ours, torch = pair["dc_jax"], pair.get("pytorch", {})
-        flops = ours["direct_flops"] / 1e9
-        rate = flops / ours["median"]
-        rows.append(
-            [
-                *_names(ours),
-                *(_number(flops), _number(rate)),
-                f"{100 * rate / peak:.0f} %" if peak else "–",
-                _number(flops / torch["median"] if torch else None),
-                _number(ours["compile_seconds"]),
-                *(_mib(ours[f"{name}_bytes"]) for name in _BUFFERS),
-                *(_resident(ours), _resident(torch)),
-            ]
-        )
+_TIMES_NOTE = """\
+Milliseconds per run: median (minimum to maximum); and the median of the ratios of turns
+to dc_jax's. GFLOP are those of the direct algorithm without its products with padding,
+and GB what these products read and write; all between them counts as fused into them.
+dc_jax uses Winograd's algorithm for 3x3 convolutions on a CPU, which multiplies 2.25
+times less often, so a share may exceed what direct convolutions can reach."""
+
+
+def _programs(rows: list[Record]) -> str:
+    lines = [
+        [
+            *_names(row),
+            *(row["system"], row["products"], _number(row["compile_seconds"])),
+            *(_mib(row.get(f"{name}_bytes")) for name in (*_BUFFERS, "device_peak")),
+            _resident(row),
+        ]
+        for row in rows
+    ]
     header = [
-        *("workload", "images per class", "networks", "direct GFLOP"),
-        *("direct GFLOP/s", "share of the matrix product's", "PyTorch, direct GFLOP/s"),
-        *("compile, s", *(f"{name}, MiB" for name in _BUFFERS)),
-        *("dc_jax resident, MiB", "PyTorch resident, MiB"),
+        *("workload", *_SIZE_LABELS, "system", "products", "compile, s"),
+        *(f"{name}, MiB" for name in (*_BUFFERS, "GPU")),
+        "resident, MiB",
     ]
-    return _PROGRAMS_NOTE + "\n\n" + markdown(header, rows)
+    return _PROGRAMS_NOTE + "\n\n" + markdown(header, lines)
 
 
 _BUFFERS = ("temporary", "argument", "output")
 _PROGRAMS_NOTE = """\
-GFLOP are those of the direct algorithm without its products with padding. dc_jax uses
-Winograd's algorithm for 3x3 convolutions on a CPU, which multiplies 2.25 times less
-often, so a share may exceed what direct convolutions can reach. Programs are compiled
-without a cache. Buffers are those of the compiled program. Resident memory is the peak
-of a process that runs only this workload: while running, including what compilation
-left behind (and since its start)."""
+Programs are compiled without a cache; for torch.compile these are the first two runs.
+Buffers are those of the compiled program. GPU is the peak of what the process has
+allocated there, and resident its memory on the host: the peak while running, including
+what compilation left behind (and since its start)."""
+
+
+def _reasons(rows: list[Record]) -> str:
+    lines = [[*_names(row), row.get("system", "all"), row["error"]] for row in rows]
+    return markdown(["workload", *_SIZE_LABELS, "system", "why"], lines)
 
 
 def _startup(records: list[Record]) -> str:
@@ -139,23 +175,20 @@ def _startup(records: list[Record]) -> str:
         for record in records
         if record["measurement"] == "startup"
     ]
-    return "Start of the program.\n\n" + markdown(["to", "seconds"], rows)
+    return "Start of the program.\n\n" + markdown(["to", "ms"], rows)
 
 
 def _growth(records: list[Record]) -> str:
-    rows = []
-    for axis in _axes(records):
-        for pair in _pairs(records, axis):
-            ours = pair["dc_jax"]
-            rows.append(
-                [
-                    *(axis, ours[axis], _spread(ours), _spread(pair.get("pytorch"))),
-                    _number(pair.get("ratio", {}).get("median_of_ratios")),
-                    _resident(ours),
-                ]
-            )
-    header = ["of", "value", "dc_jax, s", "PyTorch, s", "ratio", "resident, MiB"]
-    return "Growth of an outer step.\n\n" + markdown(header, rows)
+    lines = [
+        [
+            *(axis, row[axis], row["system"], _spread(row)),
+            *(_number(row["ratio"]), _resident(row)),
+        ]
+        for axis in _axes(records)
+        for row in _of(records, axis)
+    ]
+    header = ["of", "value", "system", "ms", "times dc_jax's", "resident, MiB"]
+    return "Growth of an outer step.\n\n" + markdown(header, lines)
 
 
 def _axes(records: list[Record]) -> list[str]:
@@ -171,15 +204,14 @@ def _plot(records: list[Record], path: Path) -> None:
     figure = Figure(figsize=(3 * len(axes), 2.8), layout="constrained")
     plots = figure.subplots(1, len(axes), squeeze=False)[0]
     for axis, plot in zip(axes, plots, strict=True):
-        for system, name in _NAMES.items():
-            measured = [
-                pair[system] for pair in _pairs(records, axis) if system in pair
-            ]
+        rows = _of(records, axis)
+        for system in dict.fromkeys(row["system"] for row in rows):
+            measured = [row for row in rows if row["system"] == system]
             plot.plot(
-                [record[axis] for record in measured],
-                [record["median"] for record in measured],
+                [row[axis] for row in measured],
+                [row["median"] for row in measured],
                 *("o-",),
-                label=name if measured else None,
+                label=system,
             )
         plot.set(xlabel=_AXIS_LABELS[axis], ylim=(0, None))
         plot.grid(alpha=0.3)
@@ -189,14 +221,24 @@ def _plot(records: list[Record], path: Path) -> None:
 
 
 def _names(record: Record) -> list[Any]:
-    ipc = "–" if record["workload"] == "test_10k" else record["ipc"]
-    return [record["workload"], ipc, record["networks"]]
+    values = [record[name] for name in _SIZES]
+    if record["workload"] == "test_10k":
+        values[1] = "–"  # It does not depend on the synthetic images.
+    return [record["workload"], *values]
 
 
-def _spread(record: Record | None) -> str:
-    if record is None:
-        return "–"
-    low, middle, high = (_number(record[name]) for name in ("min", "median", "max"))
+def _rate(row: Record, name: str) -> float | None:
+    return row[name] / row["median"] if row[name] else None
+
+
+def _share(rate: float | None, peak: float | None) -> str:
+    return f"{100 * rate / peak:.0f} %" if rate and peak else "–"
+
+
+def _spread(record: Record) -> str:
+    low, middle, high = (
+        _number(1000 * record[name]) for name in ("min", "median", "max")
+    )
     return f"{middle} ({low} to {high})"
 
 
@@ -206,8 +248,8 @@ def _resident(record: Record) -> str:
     return f"{record['peak_running_mib']:.0f} ({record['peak_mib']:.0f})"
 
 
-def _mib(size: int) -> str:
-    return _number(size / 2**20)
+def _mib(size: int | None) -> str:
+    return _number(size and size / 2**20)
 
 
 def _number(value: float | None) -> str:
