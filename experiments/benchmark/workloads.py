@@ -17,17 +17,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import make_store, normalise
-from dc_jax.devices.backend import Execution, batched, compiler_options
+from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
 from dc_jax.evaluation.protocol import make_protocol, phases
 from dc_jax.methods import make_method
 from dc_jax.methods.gradient_matching import make_matching
-from dc_jax.run.compiled import compile_method, experiment_keys
+from dc_jax.run.compiled import compile_everywhere, compile_method, experiment_keys
 from dc_jax.run.setup import make_parts
 from dc_jax.training.accuracy import accuracy
 from dc_jax.training.train import Recipe, TrainState, init_state, train
@@ -160,7 +159,7 @@ def test_10k(case: Case, execution: Changes, *, counted: bool) -> Program:
 
     variables = jax.vmap(lambda key: network.init(key, images[:1]))(_keys(case))
     args = (variables, images, jnp.asarray(dataset.test_labels))
-    return _compiled(test, how), args
+    return compile_everywhere(test, how), args
 
 
 def matmul(case: Case, execution: Changes, *, counted: bool) -> Program:
@@ -257,13 +256,6 @@ def _step(case: Case, config: Config) -> Program:
     return step, (init(store, init_keys), store, step_keys, jnp.int32(0))
 
 
-def _compiled(function: Callable[..., Any], execution: Execution) -> Any:
-    layout = execution.layout
-    return jax.jit(
-        layout.spread(function, P()), compiler_options=compiler_options(layout)
-    )
-
-
 def _epoch(case: Case, recipe: Recipe, execution: Execution, devices: Axis) -> Program:
     """One epoch over a random synthetic set, for every network."""
     num = case.classes * case.ipc
@@ -275,7 +267,7 @@ def _epoch(case: Case, recipe: Recipe, execution: Execution, devices: Axis) -> P
     def init(key: jax.Array) -> TrainState:
         return init_state(recipe, recipe.network.init(key, images[:1]))
 
-    # The number of epochs is an argument, as it is in a run.
+    # The number of epochs is an argument, as in an evaluation.
     def run(states, images, labels, epochs, keys) -> TrainState:
         def train_one(state: TrainState, key: jax.Array) -> TrainState:
             return train(recipe, state, images, labels, epochs=epochs, key=key)
@@ -287,7 +279,7 @@ def _epoch(case: Case, recipe: Recipe, execution: Execution, devices: Axis) -> P
 
     keys = _keys(case)
     args = (jax.vmap(init)(keys), images, labels, jnp.int32(1), keys)
-    return _compiled(run, execution), args
+    return compile_everywhere(run, execution), args
 
 
 def _keys(case: Case) -> jax.Array:
