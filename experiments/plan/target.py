@@ -106,8 +106,10 @@ def find_devices(target: Target) -> list[Any]:
       UserError: its compiler is missing, or does not know the grid.
     """
     check_compiler(target)
-    # Without this, libtpu asks the cloud which machine this is.
+    # Without these, libtpu asks the cloud which machine this is, and wants to be the
+    # only one that uses its chips. Nothing runs on them here.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     chip, options = target.name.partition(":")[0], dict(target.options)
     if target.platform == "cuda":
         topology = f"1x1x{target.grid}"
