@@ -16,6 +16,7 @@ from dc_jax.config import Config
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import make_store
 from dc_jax.devices.layout import make_layout
+from dc_jax.methods import METHODS
 from experiments.plan import compiling, planning, table
 from experiments.plan import target as targets
 from experiments.plan.cost import count
@@ -214,6 +215,11 @@ def test_each_of_several_devices_has_its_part_of_the_work():
     config = _config(**settings, num_experiments=2, num_networks=2, outer_loop=3)
     assert make_layout(config, 10, jax.devices()).networks.size == 2
     assert _step_flops(config, 4) == _step_flops(config) / 4
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_planned(method):
+    assert _step_flops(_config(method=method, network__name="MLP", batch_real=8)) > 0
 
 
 def test_an_unknown_dataset_is_named():
