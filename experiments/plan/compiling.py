@@ -1,7 +1,5 @@
 """Compiles the step of a run for chips that need not be there, without images."""
 
-import importlib.util
-import os
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,11 +15,10 @@ from dc_jax.data.store import ClassStore, class_blocks, store_specs
 from dc_jax.devices.backend import make_execution
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
-from dc_jax.methods import make_method
+from dc_jax.methods import METHODS, make_method
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.run.compiled import compile_method, experiment_keys
-from experiments.plan.chips import Chip
 
 
 class DataShape(NamedTuple):
@@ -71,55 +67,33 @@ class Program(NamedTuple):
     layout: Layout
 
 
-class Memory(NamedTuple):
-    """The memory that a program needs on each device.
+class Compiled(NamedTuple):
+    """A compiled program.
 
     Attributes:
-      bytes: of arguments, results, temporaries and code; None if the compiler ran out
-        of memory without saying how much it needs.
-      fits: whether the compiler could place them.
+      memory_bytes: of arguments, results, temporaries and code on each device; None if
+        the compiler ran out of memory without saying how much it needs.
+      fits: whether they fit into the memory of the device.
+      text: the program, see `hlo.parse`; None if the compiler ran out of memory.
     """
 
-    bytes: int | None
+    memory_bytes: int | None
     fits: bool
-
-
-def check_libtpu() -> None:
-    """Checks that programs can be compiled for a TPU here.
-
-    Raises:
-      UserError: libtpu is missing.
-    """
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(
-            'libtpu, which compiles for a TPU, is missing: pip install -e ".[tpu]".'
-        )
-
-
-def get_devices(topology: str, chip: Chip) -> list[Any]:
-    """Returns the devices of a topology, one per chip.
-
-    Raises:
-      UserError: libtpu has no such topology.
-    """
-    # Without this, libtpu asks the cloud which machine this is.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    options = {"chip_config_name": chip.chip_config} if chip.chip_config else {}
-    try:
-        return topologies.get_topology_desc(
-            topology_name=topology, platform="tpu", **options
-        ).devices
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"--topology={topology}: {error}") from error
+    text: str | None = None
 
 
 def make_program(config: Config, devices: Sequence[Any]) -> Program:
     """Returns the step of a run as the run itself compiles it for these devices.
 
     Raises:
-      UserError: the dataset is not in `DATASETS`, is streamed or is split, or there are
-        too few devices.
+      UserError: the method has no step; the dataset is not in `DATASETS`, is streamed
+        or is split; or there are too few devices.
     """
+    if config.method not in METHODS:
+        raise UserError(
+            f"config.method must be one of {', '.join(METHODS)} for a plan, got "
+            f"{config.method!r}."
+        )
     if config.dataset.stream or config.dataset.validation:
         raise UserError(
             "a plan is for all training images in memory: config.dataset.stream must "
@@ -180,14 +154,14 @@ def _place(leaf: Any, layout: Layout, spec: P) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def measure_memory(program: Program, chip: Chip) -> Memory:
-    """Compiles a program and returns the memory that it needs on each device."""
+def compile_program(traced: Any, memory_bytes: int) -> Compiled:
+    """Compiles a traced program for devices with some memory."""
     try:
-        compiled = program.step.lower(*program.args).compile()
+        compiled = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Memory(parse_needed(str(error)), fits=False)
+        return Compiled(parse_needed(str(error)), fits=False)
     stats = compiled.memory_analysis()
     needed = (
         stats.argument_size_in_bytes
@@ -196,7 +170,7 @@ def measure_memory(program: Program, chip: Chip) -> Memory:
         + stats.generated_code_size_in_bytes
         - stats.alias_size_in_bytes
     )
-    return Memory(needed, fits=needed <= chip.hbm_bytes)
+    return Compiled(needed, needed <= memory_bytes, compiled.as_text())
 
 
 def parse_needed(message: str) -> int | None:

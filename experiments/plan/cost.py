@@ -4,6 +4,7 @@ XLA's own `cost_analysis` counts the body of a loop once, but almost all the wor
 step is inside loops. So this module walks the jaxpr and multiplies by the trip counts.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.interpreters import partial_eval
 
 from dc_jax.errors import UserError
+from experiments.plan.loops import Loops
 
 
 class Cost(NamedTuple):
@@ -37,53 +39,63 @@ class Cost(NamedTuple):
 _NOTHING = Cost(0, 0)
 
 
-def count(program: ClosedJaxpr, *, while_trips: float | None = None) -> Cost:
+def count(
+    program: ClosedJaxpr, *, while_trips: float | None = None, share: float = 1.0
+) -> Cost:
     """Returns the work of a program on one device.
 
     Operations that no result needs do not count, because XLA removes them. The body of
-    a `scan` counts once per step, a `cond` counts as its branch with the most
-    operations. The body of a `shard_map` has the shapes of one device's part and counts
-    once; what is outside it counts as if every device did all of it.
+    a `scan` counts once per step. The body of a `shard_map` has the shapes of one
+    device's part and counts once; what is outside it counts as if every device did all
+    of it.
 
     Args:
       program: what `jax.make_jaxpr` returns.
-      while_trips: how often the body of a `while` runs on average; None if no `while`
-        holds a matrix product or convolution.
+      while_trips: how often the body of a `while` runs, if it runs at all; None if no
+        `while` holds a matrix product or convolution.
+      share: how often, of 1, it does; or how often a `cond` takes its branch with the
+        most operations, which holds the `while` then.
 
     Raises:
       UserError: a `while` holds one, but `while_trips` is None.
     """
     jaxpr = program.jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _count(needed, while_trips)
+    return _count(needed, Loops(while_trips, share))
 
 
-def _count(jaxpr: ClosedJaxpr | Jaxpr, while_trips: float | None) -> Cost:
+def _count(jaxpr: ClosedJaxpr | Jaxpr, loops: Loops) -> Cost:
     total = _NOTHING
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
-        total = total.plus(_count_equation(equation, while_trips))
+        total = total.plus(_count_equation(equation, loops))
     return total
 
 
-def _count_equation(equation: Any, while_trips: float | None) -> Cost:
+def _count_equation(equation: Any, loops: Loops) -> Cost:
     name = equation.primitive.name
     if name in _FLOPS:
         operands = [*equation.invars, *equation.outvars]
         moved = sum(v.aval.size * v.aval.dtype.itemsize for v in operands)
         return Cost(_FLOPS[name](equation), moved)
-    inner = [_count(jaxpr, while_trips) for jaxpr in _jaxprs(equation.params)]
-    if name == "cond":
-        return max(inner)
-    total = _NOTHING
-    for cost in inner:
-        total = total.plus(cost)
+    is_cond = name == "cond"
+    inside = loops.inside_a_condition() if is_cond else loops
+    inner = [_count(jaxpr, inside) for jaxpr in _jaxprs(equation.params)]
+    if is_cond:
+        *others, most = sorted(inner)
+        rest = _sum(others).times((1 - loops.share) / max(len(others), 1))
+        return most.times(loops.share).plus(rest)
+    total = _sum(inner)
     if name == "scan":
         return total.times(equation.params["length"])
     if name == "while" and total.flops:
-        if while_trips is None:
+        if loops.mean_trips is None:
             raise UserError("a while loop of unknown length has matrix products.")
-        return total.times(while_trips)
+        return total.times(loops.mean_trips)
     return total
+
+
+def _sum(costs: list[Cost]) -> Cost:
+    return functools.reduce(Cost.plus, costs, _NOTHING)
 
 
 def _jaxprs(params: dict[str, Any]) -> list[ClosedJaxpr | Jaxpr]:

@@ -1,25 +1,20 @@
 """What an iteration of a run takes on chips: memory, work and an estimate of time."""
 
 import dataclasses
-import importlib
-import importlib.metadata
-import itertools
-import json
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from dc_jax.config import Config, describe_ipc
-from experiments.plan import compiling, cost
-from experiments.plan.chips import GIB, Chip, parse_topology
+from dc_jax.devices.backend import fixed_numerics
+from experiments.plan import cost, cycles, hlo, launches
+from experiments.plan.compiling import compile_program, make_program
+from experiments.plan.loops import Loops, loops_of
+from experiments.plan.target import GIB, Target, find_devices, load_target
 
-# The datasets and the images per class of the paper's table 1.
-PAPER = ("mnist", "fashion_mnist", "svhn", "cifar10", "cifar100")
-PAPER_IPC = (50, 10, 1)
-# What to change where a run does not fit; the first two leave its results as they are.
+# What to change where a run does not fit; the first three leave its results as they
+# are.
 ADVICE = (
     "a smaller --config.execution.slice_size, --config.execution.network_loop=map, "
-    "more chips, a smaller --config.num_networks or --config.num_experiments=1"
+    "--config.execution.class_loop=map, more chips, a smaller --config.num_networks or "
+    "--config.num_experiments=1"
 )
 
 
@@ -27,160 +22,142 @@ ADVICE = (
 class Plan:
     """What one iteration of all experiments of a run takes.
 
-    The time is the longer of two times:
+    Each number is of one of the devices. The time is an estimate:
 
-    - Computing: all operations of matrix products and convolutions at the published
-      peak of bfloat16, in one pass, which is JAX's default precision of float32 on a
-      TPU (https://docs.jax.dev/en/latest/201/precision.html). No chip is faster; small
-      channels and batches keep it from reaching this peak.
-    - Moving: the operands and results of each of these, in float32, through HBM at the
-      published bandwidth. It is too long by what the compiler keeps on the chip, and
-      too short by what it does not fuse into a product.
-
-    Exchange between chips counts as free.
+    - For a TPU it is the sum of the cycles that its compiler expects of each operation,
+      divided by the clock. Exchange between chips counts as free.
+    - For a GPU each launch counts with what bounds it, see `launches`.
 
     Attributes:
-      topology: of the chips.
-      num_devices: chips that the program uses; each number below is of one of them.
-      memory_bytes: see `compiling.Memory`.
+      target: the chips.
+      num_devices: chips that the program uses.
+      memory_bytes: see `compiling.Compiled`.
       fits: whether the program fits into the memory of the chips.
       flops: operations of matrix products and convolutions.
-      bytes: of their operands and results.
-      seconds: estimated time of an iteration.
+      bytes: of their operands and results, each once per use, in float32.
+      launches: operations that a GPU launches; None on a TPU.
+      cycles: that a TPU takes; None on a GPU.
+      missing: operations whose cycles the compiler does not tell.
+      seconds: estimated time of an iteration; None if there is no program.
       hours: estimated time of all iterations.
     """
 
-    topology: str
+    target: str
     num_devices: int
     memory_bytes: int | None
     fits: bool
     flops: float
     bytes: float
-    seconds: float
-    hours: float
+    launches: float | None = None
+    cycles: float | None = None
+    missing: float | None = None
+    seconds: float | None = None
+    hours: float | None = None
 
 
-def make_plan(config: Config, topology: str) -> Plan:
+def make_plan(config: Config, target_name: str) -> Plan:
     """Compiles the step of a run and estimates its time.
 
     Raises:
-      UserError: the topology or the dataset is unknown.
+      UserError: the target or the dataset is unknown, or a compiler is missing.
     """
-    chip = parse_topology(topology)
-    program = compiling.make_program(config, compiling.get_devices(topology, chip))
-    memory = compiling.measure_memory(program, chip)
-    work = cost.count(
-        program.step.trace(*program.args).jaxpr, while_trips=mean_epochs(config)
-    )
-    seconds = roofline(work, chip)
-    return Plan(
-        topology=topology,
+    target = load_target(target_name)
+    devices = find_devices(target)
+    with fixed_numerics():
+        program = make_program(config, devices)
+        traced = program.step.trace(*program.args)
+        compiled = compile_program(traced, target.memory_bytes)
+    loops = loops_of(config)
+    work = cost.count(traced.jaxpr, while_trips=loops.trips, share=loops.share)
+    plan = Plan(
+        target=target.name,
         num_devices=program.layout.everything.size,
-        memory_bytes=memory.bytes,
-        fits=memory.fits,
+        memory_bytes=compiled.memory_bytes,
+        fits=compiled.fits,
         flops=work.flops,
         bytes=work.bytes,
-        seconds=seconds,
-        hours=config.iterations * seconds / 3600,
+    )
+    if compiled.text is None:
+        return plan
+    plan = estimate(plan, hlo.parse(compiled.text), target, loops)
+    return dataclasses.replace(plan, hours=config.iterations * plan.seconds / 3600)
+
+
+def estimate(plan: Plan, program: hlo.Program, target: Target, loops: Loops) -> Plan:
+    """Returns a plan with the time of an iteration, see `Plan`."""
+    if target.launch:
+        launched = launches.count(program, loops, target.launch)
+        return dataclasses.replace(
+            plan, launches=launched.number, seconds=launched.seconds
+        )
+    spent = cycles.count(program, loops)
+    return dataclasses.replace(
+        plan,
+        cycles=spent.total,
+        missing=spent.missing,
+        seconds=spent.total / target.clock,
     )
 
 
-def mean_epochs(config: Config) -> float:
-    """Returns the mean number of inner epochs per outer step.
+def limit(plan: Plan, target: Target) -> float:
+    """Returns the seconds below which no such chip can be: its roofline.
 
-    The only `while` with products in it is the training of the networks: 0 epochs
-    before the first outer step and `inner_loop` epochs before each of the others.
+    The operations at the published peak of the chip for float32 as JAX multiplies it by
+    default: in one pass of bfloat16 on a TPU
+    (https://docs.jax.dev/en/latest/201/precision.html), in TF32 on an H100.
     """
-    outer_loop, inner_loop = config.loops()
-    return inner_loop * (outer_loop - 1) / outer_loop
-
-
-def roofline(work: cost.Cost, chip: Chip) -> float:
-    """Returns the seconds of the slower of computing and moving; see `Plan`."""
-    return max(work.flops / chip.flops, work.bytes / chip.bandwidth)
+    return plan.flops / target.flops
 
 
 def describe(config: Config, plan: Plan) -> str:
     """Returns a plan as lines of text, without a final line break."""
-    chip = parse_topology(plan.topology)
+    target = load_target(plan.target)
     lines = [
         f"{config.dataset.name}, {describe_ipc(config.ipc)} image(s) per class, "
-        f"{plan.topology}, {plan.num_devices} device(s) used",
-        f"memory    {_gib(plan.memory_bytes)} of {_gib(chip.hbm_bytes)} per device: "
+        f"{plan.target}, {plan.num_devices} device(s) used",
+        f"memory    {gib(plan.memory_bytes)} of {gib(target.memory_bytes)} per device: "
         f"{'fits' if plan.fits else 'does not fit'}",
         *([] if plan.fits else [f"try       {ADVICE}"]),
-        f"work      {plan.flops:.3g} FLOPs, {plan.bytes:.3g} bytes per iteration "
-        f"and device",
-        f"computing {_duration(plan.flops / chip.flops)} at {chip.flops / 1e12:g} "
-        f"TFLOP/s (bfloat16, one pass): at least",
-        f"moving    {_duration(plan.bytes / chip.bandwidth)} at "
-        f"{chip.bandwidth / 1e9:g} GB/s (all operands and results, float32)",
-        f"estimate  {_duration(plan.seconds)} per iteration of "
-        f"{config.num_experiments} experiment(s), {plan.hours:.2g} hours for "
-        f"{config.iterations}; not measured",
+        f"work      {plan.flops:.3g} FLOPs of products and convolutions per iteration "
+        f"and device, with {plan.bytes:.3g} bytes of operands and results",
+        f"limit     {_duration(limit(plan, target))} for these operations at the "
+        f"published {target.flops / 1e12:g} TFLOP/s; "
+        f"{_duration(plan.bytes / target.bandwidth)} if all these bytes go through "
+        f"memory at {target.bandwidth / 1e9:g} GB/s",
+        *_describe_time(config, plan, target),
     ]
     return "\n".join(lines)
 
 
-def _gib(number: int | None) -> str:
+def _describe_time(config: Config, plan: Plan, target: Target) -> list[str]:
+    if plan.seconds is None:
+        return ["estimate  none: the compiler ran out of memory"]
+    if target.launch:
+        launch = target.launch
+        program = f"{plan.launches:,.0f} launches per iteration and device"
+        kind = (
+            f"each launch is the longest of {1e6 * launch.seconds:g} us, its bytes at "
+            f"{launch.bandwidth / 1e9:g} GB/s and its operations at "
+            f"{launch.flops / 1e12:g} TFLOP/s"
+        )
+    else:
+        program = f"{plan.cycles:.3g} cycles per iteration and device"
+        kind = (
+            f"the sum of the compiler's own estimates at {target.clock / 1e9:g} GHz; "
+            f"never compared with a TPU"
+        )
+    return [
+        f"program   {program}",
+        f"estimate  {_duration(plan.seconds)} per iteration of "
+        f"{config.num_experiments} experiment(s), {plan.hours:.2g} hours for "
+        f"{config.iterations}: {kind}",
+    ]
+
+
+def gib(number: int | None) -> str:
+    """Returns a number of bytes in words."""
     return "unknown" if number is None else f"{number / GIB:.3g} GiB"
 
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
-
-
-TABLE_HEAD = """\
-| dataset | images per class | chips | devices used | memory per device | fits | \
-TFLOPs per iteration | seconds per iteration, estimate | hours per cell, estimate |
-|---|---|---|---|---|---|---|---|---|"""
-
-
-def table_row(name: str, ipc: int, plan: Plan) -> str:
-    """Returns a row of the table `TABLE_HEAD`."""
-    return (
-        f"| {name} | {ipc} | {plan.topology} | {plan.num_devices} "
-        f"| {_gib(plan.memory_bytes)} | {'yes' if plan.fits else 'no'} "
-        f"| {plan.flops / 1e12:.3g} | {plan.seconds:.2g} | {plan.hours:.2g} |"
-    )
-
-
-def run_table(
-    names: Sequence[str], topologies: Sequence[str], path: Path
-) -> Iterator[str]:
-    """Yields the table line by line; what `path` holds is not compiled again.
-
-    Cells with the most images per class come first, because they need the most memory.
-
-    Args:
-      names: of files of configs/.
-      topologies: each is planned for every file.
-      path: JSON lines, one per cell; created where needed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    done = {row["cell"]: Plan(**row["plan"]) for row in map(json.loads, lines)}
-    yield TABLE_HEAD
-    for topology, ipc, name in itertools.product(topologies, PAPER_IPC, names):
-        values = importlib.import_module(f"configs.{name}").get_config()
-        values.ipc = ipc
-        config = Config.create(values.to_dict())
-        cell = _cell_name(config, topology)
-        if cell not in done:
-            began = time.process_time()
-            done[cell] = make_plan(config, topology)
-            row = {
-                "cell": cell,
-                "plan": dataclasses.asdict(done[cell]),
-                "cpu_seconds_to_plan": round(time.process_time() - began, 1),
-            }
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-        yield table_row(name, ipc, done[cell])
-
-
-def _cell_name(config: Config, topology: str) -> str:
-    """Returns all that a plan follows from, except the code."""
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu")}
-    values = {"config": dataclasses.asdict(config), "topology": topology, **versions}
-    return json.dumps(values, sort_keys=True)

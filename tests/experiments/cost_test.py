@@ -129,3 +129,34 @@ def test_the_groups_of_a_convolution_cost_only_their_channels():
 
     x, w = jnp.ones((1, 6, 6, 6)), jnp.ones((3, 3, 2, 9))
     assert _count(conv, x, w).flops == 2 * (4 * 4 * 9) * (3 * 3 * 2)
+
+
+@pytest.mark.parametrize("is_traced", [False, True])
+def test_a_branch_with_a_loop_costs_its_share(is_traced):
+    """Both ways to train before four of five outer steps cost the same."""
+
+    def function(trips, a, b):
+        def train(number):
+            loop = lambda _, c: c + a @ b  # noqa: E731
+            return jax.lax.fori_loop(0, number, loop, jnp.zeros((2, 5)))
+
+        def outer(carry, t):
+            if is_traced:
+                return carry + train(jnp.where(t > 0, trips, 0)), None
+            trained = jax.lax.cond(t > 0, lambda: train(3), lambda: carry)
+            return carry + trained, None
+
+        return jax.lax.scan(outer, jnp.zeros((2, 5)), jnp.arange(5))[0]
+
+    cost = _count(function, 3, A, B, while_trips=3, share=0.8)
+    assert cost.flops == pytest.approx(4 * 3 * 60)
+
+
+def test_a_loop_of_unknown_length_in_a_branch_counts_its_share_once():
+    def function(trips, a, b):
+        loop = lambda _, c: c + a @ b  # noqa: E731
+        train = lambda: jax.lax.fori_loop(0, trips, loop, jnp.zeros((2, 5)))  # noqa: E731
+        return jax.lax.cond(trips > 0, train, lambda: jnp.zeros((2, 5)))
+
+    cost = _count(function, 3, A, B, while_trips=3, share=0.8)
+    assert cost.flops == pytest.approx(0.8 * 3 * 60)

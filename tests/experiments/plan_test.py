@@ -1,7 +1,6 @@
-"""The plan of a TPU run: its work, chips, verdicts; compiling needs libtpu."""
+"""The plan of a run: its work, chips, verdicts; compiling needs the extra `plan`."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,23 +9,20 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.sharding import SingleDeviceSharding
+from chip_helpers import is_missing
 
 from configs import base
 from dc_jax.config import Config
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import make_store
-from dc_jax.devices.backend import Execution
-from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
-from dc_jax.evaluation.protocol import make_protocol
-from dc_jax.networks import make_network
-from dc_jax.networks.convolution import make_conv_fn
-from experiments.plan import compiling, planning
-from experiments.plan.chips import CHIPS, GIB, Chip, parse_topology
-from experiments.plan.cost import Cost, count
-
-HAS_LIBTPU = importlib.util.find_spec("libtpu") is not None
+from dc_jax.devices.layout import make_layout
+from dc_jax.methods import METHODS
+from experiments.plan import compiling, planning, table
+from experiments.plan import target as targets
+from experiments.plan.cost import count
+from experiments.plan.hlo import parse
+from experiments.plan.loops import Loops, loops_of
+from experiments.plan.target import GIB, find_devices, load_target
 
 
 def _config(**overrides) -> Config:
@@ -40,7 +36,8 @@ def _config(**overrides) -> Config:
 def _step_flops(config: Config, num_devices: int = 1) -> float:
     program = compiling.make_program(config, jax.devices()[:num_devices])
     jaxpr = program.step.trace(*program.args).jaxpr
-    return count(jaxpr, while_trips=planning.mean_epochs(config)).flops
+    loops = loops_of(config)
+    return count(jaxpr, while_trips=loops.trips, share=loops.share).flops
 
 
 def test_flops_of_the_step_of_an_mlp():
@@ -68,34 +65,65 @@ def test_flops_of_the_step_of_an_mlp():
     assert flops[3] == 3 * flops[1] + 2 * inner
 
 
-def test_topologies():
-    assert parse_topology("v5e:2x4") is CHIPS["v5e"]
-    assert parse_topology("v4:2x2x2") is CHIPS["v4"]
-    for wrong in ("v5e", "v5e:8", "v9:2x4", "v5e:2x", "x v5e:2x4"):
-        with pytest.raises(ValueError, match="--topology must be"):
-            parse_topology(wrong)
+def test_targets():
+    target = load_target("v5e:2x4")
+    assert (target.platform, target.grid, target.clock) == ("tpu", "2x4", 1.5e9)
+    assert load_target("v5e").grid == "1x1"
+    assert load_target("v4").grid == "1x1x1"
+    assert load_target("v4:2x2x2").options == {"chip_config_name": "megacore"}
+    target = load_target("h100")
+    assert (target.platform, target.grid, target.clock) == ("cuda", "1", None)
+    assert load_target("h100:8").grid == "8"
+
+
+@pytest.mark.parametrize("wrong", ["", "v9:2x4", "v5e:2x", "x v5e:2x4", "../v5e"])
+def test_unknown_targets_are_named(wrong):
+    with pytest.raises(ValueError, match="--target must be one of h100, v4, ") as info:
+        load_target(wrong)
+    assert repr(wrong) in str(info.value)
+
+
+@pytest.mark.parametrize("wrong", ["h100:0", "h100:9", "h100:2x4"])
+def test_a_machine_has_a_number_of_cards(wrong):
+    with pytest.raises(ValueError, match=f"--target={wrong}: .* from 1 to 8"):
+        load_target(wrong)
 
 
 @pytest.mark.parametrize(
-    ("name", "teraflops", "gigabytes", "gigabytes_a_second"),
+    ("name", "teraflops", "gigabytes_a_second", "gibibytes"),
     [
-        ("v4", 275, 32, 1200),
-        ("v5e", 197, 16, 819),
-        ("v5p", 459, 96, 2765),
-        ("v6e", 918, 32, 1638),
+        ("v4", 275, 1200, 32),
+        ("v5e", 197, 819, 16),
+        ("v5p", 459, 2765, 96),
+        ("v6e", 918, 1638, 32),
+        ("h100", 494, 3350, 79.1 * 3 / 4),
     ],
 )
-def test_chips_are_as_published(name, teraflops, gigabytes, gigabytes_a_second):
-    chip = CHIPS[name]
-    assert chip.flops == teraflops * 1e12
-    assert chip.bandwidth == gigabytes_a_second * 1e9
-    assert 0.95 * gigabytes * GIB < chip.hbm_bytes < gigabytes * GIB
+def test_chips_are_as_published(name, teraflops, gigabytes_a_second, gibibytes):
+    target = load_target(name)
+    assert target.flops == teraflops * 1e12
+    assert target.bandwidth == gigabytes_a_second * 1e9
+    assert 0.95 * gibibytes * GIB < target.memory_bytes < gibibytes * GIB
 
 
-def test_the_roofline_is_the_slower_of_both():
-    chip = Chip(flops=100.0, bandwidth=10.0, hbm_bytes=1)
-    assert planning.roofline(Cost(200.0, 10.0), chip) == 2.0
-    assert planning.roofline(Cost(200.0, 30.0), chip) == 3.0
+@pytest.mark.parametrize(
+    ("name", "products_a_cycle"),
+    [
+        ("v4", 8 * 128 * 128),
+        ("v5e", 4 * 128 * 128),
+        ("v5p", 8 * 128 * 128),
+        ("v6e", 4 * 256 * 256),
+    ],
+)
+def test_the_clock_is_that_of_the_peak(name, products_a_cycle):
+    target = load_target(name)
+    assert target.clock == pytest.approx(target.flops / 2 / products_a_cycle, rel=0.01)
+
+
+def test_how_often_networks_are_trained():
+    config = _config(ipc=10, outer_loop=4, inner_loop=6)
+    assert loops_of(config) == (6, 0.75)
+    assert loops_of(config).mean_trips == 4.5
 
 
 @pytest.mark.parametrize(
@@ -111,13 +139,13 @@ def test_needed_memory_is_read_from_the_compiler(message, needed):
     assert compiling.parse_needed(message) == needed
 
 
-class _Step:
-    """Stands in for a jitted step whose compilation fails or needs some bytes."""
+class _Traced:
+    """Stands in for a traced step whose compilation fails or needs some bytes."""
 
     def __init__(self, error=None, **sizes):
         self._error, self._sizes = error, sizes
 
-    def lower(self, *args):
+    def lower(self):
         return self
 
     def compile(self):
@@ -130,25 +158,23 @@ class _Step:
         sizes = {f"{name}_size_in_bytes": self._sizes[name] for name in names}
         return type("Stats", (), sizes)
 
-
-def _memory(step) -> compiling.Memory:
-    chip = Chip(flops=1.0, bandwidth=1.0, hbm_bytes=1034)
-    return compiling.measure_memory(compiling.Program(step, (), ONE_DEVICE), chip)
+    def as_text(self):
+        return "text"
 
 
 def test_memory_is_what_the_compiler_places():
     sizes = {"argument": 1000, "output": 200, "generated_code": 4, "alias": 200}
-    assert _memory(_Step(**sizes, temp=30)) == (1034, True)
-    assert _memory(_Step(**sizes, temp=31)) == (1035, False)
+    compiled = compiling.compile_program(_Traced(**sizes, temp=30), 1034)
+    assert compiled == (1034, True, "text")
+    compiled = compiling.compile_program(_Traced(**sizes, temp=31), 1034)
+    assert compiled == (1035, False, "text")
 
 
 def test_memory_that_does_not_suffice():
-    assert _memory(_Step("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")) == (
-        20 * GIB,
-        False,
-    )
+    traced = _Traced("RESOURCE_EXHAUSTED: Used 20.00G of 15.75G hbm")
+    assert compiling.compile_program(traced, 1034) == (20 * GIB, False, None)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        _memory(_Step("INTERNAL: a bug"))
+        compiling.compile_program(_Traced("INTERNAL: a bug"), 1034)
 
 
 def test_the_shapes_of_digits_are_those_of_the_dataset():
@@ -191,63 +217,111 @@ def test_each_of_several_devices_has_its_part_of_the_work():
     assert _step_flops(config, 4) == _step_flops(config) / 4
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_planned(method):
+    assert _step_flops(_config(method=method, network__name="MLP", batch_real=8)) > 0
+
+
 def test_an_unknown_dataset_is_named():
     with pytest.raises(ValueError, match="config.dataset.name must be one of"):
         compiling.make_program(_config(dataset__name="imagenet"), jax.devices())
 
 
+def test_a_method_without_a_step_is_named():
+    with pytest.raises(ValueError, match="must be one of dc, dsa, dm, dd for a plan"):
+        compiling.make_program(_config(method="random"), jax.devices())
+
+
 PLAN = planning.Plan(
-    topology="v5e:2x4",
+    target="v5e:2x4",
     num_devices=8,
     memory_bytes=4 * GIB,
     fits=True,
     flops=197e12,
     bytes=819e8,
-    seconds=1.0,
-    hours=1000 / 3600,
+    cycles=3e9,
+    missing=7,
+    seconds=2.0,
+    hours=2000 / 3600,
 )
 
 
-def test_a_plan_in_words():
+def test_a_plan_for_a_tpu_in_words():
     text = planning.describe(_config(), PLAN)
+    assert "digits, 1 image(s) per class, v5e:2x4, 8 device(s) used" in text
     assert "4 GiB of 15.8 GiB per device: fits" in text
-    assert "computing 1 s at 197 TFLOP/s" in text
-    assert "moving    100 ms at 819 GB/s" in text
-    assert "estimate  1 s per iteration of 5 experiment(s), 0.28 hours" in text
-    plan = dataclasses.replace(PLAN, fits=False, memory_bytes=None)
+    assert "limit     1 s for these operations at the published 197 TFLOP/s" in text
+    assert "100 ms if all these bytes go through memory at 819 GB/s" in text
+    assert "program   3e+09 cycles" in text
+    assert "estimate  2 s per iteration of 5 experiment(s), 0.56 hours" in text
+    assert "the compiler's own estimates at 1.5 GHz; never compared with a TPU" in text
+
+
+def test_a_plan_for_a_gpu_in_words():
+    changes = {"target": "h100", "cycles": None, "launches": 12345.0}
+    text = planning.describe(_config(), dataclasses.replace(PLAN, **changes))
+    assert "program   12,345 launches per iteration" in text
+    assert "each launch is the longest of 5 us" in text
+
+
+def test_a_plan_that_does_not_fit_in_words():
+    nothing = dict.fromkeys(["memory_bytes", "cycles", "missing", "seconds", "hours"])
+    plan = dataclasses.replace(PLAN, fits=False, **nothing)
     text = planning.describe(_config(), plan)
     assert "unknown of 15.8 GiB per device: does not fit\ntry       a smaller" in text
+    assert text.endswith("estimate  none: the compiler ran out of memory")
+    assert "| no | 197 | 1 | unknown | unknown |" in table.table_row("digits", 1, plan)
+
+
+STEP = """
+ENTRY %main (x: f32[250,1000]) -> f32[250,1000] {
+  %x = f32[250,1000]{1,0} parameter(0)
+  %y = f32[250,1000]{1,0} copy(%x), backend_config={"estimated_cycles":"3000"}
+  ROOT %z = f32[250,1000]{1,0} copy(%y), backend_config={"estimated_cycles":"6000"}
+}
+"""
+
+
+def test_the_time_of_a_program_depends_on_the_chip():
+    plan = dataclasses.replace(PLAN, cycles=None, seconds=None)
+    of_tpu = planning.estimate(plan, parse(STEP), load_target("v5e"), Loops())
+    assert (of_tpu.cycles, of_tpu.launches) == (9000, None)
+    assert of_tpu.seconds == pytest.approx(6e-6)
+    h100 = load_target("h100")
+    of_gpu = planning.estimate(plan, parse(STEP), h100, Loops())
+    assert (of_gpu.cycles, of_gpu.launches) == (None, 2)
+    # A megabyte is moved in less time than a launch takes.
+    assert of_gpu.seconds == pytest.approx(2 * h100.launch.seconds)
 
 
 def test_a_table_goes_on_where_it_stopped(monkeypatch, tmp_path):
     made = []
 
-    def make_plan(config, topology):
-        made.append((config.dataset.name, config.ipc, topology))
+    def make_plan(config, target):
+        made.append((config.dataset.name, config.ipc, target))
         if len(made) == 3:
             raise KeyboardInterrupt
-        return dataclasses.replace(PLAN, topology=topology)
+        return dataclasses.replace(PLAN, target=target)
 
     monkeypatch.setattr(planning, "make_plan", make_plan)
-    monkeypatch.setattr(planning.importlib.metadata, "version", lambda name: "1")
     path = tmp_path / "new" / "rows.jsonl"
 
     def run():
-        return list(planning.run_table(["mnist"], ["v5e:2x4", "v4:2x2x2"], path))
+        return list(table.run_table(["mnist"], ["v5e:2x4", "v4:2x2x2"], path))
 
     with pytest.raises(KeyboardInterrupt):
         run()
     assert len(path.read_text().splitlines()) == 2
-    table = run()
+    lines = run()
     # Six cells, and the one that was stopped.
     assert len(made) == 7
-    assert table[0] == planning.TABLE_HEAD
-    assert table[1] == "| mnist | 50 | v5e:2x4 | 8 | 4 GiB | yes | 197 | 1 | 0.28 |"
-    assert all(line.count("|") == 10 for line in table[1:])
-    assert run() == table
+    assert lines[0] == table.HEAD
+    assert lines[1] == "| mnist | 50 | v5e:2x4 | 8 | 4 GiB | yes | 197 | 1 | 2 | 0.56 |"
+    assert all(line.count("|") == 11 for line in lines[1:])
+    assert run() == lines
     assert len(made) == 7
     rows = map(json.loads, path.read_text().splitlines())
-    assert {row["plan"]["topology"] for row in rows} == {"v5e:2x4", "v4:2x2x2"}
+    assert {row["plan"]["target"] for row in rows} == {"v5e:2x4", "v4:2x2x2"}
 
 
 def _run(*args) -> subprocess.CompletedProcess:
@@ -261,70 +335,59 @@ def _run(*args) -> subprocess.CompletedProcess:
 
 
 def test_wrong_flags_give_one_line():
-    done = _run("--config=configs/digits.py", "--topology=v9:2x2")
+    done = _run("--config=configs/digits.py", "--target=v9:2x2")
     assert done.returncode == 1
-    assert "error: --topology must be" in done.stderr
+    assert "error: --target must be" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(HAS_LIBTPU, reason="libtpu is there")
-def test_without_libtpu_the_error_says_what_to_install():
-    done = _run("--config=configs/digits.py")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: libtpu")
-    assert 'pip install -e ".[tpu]"' in done.stderr
+@pytest.mark.parametrize(
+    ("name", "package"), [("v5e:2x4", "libtpu"), ("h100", "jax-cuda12-plugin")]
+)
+def test_without_its_compiler_the_error_says_what_to_install(
+    monkeypatch, name, package
+):
+    monkeypatch.setattr(targets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=f"--target={name} needs .* {package}") as info:
+        find_devices(load_target(name))
+    assert 'pip install -e ".[plan]"' in str(info.value)
 
 
 needs_libtpu = pytest.mark.skipif(
-    not HAS_LIBTPU, reason='libtpu is missing: pip install -e ".[tpu]"'
+    is_missing("v5e"), reason='libtpu is missing: pip install -e ".[plan]"'
+)
+needs_cuda = pytest.mark.skipif(
+    is_missing("h100"), reason='the plug-in is missing: pip install -e ".[plan]"'
 )
 
 
-@needs_libtpu
 @pytest.mark.slow
-@pytest.mark.parametrize("topology", ["v5e:2x4", "v4:2x2x2"])
-def test_digits_compile_and_fit(topology):
-    devices = compiling.get_devices(topology, parse_topology(topology))
-    assert len(devices) == 8
+@pytest.mark.parametrize(
+    ("name", "num"),
+    [
+        pytest.param("v5e:2x4", 8, marks=needs_libtpu),
+        pytest.param("v4:2x2x2", 8, marks=needs_libtpu),
+        pytest.param("v6e", 1, marks=needs_libtpu),
+        pytest.param("h100", 1, marks=needs_cuda),
+        pytest.param("h100:4", 4, marks=needs_cuda),
+    ],
+)
+def test_digits_compile_and_fit(name, num):
+    assert len(find_devices(load_target(name))) == num
     values = {"network__name": "ConvNetW64D1", "batch_real": 128}
-    plan = planning.make_plan(_config(**values, num_experiments=1), topology)
-    assert plan.num_devices == 8
+    config = _config(**values, num_experiments=1)
+    plan = planning.make_plan(config, name)
+    assert plan.num_devices == num
     assert plan.fits
     assert 2**20 < plan.memory_bytes < 2**30
-    assert 8 * plan.flops > 1e8
+    assert num * plan.flops > 1e8
+    target = load_target(name)
+    assert planning.limit(plan, target) < plan.seconds < 1
+    assert f"estimate  {1e3 * plan.seconds:.3g} ms" in planning.describe(config, plan)
 
 
 @needs_libtpu
 @pytest.mark.slow
-def test_a_topology_that_libtpu_has_not():
-    with pytest.raises(ValueError, match="--topology=v5e:3x5"):
-        compiling.get_devices("v5e:3x5", CHIPS["v5e"])
-
-
-@needs_libtpu
-@pytest.mark.slow
-def test_evaluating_compiles_and_fits():
-    shape, execution = (8, 8, 1), Execution(network_loop="vmap", slice_size=16)
-    network = make_network("ConvNetD2W8", 3, shape, make_conv_fn("native"))
-    protocol = make_protocol(
-        _config().evaluation, dataset_name="mnist", network_name="ConvNetD2W8"
-    )
-    train_one = train_by_protocol(protocol, network, execution)
-    device = compiling.get_devices("v5e:2x2", CHIPS["v5e"])[0]
-
-    def array(*shape, dtype="float32"):
-        sharding = SingleDeviceSharding(device)
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    args = (
-        (array(6, *shape), array(6, dtype="int32")),
-        *(array(50, *shape), array(50, dtype="int32")),
-        array(2, dtype=keys.dtype),
-    )
-    step = jax.jit(make_evaluate(train_one, network, execution))
-    memory = compiling.measure_memory(
-        compiling.Program(step, args, ONE_DEVICE), CHIPS["v5e"]
-    )
-    assert memory.fits
-    assert memory.bytes > 0
+def test_a_grid_that_libtpu_has_not():
+    with pytest.raises(ValueError, match="--target=v5e:3x5"):
+        find_devices(load_target("v5e:3x5"))
