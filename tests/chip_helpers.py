@@ -92,7 +92,9 @@ def compile_training(target: str, num: int = 4) -> Compiled:
     network = make_network(
         *(NETWORK, num_classes, shape), make_conv_fn(None, layout.platform)
     )
-    execution = make_execution(config.execution, network, shape, layout)
+    execution = make_execution(
+        config.execution, network, shape, layout, ipc=config.mean_ipc
+    )
     protocol = make_protocol(
         config.evaluation, dataset_name="cifar10", network_name=NETWORK
     )

@@ -99,12 +99,10 @@ def _facts(compiled: Any) -> dict[str, Any]:
 def _direct_cost(case: Case, execution: Changes) -> cost.Cost:
     """Returns the work of the direct algorithm on one device."""
     function, args = PROGRAMS[case.workload](case, execution, counted=True)
-    # The only loop of unknown length is over epochs. Before the first outer step
-    # nothing is trained.
-    trips = case.inner_epochs * (1 - 1 / case.outer_steps)
-    if case.outer_steps == 1:
-        trips = 1
-    return cost.count(function.trace(*args).jaxpr, while_trips=trips)
+    # Before the first outer step nothing is trained. The epochs of a workload of one
+    # epoch are a loop of unknown length.
+    share = 1 - 1 / case.outer_steps if case.outer_steps > 1 else 1.0
+    return cost.count(function.trace(*args).jaxpr, while_trips=1, share=share)
 
 
 def step(case: Case, execution: Changes, *, counted: bool) -> Program:

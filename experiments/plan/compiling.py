@@ -113,7 +113,8 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
         make_conv_fn(config.execution.convolution, layout.platform),
         dtype=config.execution.dtype,
     )
-    execution = make_execution(config.execution, network, data.image_shape, layout)
+    how, shape = config.execution, data.image_shape
+    execution = make_execution(how, network, shape, layout, ipc=config.mean_ipc)
     init, step = compile_method(make_method(config, network, execution), execution)
     store = make_store_shape(data, layout)
     keys = jax.eval_shape(
