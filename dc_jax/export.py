@@ -14,7 +14,7 @@ channel.
 from absl import app, flags, logging
 
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import parse_flags, refuse
 
 _FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
 
@@ -47,7 +47,7 @@ _EXPERIMENT = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     # TFDS tells of each of its files, where they are before they are moved.
     logging.set_verbosity(logging.ERROR)
 
