@@ -35,8 +35,9 @@ from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.overrides import NAME, make_config
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
+from dc_jax.run.workdir import save_set
 from dc_jax.sets import set_file
-from dc_jax.sets.card import make_recipe, training_of
+from dc_jax.sets.card import training_of
 
 
 def condense(
@@ -243,17 +244,8 @@ def _make_set(
         place = contextlib.nullcontext(os.fspath(workdir))
     with _interruptible(), place as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
-    recipe = make_recipe(
-        method=config.method,
-        dataset=dataset.name,
-        ipc=config.ipc,
-        protocol=vars(protocol),
-        in_words=str(protocol),
-    )
-    synthetic = synthetic.replace(recipe=recipe)
-    if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
-    return synthetic
+        path = Path(folder) / set_file.SET_NAME
+        return save_set(config, path, dataset, synthetic, protocol)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ import numpy as np
 from absl import logging
 
 from dc_jax.data.embedded import EMBEDDED
+from dc_jax.drafts import draft
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import draft
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from dc_jax.base import SyntheticSet
+from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, load_package, one_line
-from dc_jax.files import draft, write_atomically
+from dc_jax.files import write_atomically
 from dc_jax.sets import authors_pt, pictures, set_file
 
 # What reading a damaged safetensors file raises besides the library's own error: the
