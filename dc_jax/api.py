@@ -30,7 +30,7 @@ from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
-from dc_jax.run.checks import check_names
+from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.overrides import NAME, make_config
 from dc_jax.run.setup import make_evaluation
@@ -170,6 +170,8 @@ def evaluate(
             f"got {synthetic_set!r:.80}."
         )
     training = training_of(synthetic_set)
+    if epochs is None and "evaluation.epochs" not in (overrides or {}):
+        check_recipe(training)
     fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
     fields |= {name: value for name, value in given.items() if value is not None}

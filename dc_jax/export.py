@@ -6,9 +6,9 @@
   python -m dc_jax.export --set=res_DC_MNIST_ConvNet_10ipc.pt --dataset=mnist \\
       --format=npz --output=mnist.npz
 
-npz and safetensors hold the set exactly. parquet (for Hugging Face datasets), png (one
-folder per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per
-channel.
+npz and safetensors hold the set exactly. parquet (for Hugging Face datasets),
+huggingface (a folder with that table and a dataset card, for the Hub), png (one folder
+per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per channel.
 """
 
 from absl import app, flags, logging
@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from dc_jax.errors import ERRORS, one_line
 from dc_jax.run.command_line import parse_flags, refuse
 
-_FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
+_FORMATS = ["npz", "safetensors", "parquet", "huggingface", "png", "tfds"]
 
 _SET = flags.DEFINE_string(
     "set",
@@ -28,7 +28,8 @@ _FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.", required
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "The new file, or for png and tfds the new folder. Nothing is ever overwritten.",
+    "The new file, or for huggingface, png and tfds the new folder. Nothing is ever "
+    "overwritten.",
     required=True,
 )
 _DATASET = flags.DEFINE_string(

@@ -190,14 +190,14 @@ def test_result_is_not_taken_for_that_of_a_longer_run_that_was_stopped(tmp_path)
 def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
     _save(run_helpers.tiny_config(), tmp_path, _RESULT)
     card = json.loads((tmp_path / "card.json").read_text())
-    assert set(card["files"]) == {
-        *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png")
-    }
-    assert card["accuracy"] == _RESULT
-    assert {path.name for path in tmp_path.iterdir()} == {
+    results = {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
-        *("card.json", "result.json"),
+        *("neighbours.npz", "result.json"),
     }
+    assert set(card["files"]) == results
+    assert card["accuracy"] == _RESULT
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == results | {"card.json"}
     first, second = run_helpers.load_images(tmp_path)
     assert (first != second).any()
 

@@ -47,7 +47,7 @@ def _card(files):
     )
     return make_card(
         method="dc",
-        config={"ipc": 1},
+        config={"ipc": 1, "execution": {"dtype": "float32", "precision": "high"}},
         seed=3,
         dataset=dataset,
         protocol={"networks": 20},
