@@ -259,3 +259,37 @@ def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):
         for path in (tmp_path / n / "report.html" for n in ("whole", "parts"))
     )
     assert whole == parts
+
+
+@pytest.mark.parametrize(("num_classes", "groups"), [(10, [5, 5]), (7, [5, 2])])
+def test_single_images_stand_in_groups_of_five(tmp_path, num_classes, groups):
+    make_run(tmp_path, ipc=1, dataset=make_dataset(num_classes))
+    source = (tmp_path / "report.html").read_text("utf-8")
+    parts = source.split('<div class="five">')[1:]
+    # The images, then the neighbours.
+    assert [part.count("<figure>") for part in parts[: len(groups)]] == groups
+    assert len(parts) == 2 * len(groups)
+
+
+def test_iterations_and_first_images_are_told(finished, tmp_path):
+    source = (finished / "report.html").read_text("utf-8")
+    assert '<th scope="row">Iterations</th><td>4</td>' in source
+    assert '<th scope="row">First images</th><td>real images</td>' in source
+    going_on = shutil.copytree(finished, tmp_path / "run")
+    (going_on / "card.json").unlink()
+    report.write(going_on)
+    source = (going_on / "report.html").read_text("utf-8")
+    assert '<th scope="row">Iterations</th><td>4 so far, of 4</td>' in source
+
+
+def test_chosen_images_have_no_iterations(tmp_path):
+    result = workdir.summarise(np.array([[0.5, 0.75]]))
+    config = run_helpers.tiny_config(method="herding")
+    workdir.save_run(
+        *(config, tmp_path, make_dataset(3)),
+        protocol=PROTOCOL,
+        sets=[],
+        result=result,
+    )
+    report.write(tmp_path)
+    assert "First images" not in (tmp_path / "report.html").read_text("utf-8")
