@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from absl import logging
 
-from dc_jax import errors, files
+from dc_jax import drafts, errors, files
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_draft_appears_when_it_is_finished(tmp_path, kind):
     path = tmp_path / "new" / "name"
-    with files.draft(path) as temporary:
+    with drafts.draft(path) as temporary:
         if kind == "folder":
             os.mkdir(temporary)
         with open(f"{temporary}/a" if kind == "folder" else temporary, "w") as file:
@@ -31,7 +31,7 @@ def test_a_draft_appears_when_it_is_finished(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_draft_that_fails_leaves_nothing(tmp_path, kind):
     def write():
-        with files.draft(tmp_path / "name") as temporary:
+        with drafts.draft(tmp_path / "name") as temporary:
             if kind == "folder":
                 os.mkdir(temporary)
             with open(f"{temporary}/a" if kind == "folder" else temporary, "w"):
@@ -198,3 +198,20 @@ def test_what_may_pass_is_no_damage(tmp_path, monkeypatch, error):
         with pytest.raises(OSError, match=r"arrays\.npz cannot be read now"):
             files.read_npz(path, ("a",))
     assert files.read_npz(path, ("a",))["a"].shape == (2,)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"a": 1}\n', b'{"a": 1}\n{"a"', b'{"a"'])
+def test_a_torn_last_line_loses_only_itself(tmp_path, torn):
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(torn)
+    files.append_json_line(path, {"b": 2})
+    files.append_json_line(path, {"c": "é\n"})
+    before = [{"a": 1}] if b"}" in torn else []
+    assert files.read_json_lines(path) == [*before, {"b": 2}, {"c": "é\n"}]
+
+
+def test_a_text_that_could_steer_a_terminal_is_escaped():
+    text = "\x1b[31mred\x07\u202eright\tto left\r\n\udcff é ✓ \x9b"
+    expected = "\\x1b[31mred\\x07\\u202eright\tto left\\r\n\\udcff é ✓ \\x9b"
+    assert errors.printable(text) == expected
+    assert errors.one_line(ValueError("a\x1b]0;b\x07\nc")) == "a\\x1b]0;b\\x07 c"

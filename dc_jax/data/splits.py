@@ -8,12 +8,16 @@ import numpy as np
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 
+# Images that are moved at once.
+_CHUNK = 1024
 
-def hold_out(dataset: Dataset, num: int) -> Dataset:
+
+def hold_out(dataset: Dataset, num: int, *, in_place: bool = False) -> Dataset:
     """Returns a dataset whose test images are `num` of its training images.
 
     Every call draws the same images, of each class in proportion to its size. The test
-    split stays unseen, as it should while networks or methods are chosen.
+    split stays unseen, as it should while networks or methods are chosen. With
+    `in_place` the given dataset is not to be used any more.
 
     Raises:
       UserError: a split would have fewer images than classes.
@@ -32,7 +36,7 @@ def hold_out(dataset: Dataset, num: int) -> Dataset:
             f"of each class on both sides, got {num}."
         )
     source = f"{dataset.source}, {num} training images as its test images"
-    arrays = _divide(dataset.train_images, labels, num)
+    arrays = _divide(dataset.train_images, labels, num, in_place)
     return dataclasses.replace(dataset, source=source, **arrays)
 
 
@@ -40,6 +44,8 @@ def split_off_tests(
     images: np.ndarray, labels: np.ndarray, class_names: Sequence[str], source: str
 ) -> dict[str, np.ndarray]:
     """Takes a fifth of every class, always the same, as a test split.
+
+    The given images are not to be used any more: their memory is.
 
     Returns `train_images`, `train_labels`, `test_images`, `test_labels`.
 
@@ -53,18 +59,41 @@ def split_off_tests(
             f"{source}: class {name} has {num} image(s), must have at least 2, one of "
             "which is tested with; or give a test split."
         )
-    return _divide(images, labels, max(len(class_names), round(0.2 * len(labels))))
+    return _divide(
+        images, labels, max(len(class_names), round(0.2 * len(labels))), True
+    )
 
 
-def _divide(images: np.ndarray, labels: np.ndarray, num: int) -> dict[str, np.ndarray]:
-    """Returns the arrays of both splits, in order, with `num` images to test."""
+def _divide(
+    images: np.ndarray, labels: np.ndarray, num: int, in_place: bool
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of both splits, in order, with `num` images to test.
+
+    In place, the training images stay in the memory of all images.
+    """
     from sklearn.model_selection import train_test_split  # Slow to import.
 
     kept, held = train_test_split(
         np.arange(len(labels)), test_size=num, stratify=labels, random_state=0
     )
-    arrays = {}
-    for split, indices in (("train", np.sort(kept)), ("test", np.sort(held))):
-        arrays[f"{split}_images"] = images[indices]
-        arrays[f"{split}_labels"] = labels[indices]
-    return arrays
+    kept, held = np.sort(kept), np.sort(held)
+    test_images = images[held]
+    if in_place and images.flags.writeable:
+        train_images = _move_to_front(images, kept)
+    else:
+        train_images = images[kept]
+    return {
+        "train_images": train_images,
+        "train_labels": labels[kept],
+        "test_images": test_images,
+        "test_labels": labels[held],
+    }
+
+
+def _move_to_front(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Returns the images of indices, which are sorted, at the front of the array."""
+    for start in range(0, len(indices), _CHUNK):
+        some = indices[start : start + _CHUNK]
+        # What is overwritten has been moved already.
+        images[start : start + len(some)] = images[some]
+    return images[: len(indices)]

@@ -9,17 +9,22 @@ of the memory; only those of a batch are normalised.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, WHOLE, Axis, Layout
 
 Array = jax.Array | np.ndarray
+
+# Bytes of images that are on their way to a device at once.
+_PIECE = 32_000_000
 
 
 @flax.struct.dataclass
@@ -47,15 +52,12 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
     order = np.argsort(dataset.train_labels, kind="stable")
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
     blocks = class_blocks(counts, devices)
-    size = int(blocks.sum(1).max())
-    images = np.zeros((devices, size, *dataset.image_shape), dataset.train_images.dtype)
     parts = np.split(order, np.cumsum(blocks.sum(1))[:-1])
-    for place, part in zip(images, parts, strict=True):
-        place[: len(part)] = dataset.train_images[part]
+    size = int(blocks.sum(1).max())
     starts = (np.cumsum(blocks, 1) - blocks).reshape(-1)
     by_class = P(CLASS_AXIS)
     return ClassStore(
-        images=layout.put(images.reshape(-1, *dataset.image_shape), by_class),
+        images=_put_images(dataset.train_images, parts, size, layout),
         starts=layout.put(starts.astype(np.int32), by_class),
         counts=layout.put(blocks.reshape(-1).astype(np.int32), by_class),
         mean=layout.put(dataset.mean),
@@ -64,6 +66,54 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
         max_count=int(counts.max()),
         devices=layout.classes,
     )
+
+
+def _put_images(
+    images: np.ndarray, parts: Sequence[np.ndarray], size: int, layout: Layout
+) -> jax.Array:
+    """Puts images on the devices, those of a part on each device of its classes.
+
+    `parts` are indices, one array for each part of the classes; zeros fill them up to
+    `size`. Returns `[len(parts) * size, H, W, D]`. The host has no second copy.
+    """
+    if layout.mesh is None:
+        return _put_part(images, parts[0], size, None)
+    sharding = NamedSharding(layout.mesh, P(CLASS_AXIS))
+    shape = (len(parts) * size, *images.shape[1:])
+    blocks = []
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        place = (index[0].start or 0) // size
+        blocks.append(_put_part(images, parts[place], size, device))
+    return jax.make_array_from_single_device_arrays(shape, sharding, blocks)
+
+
+def _put_part(
+    images: np.ndarray, part: np.ndarray, size: int, device: jax.Device | None
+) -> jax.Array:
+    """Puts the images of indices on a device, in pieces; zeros follow up to `size`."""
+    rows = min(max(_PIECE // images[0].nbytes, 1), size)
+    piece = np.zeros((rows, *images.shape[1:]), images.dtype)
+    some = part[:rows]
+    piece[: len(some)] = images[some]
+    if rows == size:
+        return jax.device_put(piece, device)
+    blank = functools.partial(jnp.zeros, (size, *images.shape[1:]), images.dtype)
+    if device is not None:
+        # JAX would otherwise make it on the first device and copy it.
+        blank = jax.jit(blank, out_shardings=SingleDeviceSharding(device))
+    block = _write(blank(), piece, np.int32(0))
+    for start in range(rows, len(part), rows):
+        # The last piece reaches back, so that all have one shape.
+        start = min(start, len(part) - rows)
+        block = _write(block, images[part[start : start + rows]], np.int32(start))
+        # Pieces shall not wait in memory for the device.
+        block.block_until_ready()
+    return block
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _write(block: jax.Array, piece: jax.Array, start: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(block, piece, start, 0)
 
 
 def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:

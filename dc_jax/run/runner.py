@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from dc_jax import report
 from dc_jax.base import SyntheticSet
@@ -20,11 +19,12 @@ from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
-from dc_jax.run import workdir
+from dc_jax.run import own_files, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
+from dc_jax.run.finished import finished_result
 from dc_jax.run.loop import Loop
 from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import signals_kill
@@ -55,10 +55,9 @@ def condense(
     """
     folder = Path(folder)
     workdir.check_name(folder)
-    result = processes.on_first(workdir.finished_result, config, folder, dataset)
+    result = processes.on_first(finished_result, config, folder, dataset)
     if result is not None:
-        logging.info("%s holds the finished run already.", folder)
-        processes.on_first(report.write_if_missing, folder)
+        processes.on_first(report.refresh, folder)
     elif config.method == "whole":
         setup = make_setup(config, dataset)
         check_baseline(setup)
@@ -110,6 +109,8 @@ def evaluate(
     Raises:
       UserError: the set or the config is unusable, or they do not fit.
     """
+    if folder:
+        processes.on_first(own_files.check_evaluations, Path(folder))
     sets = [(one, path) for path in set_paths for one in _load_sets(path)]
     setup = make_setup(config)
     for one, path in sets:
@@ -176,8 +177,9 @@ def _save(
         protocol=setup.protocol,
         sets=sets,
         result=result,
+        counts=counts,
     )
-    processes.on_first(report.finish, folder, setup.dataset, sets, counts)
+    processes.on_first(report.write_if_possible, folder)
     return result
 
 

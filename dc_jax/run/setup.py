@@ -63,7 +63,7 @@ def load(config: Config) -> Dataset:
     stream, image_size = config.dataset.stream, config.dataset.image_size
     dataset = load_dataset(name, path, stream=stream, image_size=image_size)
     num = config.dataset.validation
-    return hold_out(dataset, num) if num else dataset
+    return hold_out(dataset, num, in_place=True) if num else dataset
 
 
 def log_dataset(dataset: Dataset) -> None:

@@ -50,6 +50,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from dc_jax.config import default_loops
+from dc_jax.run.command_line import log_to_terminal, refuse
 from experiments.benchmark import report
 from experiments.benchmark.cases import SHAPES, SMOKE, WORKLOADS, Case, peak_work
 from experiments.benchmark.machine import machine
@@ -138,13 +139,13 @@ _TORCH_PYTHON = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
     began = time.monotonic()
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
-    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    log_to_terminal()
     _check_flags()
     folder = Path(_OUTPUT.value)
     path = folder / "benchmark.jsonl"
     if path.exists():
-        raise app.UsageError(
+        refuse(
             f"{folder} already holds a benchmark, perhaps an unfinished one: delete it "
             "or choose another folder."
         )
@@ -173,7 +174,7 @@ def _chosen(flag: flags.FlagHolder) -> Sequence[str]:
 
 
 def _check_flags() -> None:
-    """Raises `UsageError` where a list holds what it must not hold."""
+    """Ends the program where a list holds what it must not hold."""
     allowed = (
         (_WORKLOADS, WORKLOADS),
         (_SHAPES, SHAPES),
@@ -182,18 +183,18 @@ def _check_flags() -> None:
     )
     for flag, names in allowed:
         if unknown := set(_chosen(flag)) - {*names}:
-            raise app.UsageError(
+            refuse(
                 f"--{flag.name} must be among {', '.join(names)}, got "
                 f"{', '.join(sorted(unknown))}."
             )
     for flag in (_IPC, _NETWORKS, _EXPERIMENTS):
         if not all(text.isdecimal() and int(text) for text in _chosen(flag)):
-            raise app.UsageError(
+            refuse(
                 f"--{flag.name} must be whole numbers of at least 1, got {flag.value}."
             )
     for flag in (_IPC, _NETWORKS, _EXPERIMENTS, _SHAPES):
         if not _chosen(flag):
-            raise app.UsageError(f"--{flag.name} must not be empty.")
+            refuse(f"--{flag.name} must not be empty.")
 
 
 def _measure_all(
@@ -229,11 +230,7 @@ def _measure_all(
 def _peaks(
     fixed: dict[str, Any], pythons: dict[str, str], end: float
 ) -> Iterator[dict[str, Any]]:
-    """Yields what the device can do.
-
-    Raises:
-      UsageError: it can do nothing.
-    """
+    """Yields what the device can do; ends the program if it can do nothing."""
     cases = {
         Case(**(fixed | {"workload": workload, "cores": cores})): (STANDARD,)
         for workload, cores in DEVICES[_DEVICE.value].peaks
@@ -241,7 +238,7 @@ def _peaks(
     rounds = max(3, _ROUNDS.value)
     records = list(measure(cases, pythons, rounds=rounds, jobs=_JOBS.value, end=end))
     if all(record["measurement"] == "failed" for record in records):
-        raise app.UsageError(f"--device={_DEVICE.value}: {records[0]['error']}")
+        refuse(f"--device={_DEVICE.value}: {records[0]['error']}")
     for case, record in zip(cases, records, strict=True):
         if record["measurement"] == "workload":
             rate = {"per_second": peak_work(case) / record["min"]}

@@ -22,7 +22,7 @@ from ml_collections import config_flags
 
 from dc_jax.config import Config
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import parse_flags, refuse
 from experiments.plan.planning import describe, make_plan
 from experiments.plan.table import PAPER, run_table
 from experiments.plan.target import NAMES, check_compiler, load_target
@@ -44,11 +44,11 @@ _ROWS = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     if not any(_TARGET.value):
-        raise app.UsageError("--target must name chips, such as v5e:2x4.")
+        refuse("--target must name chips, such as v5e:2x4.")
     if _TABLE.value == bool(_CONFIG.value):
-        raise app.UsageError("either --config=FILE or --table is needed.")
+        refuse("either --config=FILE or --table is needed.")
     # Nothing runs here, so a chip of this machine stays free for others.
     jax.config.update("jax_platforms", "cpu")
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dc_jax.config import Config
+from dc_jax.files import append_json_line, read_json_lines
 from experiments.plan import planning
 from experiments.plan.planning import Plan, gib
 from experiments.plan.target import load_target
@@ -38,8 +39,7 @@ def run_table(
       path: JSON lines, one per cell; created where needed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    done = {row["cell"]: Plan(**row["plan"]) for row in map(json.loads, lines)}
+    done = {row["cell"]: Plan(**row["plan"]) for row in read_json_lines(path)}
     yield HEAD
     for target, ipc, name in itertools.product(targets, PAPER_IPC, names):
         values = importlib.import_module(f"configs.{name}").get_config()
@@ -54,8 +54,7 @@ def run_table(
                 "plan": dataclasses.asdict(done[cell]),
                 "cpu_seconds_to_plan": round(time.process_time() - began, 1),
             }
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_json_line(path, row)
         yield table_row(name, ipc, done[cell])
 
 

@@ -5,11 +5,10 @@ memory-mapped files. What others need of them is copied to the bucket and back: 
 these files. A cell is done if the bucket says so.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +54,15 @@ class Mirror:
         """
         if self.address is None:
             return
-        with self._opened() as bucket:
-            places = sorted(bucket.find(""), key=_is_record)
-            done = {_cell_of(place) for place in places if _is_record(place)}
-            if not names:
-                self._forget_others(places)
-            for place in places:
-                if _cell_of(place) in (names or {"", *done}):
-                    write_atomically(self.folder / place, bucket.cat_file(place))
+        bucket = self._open()
+        places = sorted(self._call(bucket.find, ""), key=_is_record)
+        done = {_cell_of(place) for place in places if _is_record(place)}
+        if not names:
+            self._forget_others(places)
+        for place in places:
+            if _cell_of(place) in (names or {"", *done}):
+                data = self._call(bucket.cat_file, place)
+                write_atomically(self.folder / place, data)
 
     def push(self, *names: str) -> None:
         """Copies cells to the bucket, or without names the files beside the cells.
@@ -79,11 +79,12 @@ class Mirror:
             paths += (self.folder / name).rglob("*")
         places = [p.relative_to(self.folder) for p in paths if p.is_file()]
         public = [p for p in places if _PRIVATE.isdisjoint(p.parts)]
-        with self._opened() as bucket:
-            for place in sorted((p.as_posix() for p in public), key=_is_record):
-                if not place.endswith(".tmp"):
-                    bucket.makedirs(place.rpartition("/")[0], exist_ok=True)
-                    bucket.put_file(str(self.folder / place), place)
+        bucket = self._open()
+        for place in sorted((p.as_posix() for p in public), key=_is_record):
+            if not place.endswith(".tmp"):
+                parent = place.rpartition("/")[0]
+                self._call(bucket.makedirs, parent, exist_ok=True)
+                self._call(bucket.put_file, str(self.folder / place), place)
 
     def _forget_others(self, places: list[str]) -> None:
         """Removes records, and results beside the cells, that the bucket lacks."""
@@ -92,22 +93,33 @@ class Mirror:
                 if path.relative_to(self.folder).as_posix() not in places:
                     path.unlink()
 
-    @contextlib.contextmanager
-    def _opened(self) -> Iterator[Any]:
-        """Gives the folder in the bucket as a file system, whose root it is."""
+    def _open(self) -> Any:
+        """Returns the folder in the bucket as a file system, whose root it is."""
         try:
             # Few need this package, so it is not imported above.
             from fsspec.core import url_to_fs
             from fsspec.implementations.dirfs import DirFileSystem
 
-            system, root = url_to_fs(self.address)
-        except (ImportError, ValueError) as error:
+            system, root = self._call(url_to_fs, self.address)
+        except (ImportError, OSError) as error:
+            cause = error.__cause__ or error
+            if not isinstance(cause, ImportError | ValueError):
+                raise
             raise UserError(
-                f"--output={self.address} needs a package ({error}); for gs:// "
+                f"--output={self.address} needs a package ({cause}); for gs:// "
                 'pip install -e ".[gcs]".'
             ) from error
+        return DirFileSystem(root, system)
+
+    def _call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Calls a function of the bucket; its errors, of many kinds, become `OSError`s.
+
+        Those that a bug of ours would raise stay as they are.
+        """
         try:
-            yield DirFileSystem(root, system)
+            return function(*args, **kwargs)
+        except (AttributeError, NameError, TypeError):
+            raise
         # Each kind of bucket has its own errors.
         except Exception as error:
             raise OSError(

@@ -1,9 +1,12 @@
 """Images held out of the training split."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from toy import random_dataset
 
+from dc_jax.data import splits
 from dc_jax.data.splits import hold_out
 
 DATASET = random_dataset((40, 20, 4), (4, 4, 1))
@@ -40,3 +43,22 @@ def test_it_is_the_same_each_time_and_another_dataset():
 def test_too_few_images_on_a_side(num):
     with pytest.raises(ValueError, match=r"dataset.validation must be from 3 to 61"):
         hold_out(DATASET, num)
+
+
+def test_in_place_gives_the_same_in_the_memory_of_the_dataset(monkeypatch):
+    monkeypatch.setattr(splits, "_CHUNK", 7)
+    expected = hold_out(DATASET, 16)
+    images = DATASET.train_images.copy()
+    mine = dataclasses.replace(DATASET, train_images=images)
+    divided = hold_out(mine, 16, in_place=True)
+    for name in ("train_images", "train_labels", "test_images", "test_labels"):
+        np.testing.assert_array_equal(getattr(divided, name), getattr(expected, name))
+    assert np.shares_memory(divided.train_images, images)
+
+
+def test_images_that_cannot_be_written_are_copied():
+    images = DATASET.train_images.copy()
+    images.flags.writeable = False
+    mine = dataclasses.replace(DATASET, train_images=images)
+    divided = hold_out(mine, 16, in_place=True)
+    assert not np.shares_memory(divided.train_images, images)

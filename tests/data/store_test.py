@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from run_helpers import tiny_config
 from toy import make_dataset
 
+from dc_jax.data import store as store_module
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import (
     draw_offsets,
@@ -17,6 +19,7 @@ from dc_jax.data.store import (
     sample_classes,
     take_images,
 )
+from dc_jax.devices.layout import make_layout
 
 # Class 0 has 3 images, class 1 has 1, class 2 has 6, in mixed order. Image i is i.
 LABELS = [2, 0, 2, 1, 2, 0, 2, 2, 0, 2]
@@ -29,6 +32,19 @@ def _dataset(dtype=np.uint8) -> Dataset:
     return make_dataset(
         np.ascontiguousarray(images), LABELS, mean=(0.25, 0.5), std=(0.5, 2.0)
     )
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_images_that_are_put_on_the_devices_in_pieces(monkeypatch, devices):
+    layout = make_layout(
+        tiny_config(**{"mesh.net": 1, "mesh.classes": devices}), num_classes=3
+    )
+    whole = make_store(_dataset(), layout)
+    # Two images of 12 bytes at a time; the last piece of a part is one image.
+    monkeypatch.setattr(store_module, "_PIECE", 24)
+    pieces = make_store(_dataset(), layout)
+    assert pieces.images.sharding == whole.images.sharding
+    np.testing.assert_array_equal(pieces.images, whole.images)
 
 
 @functools.partial(jax.jit, static_argnames="num")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import run_helpers
 import toy_cell
+from fsspec.implementations.dirfs import DirFileSystem
 
 from dc_jax.config import Config
 from dc_jax.devices import layout
@@ -314,15 +315,41 @@ def test_the_record_of_a_cell_is_copied_last(tmp_path, monkeypatch):
     assert copied[-1].endswith("a/cell.json")
 
 
-def test_errors_of_a_bucket_are_named(tmp_path):
+def test_outputs_that_cannot_be_used():
     options = types.SimpleNamespace(output="gs://bucket/x", list=True)
     with pytest.raises(ValueError, match="needs an --output that is a folder of all"):
         experiment.open_output(options)
     with pytest.raises(ValueError, match="--output=nothere://x needs a package"):
         Mirror.open("nothere://x").pull()
-    refused = pytest.raises(OSError, match="cannot be read or written")
-    with refused, Mirror.open(f"memory://{tmp_path.name}")._opened():
-        raise RuntimeError("no network")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("no network"), "cannot be read or written .*no network"),
+        (KeyError("no bucket"), "cannot be read or written .*no bucket"),
+    ],
+)
+def test_errors_of_a_bucket_are_named(tmp_path, monkeypatch, error, expected):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(DirFileSystem, "find", fail)
+    with pytest.raises(OSError, match=expected):
+        Mirror.open(f"memory://{tmp_path.name}").pull()
+
+
+def test_a_bug_is_no_error_of_a_bucket(tmp_path, monkeypatch):
+    def fail(*args):
+        raise RuntimeError("a bug")
+
+    output = Mirror.open(f"memory://{tmp_path.name}")
+    monkeypatch.setattr(Mirror, "_forget_others", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        output.pull()
+    monkeypatch.setattr(DirFileSystem, "find", lambda: None)  # Called with a path.
+    with pytest.raises(TypeError):
+        output.pull()
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Tests of what a run keeps for its report: round trips, neighbours, damage."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -217,3 +218,29 @@ def test_damaged_neighbours(tmp_path, change):
     path.write_bytes(b"PK")
     with pytest.raises(ValueError, match="cannot be read"):
         kept.read_neighbours(path)
+
+
+def _png(width, height):
+    """The beginning of a PNG of a size, which has no pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (1, 1)).save(buffer, format="png")
+    data = buffer.getvalue()
+    return data[:16] + struct.pack(">II", width, height) + data[24:]
+
+
+def test_snapshots_of_strangers_are_not_read(tmp_path, caplog):
+    picture = kept.snapshot(_make_set(_numbered(2, 3)))
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for iteration, data in enumerate(
+        [picture, _png(20_000, 20_000), _png(2**31, 1), postscript, b"", picture[:30]]
+    ):
+        kept.save_snapshot(tmp_path, 10**iteration, data)
+    assert kept.read_snapshots(tmp_path) == {1: picture}
+    assert len(caplog.records) == 5
+
+
+def test_the_size_of_a_picture_is_that_of_its_header():
+    assert kept.size_of(kept.snapshot(_make_set(_numbered(2, 3, size=2)))) == (8, 5)
+    assert kept.size_of(_png(3, 7)) == (3, 7)
+    with pytest.raises(ValueError, match="no PNG"):
+        kept.size_of(b"GIF89a" * 10)

@@ -252,7 +252,9 @@ def test_what_cannot_be_read_now_is_not_given_up(copy, monkeypatch, begin, reaso
 
 
 def test_stray_files_and_folders(copy):
-    killed = "00000003.ckpt.123.tmp"
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    killed = f"00000003.ckpt.{process.pid}.tmp"
     others = ["notes", "7", "7.ckpt", "00000009.ckpt.bak"]
     for name in (killed, *others):
         (copy / name).touch()

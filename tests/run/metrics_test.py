@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 
@@ -12,6 +13,7 @@ import toy
 
 from dc_jax.devices import processes
 from dc_jax.report import kept
+from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped, StopSignals, signals_kill
 from dc_jax.sets.make import make_set
@@ -201,3 +203,29 @@ def test_stopped_names_the_signal_and_has_the_shells_exit_code(number, name, cod
     assert stopped.exit_code == code
     assert name in str(stopped)
     assert "iteration 12" in str(stopped)
+
+
+@pytest.mark.parametrize("change", ["delete", "move", "replace"])
+def test_a_folder_that_vanishes_ends_the_run(tmp_path, change):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with Metrics(folder, first=0, total=9) as metrics:
+        metrics.loss(1, np.array([1.0]))
+        if change == "move":
+            folder.rename(tmp_path / "moved")
+        else:
+            shutil.rmtree(folder)
+        if change == "replace":
+            folder.mkdir()
+            (folder / "metrics.jsonl").touch()
+        with pytest.raises(FileNotFoundError, match=str(folder)) as error:
+            metrics.loss(2, np.array([1.0]))
+    assert "\n" not in str(error.value)
+    assert folder.exists() == (change == "replace")
+    # Nor is it made again by what else a run writes.
+    if change != "replace":
+        with pytest.raises(FileNotFoundError):
+            kept.save_snapshot(folder, 1, b"")
+        with pytest.raises(OSError, match="cannot be written"):
+            Checkpointer(folder / "checkpoints").save(1, {"x": jnp.zeros(1)}, {})
+        assert not folder.exists()
