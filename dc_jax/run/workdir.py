@@ -4,7 +4,7 @@ import contextlib
 import datetime
 import fcntl
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,19 @@ def check_is_ours(config: Config, folder: Path) -> None:
     check_same(ours, flatten_dict(theirs, sep="."), folder, free)
 
 
+def check_is_free(config: Config, folder: Path) -> None:
+    """Checks that a run could claim a folder, before its dataset is loaded.
+
+    Raises:
+      UserError: the folder is in use or holds another run.
+    """
+    if (folder / ".lock").exists():
+        with locked(folder):
+            check_is_ours(config, folder)
+    elif folder.exists():
+        check_is_ours(config, folder)
+
+
 def check_same(
     ours: dict[str, Any],
     theirs: dict[str, Any],
@@ -177,6 +190,41 @@ def finished_result(
     return result
 
 
+def save_sets(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    *,
+    protocol: Protocol,
+    sets: list[SyntheticSet],
+    accuracies: Sequence[Sequence[float]] = (),
+) -> list[str]:
+    """Writes the set of each experiment and its picture; returns the files.
+
+    Before the evaluation there are no `accuracies`. Then a result that the folder holds
+    is of other images, and is deleted with its report.
+    """
+    if not accuracies:
+        for name in ("card.json", "result.json", "report.html"):
+            (folder / name).unlink(missing_ok=True)
+    files = []
+    for experiment, synthetic in enumerate(sets):
+        recipe = make_recipe(
+            method=config.method,
+            dataset=dataset.name,
+            ipc=config.ipc,
+            protocol=vars(protocol),
+            in_words=str(protocol),
+            accuracies=accuracies[experiment] if accuracies else (),
+        )
+        files.append(str(folder / set_file.set_name(experiment)))
+        set_file.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
+        number = f"_{experiment}" if experiment else ""
+        files.append(str(folder / f"images{number}.png"))
+        image_grid.save_image_grid(files[-1], synthetic)
+    return files
+
+
 def save_run(
     config: Config,
     folder: Path,
@@ -190,21 +238,14 @@ def save_run(
 
     A run is finished once its card is there, which repeats config and result.
     """
-    files = []
-    for experiment, synthetic in enumerate(sets):
-        recipe = make_recipe(
-            method=config.method,
-            dataset=dataset.name,
-            ipc=config.ipc,
-            protocol=vars(protocol),
-            in_words=str(protocol),
-            accuracies=result["accuracies"][experiment],
-        )
-        files.append(folder / set_file.set_name(experiment))
-        set_file.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
-        number = f"_{experiment}" if experiment else ""
-        files.append(folder / f"images{number}.png")
-        image_grid.save_image_grid(files[-1], synthetic)
+    files = save_sets(
+        config,
+        folder,
+        dataset,
+        protocol=protocol,
+        sets=sets,
+        accuracies=result["accuracies"],
+    )
     card = make_card(
         method=config.method,
         config=config.to_dict(),

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import SingleDeviceSharding
+from toy import in_one_call
 
 from configs import base
 from dc_jax.config import Config
@@ -18,7 +19,7 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, make_layout
-from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
+from dc_jax.evaluation.evaluator import make_programs, train_by_protocol
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
@@ -309,7 +310,7 @@ def test_evaluating_compiles_and_fits():
     protocol = make_protocol(
         _config().evaluation, dataset_name="mnist", network_name="ConvNetD2W8"
     )
-    train_one = train_by_protocol(protocol, network, execution)
+    training = train_by_protocol(protocol, network, execution)
     device = compiling.get_devices("v5e:2x2", CHIPS["v5e"])[0]
 
     def array(*shape, dtype="float32"):
@@ -322,7 +323,7 @@ def test_evaluating_compiles_and_fits():
         *(array(50, *shape), array(50, dtype="int32")),
         array(2, dtype=keys.dtype),
     )
-    step = jax.jit(make_evaluate(train_one, network, execution))
+    step = jax.jit(in_one_call(make_programs(training, network, execution)))
     memory = compiling.measure_memory(
         compiling.Program(step, args, ONE_DEVICE), CHIPS["v5e"]
     )

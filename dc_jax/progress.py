@@ -1,0 +1,181 @@
+"""How far a piece of work is, told to who waits for it.
+
+On a terminal that is a bar, elsewhere a line of the log from time to time. Work that
+takes less than two seconds is not told of. Only the first of several processes tells.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import tqdm
+from absl import logging
+
+from dc_jax.devices import processes
+
+T = TypeVar("T")
+
+# Seconds without a word: at the beginning; and between two lines of a log, which are
+# further apart the longer the work takes.
+_QUIET, _FIRST_GAP, _LONGEST_GAP, _GAP = 2.0, 5.0, 60.0, 0.2
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+_NO_TOTAL = "{desc}{postfix}"
+
+
+class Progress:
+    """Tells how far a piece of work is, while it is entered.
+
+    `total` is the number of its parts, or None where it has none: then only the time
+    that has passed is told. `first` parts were done before.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int | None = None,
+        *,
+        first: int = 0,
+        unit: str = "",
+        stays: bool = False,
+    ):
+        """`stays` is whether the bar stays on the terminal at the end."""
+        self._title, self._total, self._unit = title, total, unit
+        self._done, self._note = first, ""
+        self._is_told = processes.is_first()
+        self._is_terminal = sys.stderr.isatty()
+        self._stays = stays
+        self._bar: tqdm.tqdm | None = None
+        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._ended = threading.Event()
+        self.restart()
+
+    def __enter__(self) -> "Progress":
+        self.restart()
+        self._entered = self._began
+        if self._is_told:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the bar."""
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        if self._bar is not None:
+            self._show()
+            self._bar.close()
+            _BARS.discard(self._bar)
+
+    def advance(self, num: int = 1, note: str | None = None) -> None:
+        """Counts parts as done; `note` is shown beside the bar from now on."""
+        self._done += num
+        self._note = self._note if note is None else note
+
+    def restart(self) -> None:
+        """Estimates the time that is left from now on, without what has passed."""
+        self._began, self._from = time.monotonic(), self._done
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end, None where they are not known."""
+        done = self._done - self._from
+        if self._total is None or done <= 0:
+            return None
+        left = self._total - self._done
+        return left * (time.monotonic() - self._began) / done
+
+    def _tell(self) -> None:
+        """Tells until the work ends: in a thread, since the work may be one call."""
+        told = None
+        while not self._ended.wait(0.5 if self._is_terminal else 0.2):
+            now = time.monotonic()
+            if now - self._entered < _QUIET:
+                continue
+            gap = min(max(_GAP * (now - self._entered), _FIRST_GAP), _LONGEST_GAP)
+            if self._is_terminal:
+                self._show()
+            elif told is None or now - told >= gap:
+                told = now
+                _say(self._line())
+
+    def _show(self) -> None:
+        """Draws the bar, or draws it again."""
+        if self._bar is None:
+            _clear_bars_for_lines()
+            self._bar = tqdm.tqdm(
+                total=self._total,
+                unit=self._unit,
+                desc=self._title,
+                dynamic_ncols=True,
+                leave=self._stays,
+                bar_format=_NO_TOTAL if self._total is None else _BAR,
+            )
+            _BARS.add(self._bar)
+        self._bar.n = self._done
+        self._bar.set_postfix_str(self._time(), refresh=False)
+        self._bar.refresh()
+
+    def _time(self) -> str:
+        """Returns the time that has passed and is left, and the note."""
+        texts = [describe_seconds(time.monotonic() - self._entered)]
+        if self.seconds_left:
+            texts.append(f"about {describe_seconds(self.seconds_left)} left")
+        return ", ".join([*texts, self._note] if self._note else texts)
+
+    def _line(self) -> str:
+        text = f"{self._title}: "
+        if self._total is not None:
+            text += f"{self._done} of {self._total} {self._unit}".rstrip() + ", "
+        return f"{text}{self._time()}."
+
+
+def told(items: Iterable[T], title: str, total: int, unit: str = "") -> Iterator[T]:
+    """Yields items of a work, and tells how many of them are done."""
+    with Progress(title, total, unit=unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def describe_seconds(seconds: float) -> str:
+    """Returns a time in words, as in `12 seconds`, `40 minutes` or `3.5 hours`."""
+    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 1.5 * size:
+            number = seconds / size
+            text = f"{number:.1f}" if number < 9.95 and size > 60 else f"{number:.0f}"
+            return f"{text.removesuffix('.0')} {unit}s"
+    number = max(round(seconds), 0)
+    return f"{number} second{'' if number == 1 else 's'}"
+
+
+def _say(line: str) -> None:
+    """Writes a line to the log, or where that is for errors only, beside it."""
+    if logging.get_verbosity() >= logging.INFO:
+        logging.info("%s", line)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+# The bars on the terminal.
+_BARS: set[tqdm.tqdm] = set()
+
+
+def _clear_bars_for_lines() -> None:
+    """Makes lines of the log come above the bars, not into them."""
+    handler = logging.get_absl_handler()
+    if _clear_bars not in handler.filters:
+        handler.addFilter(_clear_bars)
+
+
+def _clear_bars(_: object) -> bool:
+    # Where the terminal is closed there is nothing to clear.
+    with contextlib.suppress(OSError):
+        for bar in list(_BARS):
+            bar.clear()
+    return True
