@@ -126,7 +126,8 @@ def _list(folder: Path) -> list[os.DirEntry]:
 def _sub_folders(folder: Path) -> list[Path]:
     """Returns the sub-folders that are not hidden, in alphabetical order."""
     entries = (entry for entry in _list(folder) if not entry.name.startswith("."))
-    return [Path(entry.path) for entry in entries if entry.is_dir()]
+    # Unlike that of an entry, this `is_dir` takes links to themselves.
+    return [path for entry in entries if (path := Path(entry.path)).is_dir()]
 
 
 def _has_picture(folder: Path) -> bool:
@@ -146,7 +147,7 @@ def _find_pictures(
         if path.name not in names:
             raise UserError(f"{path}: there is no class {path.name} in training.")
     for entry in _list(folder):
-        if not entry.is_dir():
+        if not Path(entry.path).is_dir():
             skipped.append(f"{entry.path} (in no class)")
         elif entry.name.startswith("."):
             skipped.append(f"{entry.path} (hidden)")
@@ -173,7 +174,7 @@ def _walk(folder: Path, skipped: list[str]) -> Iterator[Path]:
             elif entry.is_dir(follow_symlinks=False):
                 folders.append(path)
                 continue
-            elif entry.is_dir():
+            elif path.is_dir():
                 reason = "a link to a folder"
             elif path.suffix.lower() not in SUFFIXES:
                 reason = "not the suffix of a picture"

@@ -124,9 +124,8 @@ def read_prepared(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
     """Reads both splits of a prepared dataset into memory, or maps the training images.
 
-    The test split is `test`, or `validation` where there is no `test`. The order is
-    that of TFDS, which shuffles once while preparing. With `stream` the training images
-    are mapped from a file, which is written next to those of TFDS where it is missing.
+    The test split is `test`, or `validation`. With `stream` the training images are
+    mapped from a file, which is written next to those of TFDS where it is missing.
     Pictures of several sizes are resized as `decode` does, and all to `image_size`.
 
     Returns:
@@ -134,8 +133,7 @@ def read_prepared(
       `test_labels`, `[n]` int32; the names of the classes; and `_label`.
 
     Raises:
-      UserError: a split is missing, or is in a format that cannot be read at random; or
-        the file cannot be written.
+      UserError: a split is missing or cannot be read, or the file cannot be written.
     """
     available = list(builder.info.splits)
     test = "test" if "test" in available else "validation"
