@@ -1,12 +1,36 @@
-"""Splits of datasets that do not come with the wanted one."""
+"""Splits: how files name them, and those that a dataset does not come with."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
+
+# What the splits are called, in any case; the first one that is there counts.
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+
+
+def name_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """Returns which of the names are those of the splits "train" and "test".
+
+    Either can be missing. `where` is for errors.
+
+    Raises:
+      UserError: names differ in nothing but their case.
+    """
+    names = sorted(names)
+    splits = {}
+    for split, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+        found = [[name for name in names if name.lower() == one] for one in wanted]
+        found = next(filter(None, found), [])
+        if len(found) > 1:
+            raise UserError(f"{where} has {' and '.join(found)}: keep one of them.")
+        if found:
+            splits[split] = found[0]
+    return splits
 
 
 def hold_out(dataset: Dataset, num: int) -> Dataset:
