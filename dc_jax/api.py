@@ -30,13 +30,14 @@ from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
-from dc_jax.run.checks import check_names
+from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.overrides import NAME, make_config
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
+from dc_jax.run.workdir import save_set
 from dc_jax.sets import set_file
-from dc_jax.sets.card import make_recipe, training_of
+from dc_jax.sets.card import training_of
 
 
 def condense(
@@ -171,6 +172,8 @@ def evaluate(
             f"got {synthetic_set!r:.80}."
         )
     training = training_of(synthetic_set)
+    if epochs is None and "evaluation.epochs" not in (overrides or {}):
+        check_recipe(training)
     fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
     fields |= {name: value for name, value in given.items() if value is not None}
@@ -253,17 +256,8 @@ def _make_set(
         place = contextlib.nullcontext(os.fspath(workdir))
     with _interruptible(), place as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
-    recipe = make_recipe(
-        method=config.method,
-        dataset=dataset.name,
-        ipc=config.ipc,
-        protocol=vars(protocol),
-        in_words=str(protocol),
-    )
-    synthetic = synthetic.replace(recipe=recipe)
-    if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
-    return synthetic
+        path = Path(folder) / set_file.SET_NAME
+        return save_set(config, path, dataset, synthetic, protocol)
 
 
 @contextlib.contextmanager

@@ -53,6 +53,15 @@ class SyntheticSet:
     # which accuracy, and how it was made, see `card.make_recipe`; None where unknown.
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)
 
+    def __repr__(self) -> str:
+        # Not the arrays. JAX makes such objects with others in the place of arrays.
+        shape = getattr(self.images, "shape", ())
+        if len(shape) != 5:
+            return f"SyntheticSet({self.images!r:.40})"
+        classes, ipc, *image = shape
+        size = "x".join(map(str, image))
+        return f"SyntheticSet({classes} classes of {ipc} images, {size} pixels)"
+
 
 def make_labels(class_ipc: Sequence[int]) -> np.ndarray:
     """Returns the `SyntheticSet.labels` of these numbers of images per class.

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import types
 
 
@@ -17,8 +18,23 @@ class UserError(ValueError):
 ERRORS = (UserError, OSError, FloatingPointError)
 
 
+# Control characters but for tab and line feed, those that reverse the direction of
+# writing, and halves of surrogate pairs, which are no Unicode.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Returns a text with escapes in place of what could steer a terminal.
+
+    Names of files and classes come from anybody.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
 def one_line(error: object, limit: int | None = None) -> str:
-    """Returns what an error, or anything that has a text, says without line breaks.
+    """Returns what an error, or anything that has a text, says in a printable line.
 
     That is the name of its type where it says nothing; at most `limit` characters.
     """
@@ -27,7 +43,7 @@ def one_line(error: object, limit: int | None = None) -> str:
         error = error.args[0]
     # A KeyError puts its text into quotes.
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    line = " ".join(str(text).split()) or type(error).__name__
+    line = printable(" ".join(str(text).split())) or type(error).__name__
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 

@@ -6,17 +6,17 @@
   python -m dc_jax.export --set=res_DC_MNIST_ConvNet_10ipc.pt --dataset=mnist \\
       --format=npz --output=mnist.npz
 
-npz and safetensors hold the set exactly. parquet (for Hugging Face datasets), png (one
-folder per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per
-channel.
+npz and safetensors hold the set exactly. parquet (for Hugging Face datasets),
+huggingface (a folder with that table and a dataset card, for the Hub), png (one folder
+per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per channel.
 """
 
 from absl import app, flags, logging
 
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import parse_flags, refuse
 
-_FORMATS = ["npz", "safetensors", "parquet", "png", "tfds"]
+_FORMATS = ["npz", "safetensors", "parquet", "huggingface", "png", "tfds"]
 
 _SET = flags.DEFINE_string(
     "set",
@@ -28,7 +28,8 @@ _FORMAT = flags.DEFINE_enum("format", None, _FORMATS, "What to write.", required
 _OUTPUT = flags.DEFINE_string(
     "output",
     None,
-    "The new file, or for png and tfds the new folder. Nothing is ever overwritten.",
+    "The new file, or for huggingface, png and tfds the new folder. Nothing is ever "
+    "overwritten.",
     required=True,
 )
 _DATASET = flags.DEFINE_string(
@@ -47,7 +48,7 @@ _EXPERIMENT = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     # TFDS tells of each of its files, where they are before they are moved.
     logging.set_verbosity(logging.ERROR)
 

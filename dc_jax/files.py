@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import shutil
 import struct
 import tokenize
 import zipfile
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, one_line
 
 # What readers raise on damaged files; ValueError includes our own.
@@ -48,34 +48,6 @@ _HEADER_READERS = {
 }
 
 
-@contextlib.contextmanager
-def draft(path: str | os.PathLike) -> Iterator[str]:
-    """Lets a file or a folder be written so that nobody ever sees a part of it.
-
-    Yields a path beside `path`, whose folder is made where needed. At the end what was
-    written there replaces `path`; after an error it is removed instead.
-
-    Raises:
-      OSError: it cannot be written.
-    """
-    path = os.path.abspath(path)
-    # Not `tempfile`, whose files nobody else may read.
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno and not error.filename:
-            error.filename = path  # A full disk does not name it.
-        raise
-    finally:
-        if os.path.isdir(temporary):
-            shutil.rmtree(temporary)
-        elif os.path.exists(temporary):
-            os.remove(temporary)
-
-
 def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file as `draft` does, and returns once it is on disk."""
     with draft(path) as temporary, open(temporary, "wb") as file:
@@ -97,10 +69,15 @@ def write_json(path: str | os.PathLike, value: Mapping) -> None:
     Raises:
       UserError: a value is NaN or infinite, or of a type that JSON does not have.
     """
-    plain = to_plain(value, os.path.basename(os.fspath(path)))
+    write_atomically(path, to_json(value, os.path.basename(os.fspath(path))))
+
+
+def to_json(value: Mapping, where: str) -> bytes:
+    """Returns what `write_json` writes; for `where` see `to_plain`."""
+    plain = to_plain(value, where)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     # What is not Unicode, as in the name of a folder, becomes an escape of JSON.
-    write_atomically(path, (text + "\n").encode("utf-8", "backslashreplace"))
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def to_plain(value: Any, where: str) -> Any:
@@ -169,6 +146,19 @@ def read_json_lines(
         message = "%s: %d damaged line(s) are left out (%s)."
         logging.warning(message, path, len(faults), faults[0])
     return values
+
+
+def append_json_line(path: str | os.PathLike, value: Mapping) -> None:
+    """Adds a dict as a line to a file, which is made where needed.
+
+    What a killed process left half written at the end stays a line of its own.
+    """
+    line = json.dumps(value).encode() + b"\n"
+    with open(path, "a+b") as file:
+        if file.seek(0, os.SEEK_END) > 0:
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
 
 
 def _parse(data: bytes) -> dict[str, Any]:

@@ -21,16 +21,14 @@ svhn.py, cifar10.py and cifar100.py. Change a field with --config.FIELD=VALUE, o
 
 Evaluate: train networks on a saved set, and test them on the config's dataset.
   python -m dc_jax.main --config=configs/digits.py --mode=evaluate --set=runs/digits \\
-      --config.evaluation.network=LeNet
+      --config.evaluation.network=MLP
 """
-
-import logging as std_logging
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, is_out_of_memory, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Required. The file that describes the run.", lock_config=True
@@ -51,15 +49,12 @@ _SET = flags.DEFINE_list(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     if _MODE.value == "condense" and not _WORKDIR.value:
-        raise app.UsageError("--workdir=FOLDER is needed: the results are saved there.")
+        refuse("--workdir=FOLDER is needed: the results are saved there.")
     if (_MODE.value == "evaluate") != bool(_SET.value):
-        raise app.UsageError("--mode=evaluate and --set=PATH go together.")
-    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
-    logging.get_absl_handler().setFormatter(None)
-    # JAX tells at this level which accelerators it did not find.
-    std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+        refuse("--mode=evaluate and --set=PATH go together.")
+    log_to_terminal()
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     from dc_jax.config import Config

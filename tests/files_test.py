@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from absl import logging
 
-from dc_jax import errors, files
+from dc_jax import drafts, errors, files
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_draft_appears_when_it_is_finished(tmp_path, kind):
     path = tmp_path / "new" / "name"
-    with files.draft(path) as temporary:
+    with drafts.draft(path) as temporary:
         if kind == "folder":
             os.mkdir(temporary)
         with open(f"{temporary}/a" if kind == "folder" else temporary, "w") as file:
@@ -31,7 +31,7 @@ def test_a_draft_appears_when_it_is_finished(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_draft_that_fails_leaves_nothing(tmp_path, kind):
     def write():
-        with files.draft(tmp_path / "name") as temporary:
+        with drafts.draft(tmp_path / "name") as temporary:
             if kind == "folder":
                 os.mkdir(temporary)
             with open(f"{temporary}/a" if kind == "folder" else temporary, "w"):

@@ -102,7 +102,13 @@ def make_run(
     result = workdir.summarise(np.full((num_sets, 2), 0.75))
     result |= {"iterations": 4, "seconds": 75.0, "training_images": num * ipc}
     workdir.save_run(
-        config, folder, dataset, protocol=PROTOCOL, sets=sets, result=result
+        config,
+        folder,
+        dataset,
+        protocol=PROTOCOL,
+        sets=sets,
+        result=result,
+        counts=counts,
     )
-    report.finish(folder, dataset, sets, counts)
+    report.write_if_possible(folder)
     return dataset, sets, counts

@@ -18,8 +18,8 @@ from absl import logging
 from dc_jax.data.decode import Encoded, decode
 from dc_jax.data.embedded import EMBEDDED
 from dc_jax.data.internet import is_reachable
+from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import draft
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -51,7 +51,8 @@ def open_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         message = f"dataset '{name}' needs a package that is missing: {_short(error)}."
         raise UserError(message) from error
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = [*EMBEDDED, *tfds.list_builders(with_community_datasets=False)]
+        ours = ("folder", "npz", *EMBEDDED)
+        known = [*ours, *tfds.list_builders(with_community_datasets=False)]
         close = difflib.get_close_matches(name.lower(), known)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise UserError(
@@ -92,8 +93,11 @@ def prepare(builder: "DatasetBuilder") -> None:
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        problem = f"needs a package that is missing: {_short(error)}; {_ADVICE}."
-        raise UserError(f"preparing TFDS {name} {problem}") from error
+        raise UserError(
+            f"TFDS {name} is not prepared in {folder}, and preparing it needs "
+            f'TensorFlow, once: pip install -e ".[prepare]" ({_short(error)}); or '
+            f"{_ADVICE}."
+        ) from error
     try:
         # It only copies files: it shall not take all memory of the GPUs.
         tf.config.set_visible_devices([], "GPU")

@@ -4,6 +4,6 @@ The page needs no network and no other files. It has a section for everything th
 folder holds. `python -m dc_jax.report --workdir=runs/digits` makes it again.
 """
 
-from dc_jax.report.page import finish, write, write_if_missing, write_if_possible
+from dc_jax.report.page import is_ours, keep, refresh, write, write_if_possible
 
-__all__ = ["finish", "write", "write_if_missing", "write_if_possible"]
+__all__ = ["is_ours", "keep", "refresh", "write", "write_if_possible"]

@@ -29,6 +29,8 @@ _CONFIG = {
     "seed": int,
     "ipc": (int, [int]),
     "eval_every": int | None,
+    "iterations": int | None,
+    "init": str | None,
     "dataset": {"name": str, "path": str | None},
     "network": {"name": str},
     "evaluation": {},

@@ -29,14 +29,27 @@ def _classes(synthetic: SyntheticSet) -> str:
     """Returns a figure for each class of a set."""
     pixels, is_image = kept.shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
-    figures = ""
+    figures = []
     for label, name in enumerate(synthetic.class_names[: len(pixels)]):
         of_class = pixels[label, is_shown[label]][None]
         picture = _picture(of_class, is_image.shape[1], f"Images of class {name}")
-        figures += figure(picture, text(name))
+        figures.append(figure(picture, text(name)))
     some, num = is_shown.sum(), is_image.sum()
     note = "" if some == num else f'<p class="soft">{some} of {num} images.</p>'
-    return f'{note}<div class="classes">{figures}</div>'
+    return note + _in_rows(figures, is_image.shape[1])
+
+
+def _in_rows(figures: list[str], ipc: int) -> str:
+    """Returns a figure for each class, in rows.
+
+    Those of single images stand in groups of five: a row has one group or two, so that
+    ten classes are not nine and one.
+    """
+    if ipc == 1:
+        starts = range(0, len(figures), _COLUMNS)
+        groups = ["".join(figures[start : start + _COLUMNS]) for start in starts]
+        figures = [f'<div class="five">{group}</div>' for group in groups]
+    return f'<div class="classes">{"".join(figures)}</div>'
 
 
 def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:
@@ -99,7 +112,7 @@ def neighbours(run: Files) -> str:
     # The file may be left from another set.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
         return ""
-    figures = ""
+    figures = []
     for label, name in enumerate(names[: len(pixels)]):
         some = slice(0, min(_COLUMNS, int(np.sum(synthetic.labels[label] >= 0))))
         both = np.stack([pixels[label, some], found.pixels[label, some]])
@@ -111,10 +124,11 @@ def neighbours(run: Files) -> str:
         measure = "distance" if len(both[0]) == 1 else "mean distance"
         distance = f"{measure} {found.distances[label, some].mean():.2f}"
         caption = f"{text(name)}; nearest: {text(nearest)}"
-        figures += figure(picture, f'{caption}<br><span class="soft">{distance}</span>')
+        caption += f'<br><span class="soft">{distance}</span>'
+        figures.append(figure(picture, caption))
     return (
         "<p>The upper images are those of the set. Below each is the training image "
         "with the nearest pixels, of any class. The distance is the root of the mean "
         "squared difference of the pixels, which range from 0 to 1.</p>"
-        f'<div class="classes">{figures}</div>'
+        + _in_rows(figures, synthetic.labels.shape[1])
     )

@@ -8,6 +8,8 @@ TensorBoard uses them, and any of them may be missing.
 
 import io
 import math
+import re
+import struct
 import zlib
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,7 @@ from dc_jax.sets.set_file import set_pixels
 
 SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
 _SHOWN = 1_500_000  # The same for the images in the report, and their neighbours.
+_LARGEST = 30_000_000  # Bytes or pixels of a snapshot that is read.
 ROW = 10  # Images in a row of a snapshot of a set with one image per class.
 _CHUNK = 32_000_000  # Bytes of training images that are compared at once.
 # The arrays in `neighbours.npz`, and their dtypes.
@@ -58,6 +61,8 @@ def snapshot(synthetic: SyntheticSet) -> bytes:
 
 def save_snapshot(folder: Path, iteration: int, png: bytes) -> None:
     """Writes the snapshot of an iteration."""
+    # Not its parents: a folder that somebody deleted is no place for results.
+    (folder / "snapshots").mkdir(exist_ok=True)
     write_atomically(folder / "snapshots" / f"{iteration}.png", png)
 
 
@@ -71,9 +76,13 @@ def read_snapshots(folder: Path) -> dict[int, bytes]:
 
     pictures = {}
     for iteration, path in sorted(_snapshot_paths(folder).items()):
-        png = path.read_bytes()
         try:
-            with Image.open(io.BytesIO(png)) as picture:
+            if path.stat().st_size > _LARGEST:
+                raise UserError("it is larger than any snapshot.")
+            png = path.read_bytes()
+            if math.prod(size_of(png)) > _LARGEST:
+                raise UserError("it has more pixels than any snapshot.")
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
                 picture.load()
             pictures[iteration] = png
         except (OSError, SyntaxError, ValueError, zlib.error):
@@ -90,7 +99,9 @@ def drop_snapshots(folder: Path, after: int) -> None:
 
 def _snapshot_paths(folder: Path) -> dict[int, Path]:
     paths = (folder / "snapshots").glob("*.png")
-    return {int(path.stem): path for path in paths if path.stem.isdecimal()}
+    # Others than those that a run keeps are somebody else's.
+    names = {path.stem: path for path in paths if re.fullmatch(r"0|[125]0*", path.stem)}
+    return {int(name): path for name, path in names.items()}
 
 
 def save_confusion(folder: Path, counts: np.ndarray) -> None:
@@ -182,8 +193,11 @@ def shown_pixels(synthetic: SyntheticSet, num_bytes: int = _SHOWN) -> np.ndarray
 
 
 def size_of(png: bytes) -> tuple[int, int]:
-    """Returns the width and the height of a picture in pixels."""
-    from PIL import Image
+    """Returns the width and the height of a PNG in pixels, by its header alone.
 
-    with Image.open(io.BytesIO(png)) as picture:
-        return picture.size
+    Raises:
+      UserError: it is no PNG.
+    """
+    if len(png) < 24 or not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise UserError("it is no PNG.")
+    return struct.unpack(">II", png[16:24])

@@ -185,6 +185,7 @@ def origin(run: Files) -> str:
     if not run.config:
         return ""
     values = {"Seed": run.config["seed"], "Dataset": run.config["dataset"]["name"]}
+    values |= _course(run)
     command = ""
     if run.card:
         dataset = run.card["dataset"]
@@ -207,6 +208,20 @@ def origin(run: Files) -> str:
         f"{command}{markup.facts(values)}"
         f"<details><summary>All fields of the config</summary>{fields}</details>"
     )
+
+
+def _course(run: Files) -> dict[str, str]:
+    """Returns iterations and first images of a run, if it has any iterations."""
+    done = run.result.get("iterations")
+    losses = [x["iteration"] for x in run.metrics if x.get("loss") is not None]
+    if done is None and not losses:
+        return {}
+    total = run.config.get("iterations")
+    text = f"{done:,}" if done is not None else f"{max(losses):,} so far"
+    if done is None and total is not None:
+        text += f", of {total:,}"
+    first = {"noise": "noise", "real": "real images"}.get(run.config.get("init"))
+    return {"Iterations": text} | ({"First images": first} if first else {})
 
 
 def _join(values: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Makes the page from its sections, and writes it at the end of a run.
 
 A run is saved before its report is made, so the report must not make it fail:
-`finish`, `write_if_possible` and `write_if_missing` log each exception and return. A
+`keep`, `write_if_possible` and `refresh` log each exception and return. A
 file that cannot be read or written is a warning; any other exception is a bug of this
 package, which they log as an error with its traceback. `write` raises.
 """
@@ -24,6 +24,7 @@ from dc_jax.report.files import read_files
 from dc_jax.report.markup import text
 
 NAME = "report.html"
+_MARK = b'<meta name="generator" content="dc_jax">'
 
 # The sections of the page, in order: a title, and a function that returns the body as
 # HTML, or "" for a run that has nothing to show there. A new section is a line here.
@@ -41,10 +42,10 @@ _SECTIONS = (
 )
 
 
-def finish(
+def keep(
     folder: Path, dataset: Dataset, sets: list[SyntheticSet], counts: np.ndarray | None
 ) -> None:
-    """Writes what the report needs from the end of a run, and the report.
+    """Writes what the report needs from the end of a run.
 
     The sets are those of all experiments; there are none if networks were trained on
     all images. The counts, `[E, N, C, C]`, say how many test images of each class the
@@ -56,7 +57,6 @@ def finish(
     with _logged_exceptions(folder, "nearest training images"):
         if sets and sets[0].indices is None:
             kept.save_neighbours(folder, sets[0], dataset)
-    write_if_possible(folder)
 
 
 def write_if_possible(folder: Path) -> None:
@@ -65,10 +65,12 @@ def write_if_possible(folder: Path) -> None:
         logging.info("Report: %s.", write(folder))
 
 
-def write_if_missing(folder: Path) -> None:
-    """Writes the report if there is none yet."""
-    if not (folder / NAME).exists():
-        write_if_possible(folder)
+def refresh(folder: Path) -> None:
+    """Writes the report of a finished run if it is missing, or not what it would be."""
+    with _logged_exceptions(folder, NAME):
+        path = folder / NAME
+        if not path.exists() or path.read_bytes() != make_page(folder):
+            write_if_possible(folder)
 
 
 @contextlib.contextmanager
@@ -84,12 +86,20 @@ def _logged_exceptions(folder: Path, part: str) -> Iterator[None]:
 def write(folder: Path) -> Path:
     """Writes the report on the files in the folder of a run; returns its path.
 
-    The same files always give the same report.
-
     Raises:
       OSError: a file cannot be read or written.
-      UserError: there is no run in the folder, or its card or config is damaged.
+      UserError: there is no run in the folder, its card or config is damaged, or
+        `report.html` is somebody else's.
     """
+    page, path = make_page(folder), folder / NAME
+    if path.exists() and not is_ours(folder):
+        raise UserError(f"{path} is no report of a run: rename it.")
+    write_atomically(path, page)
+    return path
+
+
+def make_page(folder: Path) -> bytes:
+    """Returns the report; the same files always give the same. Raises as `write`."""
     run = read_files(folder)
     body = numbers.head(run)
     for title, section in _SECTIONS:
@@ -100,5 +110,15 @@ def write(folder: Path) -> Path:
         title=text(numbers.title(run)), body=body
     )
     # Names of files need not be UTF-8.
-    write_atomically(folder / NAME, page.encode("utf-8", "backslashreplace"))
-    return folder / NAME
+    return page.encode("utf-8", "backslashreplace")
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether the report in a folder was made here.
+
+    Earlier versions did not mark theirs. They are known by what is beside them.
+    """
+    with (folder / NAME).open("rb") as file:
+        is_marked = _MARK in file.read(4000)
+    names = ("card.json", "config.json", "evaluations.jsonl")
+    return is_marked or any((folder / name).exists() for name in names)

@@ -22,6 +22,7 @@ from absl import logging
 from flax.serialization import msgpack_restore, msgpack_serialize
 
 from dc_jax.devices import processes
+from dc_jax.drafts import remove_stale
 from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
 
@@ -68,15 +69,15 @@ class Checkpointer:
             f"a checkpoint cannot be written in {self._directory}",
             "the earlier ones are intact; make room there",
         ):
+            # Not its parents: a folder that somebody deleted is no place for results.
+            self._directory.mkdir(exist_ok=True)
             write_atomically(self._path(step), data)
             damaged = self._damaged - {step}
             intact = [held for held in self.steps() if held not in damaged]
             for held in (*damaged, *intact[: -self._keep]):
                 self._path(held).unlink(missing_ok=True)
             self._damaged.clear()
-            # A process that was killed while it wrote.
-            for path in self._directory.glob("*.ckpt.*.tmp"):
-                path.unlink()
+            remove_stale(self._directory, lambda name: bool(_NAME.fullmatch(name)))
 
     def restore(self, template: PyTree) -> Restored | None:
         """Returns the newest intact step, or None where there is no checkpoint.

@@ -2,7 +2,8 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,10 @@ from dc_jax.methods import check_method
 from dc_jax.networks import has_batch_norm
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
+
+# Of a set that may come from anybody: training on it shall end.
+_EPOCHS = 100_000
+_STEPS = 100_000
 
 
 def check_names(config: Config) -> None:
@@ -62,11 +67,25 @@ def check_memory(config: Config, dataset: Dataset) -> None:
         check_fits(num_bytes, f"the {what}")
 
 
+def check_recipe(training: Mapping[str, Any]) -> None:
+    """Checks the training of a recipe, which may come from anybody.
+
+    Raises:
+      UserError: it would not end.
+    """
+    epochs = training.get("epochs", 0)
+    if isinstance(epochs, int) and epochs > _EPOCHS:
+        raise UserError(
+            f"the set's recipe has {epochs:,} epochs, more than {_EPOCHS:,}: give "
+            "epochs, as in epochs=1000."
+        )
+
+
 def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
     """Checks that a set loaded from `path` can be evaluated on a dataset.
 
     Raises:
-      UserError: the images or the classes differ.
+      UserError: the images or the classes differ, or its own training would not end.
     """
     shape = synthetic.images.shape[2:]
     if shape != dataset.image_shape:
@@ -74,6 +93,12 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
             f"{path} has images of shape {shape}, but those of "
             f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
             "images that it was made of."
+        )
+    rates = synthetic.learning_rates
+    if rates is not None and rates.size > _STEPS:
+        raise UserError(
+            f"{path} has {rates.size:,} learned steps of training, must have at most "
+            f"{_STEPS:,}."
         )
     if synthetic.class_names != dataset.class_names:
         raise UserError(

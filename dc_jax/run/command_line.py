@@ -1,15 +1,19 @@
 """How the commands read their flags, and tell errors in one line."""
 
 import ast
+import difflib
+import logging as std_logging
 import re
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from absl import app, flags
-from ml_collections import config_flags
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
 
-from dc_jax.errors import UserError, one_line
+from dc_jax.errors import UserError, one_line, printable
 
 
 class _NumbersParser(flags.ArgumentParser):
@@ -27,6 +31,9 @@ class _NumbersParser(flags.ArgumentParser):
 
 
 _CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
+# An argument that sets a field.
+_FIELD = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
+_PACKAGE = Path(__file__).resolve().parent.parent
 # An argument that names the file of a config.
 _OWN_FILE = re.compile(r"--?config=(.*?\.py)(?::.*)?", re.DOTALL)
 
@@ -36,24 +43,128 @@ def parse_flags(argv: list[str]) -> list[str]:
     app.define_help_flags()
     # `config.ipc` is declared as an object, the only field that may be of two types.
     config_flags.register_flag_parser_for_type(object, _NumbersParser())
+    argv = [find_config(argument) for argument in argv]
+    _check_config_file(argv)
     try:
-        argv = [find_config(argument) for argument in argv]
-        _check_config_file(argv)
         return flags.FLAGS(argv)
-    except (AttributeError, LookupError, TypeError) as error:
-        text = _naming_fields(one_line(error), argv)
-        sys.exit(f"error: no such field of the config: {text}")
-    except flags.Error as error:
-        text = str(error).strip()
-        # If the config's file raises an error, the message has a whole traceback.
-        if "Traceback (most recent call last)" in text:
-            text = text.splitlines()[-1]
-        sys.exit(f"error: {_naming_fields(one_line(ValueError(text)), argv)}")
-    except (OSError, ValueError) as error:
-        sys.exit(f"error: {_naming_fields(one_line(error), argv)}")
     # The config's file is a program and may raise anything.
     except Exception as error:
-        sys.exit(f"error: {type(error).__name__} in --config: {one_line(error)}")
+        refuse(_explain(error, argv))
+
+
+class _Formatter(std_logging.Formatter):
+    """The time and the message; errors, the last line of a command, have no time."""
+
+    def format(self, record: std_logging.LogRecord) -> str:
+        line = super().format(record)
+        if record.levelno < std_logging.ERROR:
+            line = f"{self.formatTime(record, '%Y-%m-%d %H:%M:%S')} {line}"
+        return printable(line)
+
+
+def log_to_terminal() -> None:
+    """Makes `absl.logging` print lines at level INFO, with their times."""
+    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
+    logging.get_absl_handler().setFormatter(_Formatter())
+    # JAX tells at this level which accelerators it did not find.
+    std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+
+
+def refuse(text: str) -> NoReturn:
+    """Ends the program with a line."""
+    sys.exit(f"error: {printable(text)}")
+
+
+def _explain(error: Exception, argv: list[str]) -> str:
+    """Returns what is wrong with the command line, or with the config's file."""
+    place = _find_in_config_file(error, argv)
+    if place:
+        return place
+    if isinstance(error, flags.UnrecognizedFlagError):
+        _, _, value = error.flagvalue.partition("=")
+        hint = _did_you_mean(error.flagname, value)
+        # Of a flag that is nearly right, absl says so.
+        return f"{one_line(error)}{'' if 'Did you mean' in str(error) else hint}"
+    groups = [match for match in map(_FIELD.fullmatch, argv) if match]
+    for match in groups:
+        if match[1] in _group_names():
+            hint = _did_you_mean(match[1], match[2])
+            return f"--config.{match[1]} is a group of fields{hint}"
+    if isinstance(error, flags.Error):
+        text = str(error).strip()
+        # If the call of the config's file fails, the message has a whole traceback.
+        if "Traceback (most recent call last)" in text:
+            text = f"--config: {text.splitlines()[-1]}"
+        return _naming_fields(one_line(text), argv)
+    if "get_config" in str(error):
+        return f"{' '.join(_config_flags(argv)[-1:])}: {one_line(error)}"
+    text = _naming_fields(one_line(error), argv)
+    if isinstance(error, AttributeError | LookupError | TypeError):
+        hints = [_did_you_mean(m[1], m[2]) for m in groups]
+        hint = "" if "Did you mean" in text else "".join(hints[:1])
+        return f"no such field of the config: {text}{hint}"
+    if isinstance(error, OSError | ValueError):
+        return text
+    return f"{type(error).__name__} in --config: {text}"
+
+
+def _find_in_config_file(error: BaseException, argv: list[str]) -> str | None:
+    """Returns an error and its place, if the config's file has raised it.
+
+    That is the innermost line in the file, or in a module beside it.
+    """
+    matches = [match for match in map(_OWN_FILE.fullmatch, argv) if match]
+    folders = [Path(match[1]).resolve().parent for match in matches[-1:]]
+    while error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [(frame.filename, frame.lineno) for frame in frames]
+        text = one_line(error)
+        if isinstance(error, SyntaxError):
+            places.append((error.filename or "", error.lineno))
+            text = error.msg
+        for name, line in reversed(places):
+            path = Path(name).resolve()
+            is_own = not path.is_relative_to(_PACKAGE) or path.parent.name == "configs"
+            if path.parent in folders and is_own:
+                return f"{name}, line {line}: {type(error).__name__}: {text}"
+        # The parser of flags raises another error because of this one.
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _did_you_mean(name: str, value: str) -> str:
+    """Returns a question that names the fields a user may have meant, or nothing."""
+    fields = _field_names()
+    of_group = [one for one in fields if one.startswith(f"{name}.")]
+    meant = [one for one in of_group if one.endswith(".name")] or of_group
+    meant = meant or [one for one in fields if name in (one, one.rpartition(".")[2])]
+    meant = meant or difflib.get_close_matches(name, fields, 1)
+    end = f"={value}" if value and len(meant) == 1 else ""
+    flag_names = " or ".join(f"--config.{one}{end}" for one in meant)
+    return f": did you mean {flag_names}?" if meant else ""
+
+
+def _field_names() -> list[str]:
+    """Returns the dotted names of all fields."""
+    from dc_jax.configs import base  # Only where it is used: it is a file for users.
+
+    def names(config: ConfigDict, prefix: str) -> Iterator[str]:
+        for name, value in config.items():
+            if isinstance(value, ConfigDict):
+                yield from names(value, f"{prefix}{name}.")
+            else:
+                yield f"{prefix}{name}"
+
+    # In the order of the file.
+    return list(names(base.get_config(), ""))
+
+
+def _group_names() -> set[str]:
+    return {one.rpartition(".")[0] for one in _field_names()} - {""}
+
+
+def _config_flags(argv: list[str]) -> list[str]:
+    return [one for one in argv if one.lstrip("-").startswith("config=")]
 
 
 def _check_config_file(argv: list[str]) -> None:
@@ -62,7 +173,7 @@ def _check_config_file(argv: list[str]) -> None:
     # As with any flag that is given more than once, the last one counts.
     for path in map(Path, files[-1:]):
         if not path.is_file():
-            sys.exit(f"error: --config={path}: there is no such file.")
+            refuse(f"--config={path}: there is no such file.")
         sys.path.append(str(path.parent.resolve()))
 
 

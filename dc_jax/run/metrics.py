@@ -1,5 +1,6 @@
 """What a run tells while it runs: a progress bar, and the metrics of each iteration."""
 
+import contextlib
 import json
 import os
 import time
@@ -48,6 +49,7 @@ class Metrics:
             before = [line for line in read_json_lines(path) if _is_kept(line, first)]
             text = "".join(json.dumps(line) + "\n" for line in before)
             write_atomically(path, text.encode())
+        self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if self._is_first:
             kept.drop_snapshots(folder, first)
@@ -105,11 +107,22 @@ class Metrics:
         line = {"iteration": iteration, "seconds": seconds, **values}
         if self._events:
             self._events.scalars(line)
+        self._check_is_there()
         try:
             self._file.write(json.dumps(line) + "\n")
         except OSError as error:
             error.filename = self._file.name  # A full disk does not say where it is.
             raise
+
+    def _check_is_there(self) -> None:
+        """Raises a `FileNotFoundError` if the file was deleted or moved."""
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                return
+        raise FileNotFoundError(
+            f"{self._path} was deleted or moved during the run, which ends here: the "
+            "last checkpoint, if it is still there, is intact."
+        )
 
 
 def _is_kept(line: dict[str, Any], first: int) -> bool:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from dc_jax import report
 from dc_jax.base import SyntheticSet
@@ -20,11 +19,12 @@ from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.progress import Progress
-from dc_jax.run import workdir
+from dc_jax.run import own_files, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
+from dc_jax.run.finished import finished_result
 from dc_jax.run.loop import Loop
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
@@ -57,12 +57,11 @@ def condense(
     folder = Path(folder)
     workdir.check_name(folder)
     with ends_at_once(lambda: _saved(folder)):
-        result = processes.on_first(workdir.finished_result, config, folder, dataset)
+        result = processes.on_first(finished_result, config, folder, dataset)
         if result is None:
             result = _condense(config, folder, dataset)
         else:
-            logging.info("%s holds the finished run already.", folder)
-            processes.on_first(report.write_if_missing, folder)
+            processes.on_first(report.refresh, folder)
     workdir.log_result(result)
     return result
 
@@ -128,6 +127,8 @@ def evaluate(
     Raises:
       UserError: the set or the config is unusable, or they do not fit.
     """
+    if folder:
+        processes.on_first(own_files.check_evaluations, Path(folder))
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
         sets = [(one, path) for path in set_paths for one in _load_sets(path)]
         setup = make_setup(config)
@@ -166,14 +167,8 @@ def _run(
     """Makes sets, evaluates and saves them; returns the result."""
     sets, seconds = make()
     began = time.monotonic()
-    processes.on_first(
-        workdir.save_sets,
-        setup.config,
-        folder,
-        setup.dataset,
-        protocol=setup.protocol,
-        sets=sets,
-    )
+    arguments = (setup.config, folder, setup.dataset, setup.protocol, sets)
+    processes.on_first(workdir.save_sets, *arguments)
     where = f"{folder / set_file.SET_NAME} and images.png"
     saved = f"{where} are saved; the same command evaluates the set."
     with ends_at_once(lambda: saved):
@@ -205,10 +200,11 @@ def _save(
         protocol=setup.protocol,
         sets=sets,
         result=result,
+        counts=counts,
     )
     saved = f"The result is saved in {folder}; the same command writes the report."
     with ends_at_once(lambda: saved), Progress("Writing the report"):
-        processes.on_first(report.finish, folder, setup.dataset, sets, counts)
+        processes.on_first(report.write_if_possible, folder)
     return result
 
 

@@ -10,6 +10,8 @@ from dc_jax.report import kept
 
 # Seconds after which TensorBoard can read an event, at most.
 _FLUSH = 10
+# Of the names of our files.
+_SUFFIX = ".dc_jax"
 
 
 class Events:
@@ -30,12 +32,13 @@ class Events:
         # thread that has ended. `EventsWriter` raises.
         writers = load_package("tensorboardX.event_file_writer", "tensorboard")
         logs = folder / "tensorboard"
-        logs.mkdir(parents=True, exist_ok=True)
-        for path in logs.glob("events.out.tfevents.*"):
+        logs.mkdir(exist_ok=True)
+        # Those of others, who may have put theirs here too, stay.
+        for path in logs.glob(f"events.out.tfevents.*{_SUFFIX}"):
             path.unlink()
         self._began = time.time() - seconds
         self._flushed = time.monotonic()
-        self._writer = writers.EventsWriter(str(logs / "events"))
+        self._writer = writers.EventsWriter(str(logs / "events"), _SUFFIX)
         for line in lines:
             self.scalars(line)
         for iteration, png in kept.read_snapshots(folder).items():

@@ -3,22 +3,24 @@
 import contextlib
 import datetime
 import fcntl
-import json
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from absl import logging
 from flax.traverse_util import flatten_dict
 
+from dc_jax import report
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
+from dc_jax.drafts import remove_stale
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import file_record, is_address, is_unicode, read_json, write_json
+from dc_jax.files import append_json_line, is_address, is_unicode, write_json
+from dc_jax.run import own_files
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe
 
@@ -61,8 +63,11 @@ def claimed(config: Config, folder: Path) -> Iterator[None]:
     Raises:
       UserError: on all processes, if the folder is in use or holds another run.
     """
+    # First: not even a lock is left in a folder of others.
+    processes.on_first(check_is_ours, config, folder)
     with locked(folder):
         processes.on_first(claim, config, folder)
+        processes.on_first(remove_stale, folder, own_files.is_of_a_run)
         yield
 
 
@@ -85,17 +90,33 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
             f"--workdir={folder} cannot be made ({error.strerror}): choose another."
         ) from error
     with open(folder / ".lock", "a", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file, folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if not waits:
                 raise UserError(
                     f"--workdir={folder} is in use by another process: wait for it, "
                     "stop it, or choose another folder."
-                ) from None
+                )
             logging.info("Waiting for another process that uses %s.", folder)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            _lock(file, folder, fcntl.LOCK_EX)
         yield
+
+
+def _lock(file: TextIO, folder: Path, how: int) -> bool:
+    """Locks a file; returns False where another process has locked it.
+
+    Raises:
+      UserError: the folder's file system has no locks.
+    """
+    try:
+        fcntl.flock(file, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UserError(
+            f"--workdir={folder} cannot be locked ({error.strerror}): its file system "
+            "has no locks; mount it with them, or choose a folder on another disk."
+        ) from error
+    return True
 
 
 def claim(config: Config, folder: Path) -> None:
@@ -110,13 +131,14 @@ def check_is_ours(config: Config, folder: Path) -> None:
     A run that failed before it kept anything does not count.
 
     Raises:
-      UserError: it holds another run, or a damaged `config.json`.
+      UserError: it holds another run, a damaged `config.json`, or files of others that
+        a run would write or delete.
     """
-    theirs = read_json(folder / "config.json")
+    ours = config.to_dict()
+    theirs = own_files.find_config(ours, folder)
     files = (path.name for path in folder.rglob("*") if path.is_file())
     if theirs is None or _FILES_OF_A_START.issuperset(files):
         return
-    ours = config.to_dict()
     free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
     check_same(ours, flatten_dict(theirs, sep="."), folder, free)
 
@@ -157,72 +179,53 @@ def check_same(
             )
 
 
-def finished_result(
-    config: Config, folder: Path, dataset: Dataset | None = None
-) -> dict[str, Any] | None:
-    """Returns the result of exactly this run if the folder holds it already.
+def save_set(
+    config: Config,
+    path: Path,
+    dataset: Dataset,
+    synthetic: SyntheticSet,
+    protocol: Protocol,
+    accuracies: Sequence[float] = (),
+) -> SyntheticSet:
+    """Saves a set with the recipe of its run; returns it with the recipe.
 
-    `dataset` is given where `config` does not describe it.
-
-    Raises:
-      UserError: its images are not those of `dataset`, or its card is damaged.
+    The accuracies are those of the networks that were trained on it, if there are any.
     """
-    # Not config.json, which may belong to a longer run that was stopped since.
-    path = folder / "card.json"
-    card = read_json(path)
-    if card is None or card.get("config") != config.to_dict():
-        return None
-    match [card.get(name) for name in ("files", "dataset", "accuracy")]:
-        case [dict(files), {"checksum": checksum}, dict(result)] if _is_whole(result):
-            pass
-        case _:
-            raise UserError(f"{path} is damaged: delete it, or choose another folder.")
-    if dataset is not None and checksum != dataset.checksum():
-        raise UserError(
-            f"--workdir={folder} holds a run on other images than those of "
-            f"{dataset.source}: choose another folder."
-        )
-    for name, record in files.items():
-        path = folder / name
-        if not path.exists() or file_record(path) != record:
-            logging.warning("%s is not what the run left; made again.", path)
-            return None
-    return result
+    recipe = make_recipe(
+        method=config.method,
+        dataset=dataset.name,
+        ipc=config.ipc,
+        protocol=vars(protocol),
+        in_words=str(protocol),
+        accuracies=accuracies,
+    )
+    synthetic = synthetic.replace(recipe=recipe)
+    set_file.save_synthetic_set(path, synthetic)
+    return synthetic
 
 
 def save_sets(
     config: Config,
     folder: Path,
     dataset: Dataset,
-    *,
     protocol: Protocol,
     sets: list[SyntheticSet],
-    accuracies: Sequence[Sequence[float]] = (),
-) -> list[str]:
-    """Writes the set of each experiment and its picture; returns the files.
+    accuracies: Sequence[Sequence[float]] | None = None,
+) -> None:
+    """Writes the set of each experiment, and its picture.
 
-    Before the evaluation there are no `accuracies`. Then a result that the folder holds
-    is of other images, and is deleted with its report.
+    Before the evaluation there are no accuracies. A result that the folder holds then
+    is of other images, or of other networks, and is deleted with its report.
     """
-    if not accuracies:
+    if accuracies is None:
         for name in ("card.json", "result.json", "report.html"):
             (folder / name).unlink(missing_ok=True)
-    files = []
+        accuracies = [()] * len(sets)
     for experiment, synthetic in enumerate(sets):
-        recipe = make_recipe(
-            method=config.method,
-            dataset=dataset.name,
-            ipc=config.ipc,
-            protocol=vars(protocol),
-            in_words=str(protocol),
-            accuracies=accuracies[experiment] if accuracies else (),
-        )
-        files.append(str(folder / set_file.set_name(experiment)))
-        set_file.save_synthetic_set(files[-1], synthetic.replace(recipe=recipe))
+        path = folder / set_file.set_name(experiment)
+        save_set(config, path, dataset, synthetic, protocol, accuracies[experiment])
         number = f"_{experiment}" if experiment else ""
-        files.append(str(folder / f"images{number}.png"))
-        image_grid.save_image_grid(files[-1], synthetic)
-    return files
+        image_grid.save_image_grid(folder / f"images{number}.png", synthetic)
 
 
 def save_run(
@@ -233,19 +236,22 @@ def save_run(
     protocol: Protocol,
     sets: list[SyntheticSet],
     result: dict[str, Any],
+    counts: np.ndarray | None = None,
 ) -> None:
-    """Writes the set of each experiment, its picture, the result, and last the card.
+    """Writes all that a run leaves but the report, and last the card.
 
-    A run is finished once its card is there, which repeats config and result.
+    A run is finished once its card is there, which repeats config and result, and has a
+    record of every other file. For the `counts` see `report.keep`.
+
+    Raises:
+      OSError: a file cannot be written, or the folder was deleted.
     """
-    files = save_sets(
-        config,
-        folder,
-        dataset,
-        protocol=protocol,
-        sets=sets,
-        accuracies=result["accuracies"],
-    )
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--workdir={folder} was deleted during the run.")
+    accuracies = result["accuracies"]
+    save_sets(config, folder, dataset, protocol, sets, accuracies)
+    report.keep(folder, dataset, sets, counts)
+    write_json(folder / "result.json", result)
     card = make_card(
         method=config.method,
         config=config.to_dict(),
@@ -254,17 +260,15 @@ def save_run(
         protocol=vars(protocol),
         accuracy=result,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        files=files,
+        files={name: folder / name for name in own_files.find_results(folder)},
     )
-    write_json(folder / "result.json", result)
     write_json(folder / "card.json", card)
 
 
 def add_evaluation(folder: Path, result: dict[str, Any]) -> None:
     """Adds a line to `evaluations.jsonl` in a folder, which is made where needed."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "evaluations.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(result) + "\n")
+    append_json_line(folder / "evaluations.jsonl", result)
 
 
 def summarise(accuracies: np.ndarray) -> dict[str, Any]:
@@ -288,13 +292,3 @@ def log_result(result: dict[str, Any]) -> None:
         num = one["num_experiments"] * one["num_evaluations"]
         text = "%s %s (mean and standard deviation of %d networks)."
         logging.info(text, what, percent, num)
-
-
-def _is_whole(result: dict[str, Any]) -> bool:
-    """Whether a result has all that `log_result` tells."""
-    names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
-    return all(
-        isinstance(part, dict) and isinstance(part.get(name), int | float)
-        for part in (result, result.get("own_protocol", result))
-        for name in names
-    )

@@ -7,7 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,12 +72,12 @@ def make_card(
     protocol: Mapping,
     accuracy: Mapping,
     created: str,
-    files: Iterable[str | os.PathLike],
+    files: Mapping[str, str | os.PathLike],
 ) -> dict:
     """Returns the card of a run: all that is needed to judge or to repeat it.
 
     `accuracy` is that of exactly the images in `files`, measured by `protocol`. The
-    files are all others of the run; `created` is UTC time in ISO 8601.
+    files are the others of the run, by name; `created` is UTC time in ISO 8601.
     """
     # File names need not be valid UTF-8; JSON must be.
     command = shlex.join(sys.orig_argv).encode("utf-8", "backslashreplace").decode()
@@ -106,7 +106,7 @@ def make_card(
             "precision": config["execution"]["precision"],
             "keys": KEYS,
         },
-        "files": {os.path.basename(path): file_record(path) for path in files},
+        "files": {name: file_record(path) for name, path in files.items()},
     }
 
 

@@ -1,7 +1,8 @@
 """Condensed sets in files of several formats.
 
 `npz` and `safetensors` hold a set exactly, normalised as it was condensed. `parquet`,
-`png` and `tfds` hold pictures of it. The authors' `.pt` can be read, not written.
+`huggingface`, `png` and `tfds` hold pictures of it. The authors' `.pt` can be read, not
+written.
 
 Existing files are never replaced, and nobody ever sees a part of a file or a folder.
 Reading a file never runs code that is in it.
@@ -14,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from dc_jax.base import SyntheticSet
+from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, load_package, one_line
-from dc_jax.files import draft, write_atomically
+from dc_jax.files import write_atomically
 from dc_jax.sets import authors_pt, pictures, set_file
 
 # What reading a damaged safetensors file raises besides the library's own error: the
@@ -58,7 +60,7 @@ def load_synthetic_set(
 def export(
     synthetic_set: SyntheticSet, path: str | os.PathLike, file_format: str
 ) -> None:
-    """Writes a set in one of `FORMATS`, `png` and `tfds` as a folder.
+    """Writes a set in one of `FORMATS`; `huggingface`, `png` and `tfds` are folders.
 
     The folder that `path` is in is made where needed.
 
@@ -118,6 +120,7 @@ FORMATS = {
     "npz": lambda synthetic_set, path: set_file.save_synthetic_set(path, synthetic_set),
     "safetensors": _write_safetensors,
     "parquet": pictures.write_parquet,
+    "huggingface": pictures.write_huggingface,
     "png": pictures.write_folder,
     "tfds": pictures.write_tfds,
 }

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dc_jax.base import SyntheticSet
+from dc_jax.errors import printable
 from dc_jax.files import write_atomically
 from dc_jax.sets.set_file import set_pixels
 
@@ -17,6 +18,7 @@ _ROW_WIDTH = 1600  # The images of a row take at most this width.
 _GAP = 2  # Between two images.
 _MARGIN = 10
 _LABEL = 150  # A class name takes at most this width.
+_LETTERS = 200  # At most as many are looked at.
 _ASPECT = 1.3  # The ratio of width to height to aim at.
 
 
@@ -124,7 +126,8 @@ def _choose_rows(num_classes: int, block: int, pitch: int) -> int:
 
 def _shorten(name: str, font) -> str:
     """Returns the name on one line, cut to the width of a label."""
-    name = " ".join(name.split())
+    # More letters than that have no room, and measuring them takes long.
+    name = printable(" ".join(name[:_LETTERS].split()))
     if font.getlength(name) <= _LABEL:
         return name
     while font.getlength(name + "…") > _LABEL:

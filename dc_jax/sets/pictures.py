@@ -1,4 +1,4 @@
-"""A condensed set as pictures for other programs: parquet, a folder, a TFDS folder.
+"""A condensed set as pictures for other programs: parquet, folders of several kinds.
 
 Pictures are de-normalised, clipped to [0, 1] and rounded to 8 bits per channel.
 Networks trained on them do not see exactly the condensed images.
@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
-from dc_jax.errors import UserError, load_package
+from dc_jax.errors import UserError, load_package, printable
 from dc_jax.files import write_atomically, write_json
+from dc_jax.sets import hub_card
 from dc_jax.sets.image_grid import to_png
 from dc_jax.sets.set_file import set_pixels
 
@@ -47,13 +48,14 @@ def folder_names(class_names: Sequence[str]) -> list[str]:
 
     Every character but letters, digits, spaces and `-_.` becomes `_`. Readers number
     the classes in alphabetical order of their folders. Where that would change the
-    order, or two names would be the same, each begins with the number of its class.
+    order, or two names would be the same, or one is that of our own file in the same
+    folder, each begins with the number of its class.
     """
     names = [
         re.sub(r"[^\w .-]", "_", name)[:_MAX_NAME].strip(" .") or "_"
         for name in class_names
     ]
-    are_different = len({name.casefold() for name in names}) == len(names)
+    are_different = len({_NOTE, *(name.casefold() for name in names)}) > len(names)
     if are_different and names == sorted(names):
         return names
     width = len(str(len(names) - 1))
@@ -78,6 +80,19 @@ def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
 
     Its metadata tell Hugging Face `datasets` that they are `Image` and `ClassLabel`.
     """
+    write_atomically(path, _to_parquet(synthetic_set))
+
+
+def write_huggingface(synthetic_set: SyntheticSet, path: str) -> None:
+    """Writes a folder for the Hugging Face Hub: the table and a dataset card."""
+    os.makedirs(os.path.join(path, "data"))
+    write_atomically(os.path.join(path, hub_card.TABLE), _to_parquet(synthetic_set))
+    card = hub_card.make(synthetic_set)
+    write_atomically(os.path.join(path, "README.md"), card.encode("utf-8"))
+
+
+def _to_parquet(synthetic_set: SyntheticSet) -> bytes:
+    """Returns the file of `write_parquet`."""
     pa = load_package("pyarrow", "formats")
     parquet = load_package("pyarrow.parquet", "formats")
     pngs, labels = _pngs(synthetic_set)
@@ -94,14 +109,26 @@ def write_parquet(synthetic_set: SyntheticSet, path: str) -> None:
     schema = pa.schema({"image": picture, "label": pa.int64()}, metadata=metadata)
     buffer = io.BytesIO()
     parquet.write_table(pa.table({"image": images, "label": labels}, schema), buffer)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def line_names(class_names: Sequence[str]) -> list[str]:
+    """Returns a name of one line for each class, in the order of the labels.
+
+    TFDS keeps a name a line, without spaces around it. If two names would be the same,
+    each begins with the number of its class.
+    """
+    names = [printable(" ".join(name.split())) or "_" for name in class_names]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{number} {name}" for number, name in enumerate(names)]
 
 
 def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
     """Writes a data folder of TFDS with the dataset `synthetic_set`, split `train`."""
     # Set before TensorFlow is imported, which otherwise prints a page of warnings.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    load_package("tensorflow", "formats")
+    load_package("tensorflow", "prepare")
     import tensorflow_datasets as tfds
 
     pngs, labels = _pngs(synthetic_set)
@@ -112,7 +139,7 @@ def write_tfds(synthetic_set: SyntheticSet, path: str) -> None:
     shape = synthetic_set.images.shape[2:]
     features = {
         "image": tfds.features.Image(shape=shape, encoding_format="png"),
-        "label": tfds.features.ClassLabel(names=synthetic_set.class_names),
+        "label": tfds.features.ClassLabel(names=line_names(synthetic_set.class_names)),
     }
     tfds.disable_progress_bar()
     # TFDS prints the path it writes to, which is not the final one.

@@ -31,6 +31,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from dc_jax.run.command_line import log_to_terminal, refuse
 from experiments.benchmark import report
 from experiments.benchmark.cases import (
     GROWTH,
@@ -66,23 +67,23 @@ _TORCH_PYTHON = flags.DEFINE_string(
 
 def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
-    logging.set_verbosity(max(logging.INFO, logging.get_verbosity()))
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    log_to_terminal()
     unknown = set(_WORKLOADS.value) - {*WORKLOADS}
     if unknown:
-        raise app.UsageError(
+        refuse(
             f"--workloads must be among {', '.join(WORKLOADS)}, got "
             f"{', '.join(unknown)}."
         )
     for flag in (_IPC, _NETWORKS):
         if not all(text.isdecimal() and int(text) for text in flag.value):
-            raise app.UsageError(
+            refuse(
                 f"--{flag.name} must be whole numbers of at least 1, got {flag.value}."
             )
     folder = Path(_OUTPUT.value)
     path = folder / "benchmark.jsonl"
     if path.exists():
-        raise app.UsageError(
+        refuse(
             f"{folder} already holds a benchmark, perhaps an unfinished one: delete it "
             "or choose another folder."
         )

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from dc_jax.config import Config
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import parse_flags, refuse
 from experiments.plan.chips import CHIPS, parse_topology
 from experiments.plan.compiling import check_libtpu
 from experiments.plan.planning import PAPER, describe, make_plan, run_table
@@ -40,11 +40,11 @@ _ROWS = flags.DEFINE_string(
 
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     if not any(_TOPOLOGY.value):
-        raise app.UsageError("--topology must name chips, such as v5e:2x4.")
+        refuse("--topology must name chips, such as v5e:2x4.")
     if _TABLE.value == bool(_CONFIG.value):
-        raise app.UsageError("either --config=FILE or --table is needed.")
+        refuse("either --config=FILE or --table is needed.")
     # Nothing runs here, so a TPU of this machine stays free for others.
     jax.config.update("jax_platforms", "cpu")
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dc_jax.config import Config, describe_ipc
+from dc_jax.files import append_json_line
 from experiments.plan import compiling, cost
 from experiments.plan.chips import GIB, Chip, parse_topology
 
@@ -174,8 +175,7 @@ def run_table(
                 "plan": dataclasses.asdict(done[cell]),
                 "cpu_seconds_to_plan": round(time.process_time() - began, 1),
             }
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_json_line(path, row)
         yield table_row(name, ipc, done[cell])
 
 

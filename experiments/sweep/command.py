@@ -1,6 +1,5 @@
 """What the commands of single runs share: flags, and errors as one line."""
 
-import logging as std_logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 
 def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
@@ -33,12 +32,10 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
 
     def command(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+            refuse(f"unexpected argument {argv[1]!r}.")
         if config.value is None:
-            raise app.UsageError("--config=FILE is needed.")
-        logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().setFormatter(None)
-        std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+            refuse("--config=FILE is needed.")
+        log_to_terminal()
         # Not imported above, so that `--help` does not wait for JAX.
         from dc_jax.devices import layout
         from dc_jax.devices.backend import fixed_numerics

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.errors import ERRORS, UserError, one_line
-from dc_jax.run.command_line import parse_flags
+from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 from experiments.sweep.cells import MAIN, ROOT, Cell
 from experiments.sweep.mirror import Mirror
 from experiments.sweep.processes import run_here
@@ -51,8 +51,7 @@ def main(
 
     def run(argv: list[str]) -> None:
         _check_flags(argv)
-        logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().setFormatter(None)
+        log_to_terminal()
         functions = (make_cells, report, make_more)
         try:
             run_all(config.value, *functions, options=flags.FLAGS, name=default)
@@ -105,14 +104,14 @@ def _check_flags(argv: list[str]) -> None:
     """Checks the flags of `main`.
 
     Raises:
-      UsageError: a flag is missing, or there is an argument that is no flag.
+      SystemExit: a flag is missing, or there is an argument that is no flag.
     """
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}.")
+        refuse(f"unexpected argument {argv[1]!r}.")
     if not flags.FLAGS.output:
-        raise app.UsageError("--output=FOLDER is needed.")
+        refuse("--output=FOLDER is needed.")
     if flags.FLAGS["ray_resources"].present and not flags.FLAGS.ray:
-        raise app.UsageError("--ray_resources needs --ray=ADDRESS.")
+        refuse("--ray_resources needs --ray=ADDRESS.")
 
 
 def run_all(

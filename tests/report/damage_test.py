@@ -112,14 +112,16 @@ def test_the_end_of_a_run_outlives_whatever_fails(copy, caplog, monkeypatch):
     for name in ("report.html", "neighbours.npz", "confusion.csv"):
         (copy / name).unlink()
         (copy / name).mkdir()
-    report.finish(copy, dataset, sets, counts)
+    report.keep(copy, dataset, sets, counts)
+    report.write_if_possible(copy)
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     for name in ("report.html", "neighbours.npz", "confusion.csv"):
         assert any(str(copy / name) in text for text in _warnings(caplog))
         (copy / name).rmdir()
     caplog.clear()
     monkeypatch.setattr(kept, "find_neighbours", _fail)
-    report.finish(copy, dataset, sets, counts)
+    report.keep(copy, dataset, sets, counts)
+    report.write_if_possible(copy)
     (record,) = caplog.records
     assert record.exc_info[0] is TypeError
     assert "Confusion matrix" in Page(copy).texts["h2"]

@@ -15,7 +15,7 @@ from report_helpers import PROTOCOL, Page, make_dataset, make_run
 from dc_jax import report
 from dc_jax.report import kept
 from dc_jax.report.published import TABLE1
-from dc_jax.run import workdir
+from dc_jax.run import own_files, workdir
 from dc_jax.sets import set_file
 
 
@@ -169,7 +169,7 @@ def test_networks_trained_on_all_images(tmp_path, caplog):
     workdir.save_run(
         config, tmp_path, dataset, protocol=PROTOCOL, sets=[], result=result
     )
-    report.finish(tmp_path, dataset, [], None)
+    report.write(tmp_path)
     page = Page(tmp_path)
     assert not caplog.records
     assert page.texts["h1"] == ["digits, all training images"]
@@ -232,14 +232,23 @@ def test_the_same_files_make_the_same_report(copy, tmp_path):
     assert report.write(other).read_bytes() == made
 
 
-def test_only_a_missing_report_is_made_again(copy):
+def test_a_report_that_is_missing_or_edited_is_made_again(copy):
     path = copy / "report.html"
-    path.write_text("mine")
-    report.write_if_missing(copy)
-    assert path.read_text() == "mine"
+    whole, time = path.read_bytes(), path.stat().st_mtime_ns
+    report.refresh(copy)
+    assert path.stat().st_mtime_ns == time
+    path.write_bytes(whole.replace(b"75.0", b"99.9"))
+    report.refresh(copy)
+    assert path.read_bytes() == whole
     path.unlink()
-    report.write_if_missing(copy)
-    assert Page(copy).texts["h1"]
+    report.refresh(copy)
+    assert path.read_bytes() == whole
+
+
+def test_a_page_of_somebody_else_is_not_replaced(tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"report\.html, which is no run's"):
+        own_files.check_evaluations(tmp_path)
 
 
 def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):

@@ -10,7 +10,7 @@ import run_helpers
 
 from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.protocol import make_protocol
-from dc_jax.run import workdir
+from dc_jax.run import finished, workdir
 from dc_jax.sets.make import make_set
 from dc_jax.sets.set_file import load_synthetic_sets
 
@@ -155,27 +155,27 @@ def test_damaged_config_is_an_error_of_one_line(tmp_path, content):
 
 
 def test_no_result_in_an_empty_folder(tmp_path):
-    assert workdir.finished_result(run_helpers.tiny_config(), tmp_path) is None
+    assert finished.finished_result(run_helpers.tiny_config(), tmp_path) is None
 
 
 def test_no_result_of_a_run_that_has_only_begun(tmp_path):
     config = run_helpers.tiny_config()
     workdir.claim(config, tmp_path)
-    assert workdir.finished_result(config, tmp_path) is None
+    assert finished.finished_result(config, tmp_path) is None
 
 
 def test_result_is_that_of_the_very_run(tmp_path):
     config = run_helpers.tiny_config()
     workdir.claim(config, tmp_path)
     _save(config, tmp_path, _RESULT)
-    assert workdir.finished_result(config, tmp_path) == _RESULT
+    assert finished.finished_result(config, tmp_path) == _RESULT
     assert json.loads((tmp_path / "result.json").read_text()) == _RESULT
     for other in (
         dataclasses.replace(config, iterations=9),
         dataclasses.replace(config, seed=1),
         _with_epochs(config, 2),
     ):
-        assert workdir.finished_result(other, tmp_path) is None
+        assert finished.finished_result(other, tmp_path) is None
 
 
 def test_result_is_not_taken_for_that_of_a_longer_run_that_was_stopped(tmp_path):
@@ -184,20 +184,20 @@ def test_result_is_not_taken_for_that_of_a_longer_run_that_was_stopped(tmp_path)
     _save(short, tmp_path, _RESULT)
     longer = run_helpers.tiny_config(iterations=4)
     workdir.claim(longer, tmp_path)  # And killed here.
-    assert workdir.finished_result(longer, tmp_path) is None
+    assert finished.finished_result(longer, tmp_path) is None
 
 
 def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
     _save(run_helpers.tiny_config(), tmp_path, _RESULT)
     card = json.loads((tmp_path / "card.json").read_text())
-    assert set(card["files"]) == {
-        *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png")
-    }
-    assert card["accuracy"] == _RESULT
-    assert {path.name for path in tmp_path.iterdir()} == {
+    results = {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
-        *("card.json", "result.json"),
+        *("neighbours.npz", "result.json"),
     }
+    assert set(card["files"]) == results
+    assert card["accuracy"] == _RESULT
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == results | {"card.json"}
     first, second = run_helpers.load_images(tmp_path)
     assert (first != second).any()
 
@@ -214,12 +214,12 @@ def test_a_folder_is_one_process_s(tmp_path):
 def test_a_run_whose_files_are_gone_or_changed_is_not_finished(tmp_path):
     config = run_helpers.tiny_config()
     _save(config, tmp_path, _RESULT)
-    assert workdir.finished_result(config, tmp_path) == _RESULT
+    assert finished.finished_result(config, tmp_path) == _RESULT
     path = tmp_path / "synthetic_set.npz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"!")
-    assert workdir.finished_result(config, tmp_path) is None
+    assert finished.finished_result(config, tmp_path) is None
     path.unlink()
-    assert workdir.finished_result(config, tmp_path) is None
+    assert finished.finished_result(config, tmp_path) is None
     path.write_bytes(whole)
-    assert workdir.finished_result(config, tmp_path) == _RESULT
+    assert finished.finished_result(config, tmp_path) == _RESULT

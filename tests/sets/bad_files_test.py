@@ -22,6 +22,7 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.report import kept
 from dc_jax.run import workdir
+from dc_jax.run.finished import finished_result
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets import authors_pt, formats, set_file
 from dc_jax.sets.make import make_set
@@ -228,9 +229,9 @@ def contents(draw, name, whole):
 
 def _resume(folder):
     """What a run does with its files before it computes anything, and with metrics."""
-    if workdir.finished_result(CONFIG, folder) is None:
+    if finished_result(CONFIG, folder) is None:
         workdir.claim(CONFIG, folder)
-    elif (result := workdir.finished_result(CONFIG, folder)) is not None:
+    elif (result := finished_result(CONFIG, folder)) is not None:
         workdir.log_result(result)
 
 

@@ -47,7 +47,7 @@ def _card(files):
     )
     return make_card(
         method="dc",
-        config={"ipc": 1},
+        config={"ipc": 1, "execution": {"dtype": "float32", "precision": "high"}},
         seed=3,
         dataset=dataset,
         protocol={"networks": 20},
@@ -60,7 +60,7 @@ def _card(files):
 def test_card(tmp_path):
     path = tmp_path / "synthetic_set.npz"
     path.write_bytes(b"a set")
-    write_json(tmp_path / "card.json", _card([path]))
+    write_json(tmp_path / "card.json", _card({path.name: path}))
     card = json.loads((tmp_path / "card.json").read_text())
     assert card["dataset"] == {
         "name": "digits",
@@ -92,7 +92,7 @@ def test_card_has_the_commit_of_the_source(tmp_path, monkeypatch):
         return subprocess.run(command, check=True, capture_output=True, text=True)
 
     def commit():
-        return _card([])["versions"].get("commit")
+        return _card({})["versions"].get("commit")
 
     source = tmp_path / "dc_jax" / "__init__.py"
     source.parent.mkdir()

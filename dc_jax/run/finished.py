@@ -1,0 +1,111 @@
+"""Whether a folder holds a finished run: all of its files, as the run left them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from dc_jax.config import Config
+from dc_jax.data.dataset import Dataset
+from dc_jax.errors import UserError
+from dc_jax.files import file_record, read_json, to_json, write_json
+
+# What no evaluation makes again, only a new run.
+_HISTORY = ("metrics.jsonl", "snapshots/")
+
+
+def finished_result(
+    config: Config, folder: Path, dataset: Dataset | None = None
+) -> dict[str, Any] | None:
+    """Returns the result of exactly this run if the folder holds it already.
+
+    Every file is compared with its record on the card, and the log tells what was found
+    and what was not looked at. `result.json` is written again where it is missing or
+    was edited. If another result is missing, there is no result: the run makes it again
+    from its last checkpoint. `dataset` is given where `config` does not describe it.
+
+    Raises:
+      UserError: its images are not those of `dataset`, or its card is damaged.
+    """
+    # Not config.json, which may belong to a longer run that was stopped since.
+    path = folder / "card.json"
+    card = read_json(path)
+    if card is None or card.get("config") != config.to_dict():
+        return None
+    match [card.get(name) for name in ("files", "dataset", "accuracy")]:
+        case [dict(files), {"checksum": checksum}, dict(result)] if _is_whole(result):
+            pass
+        case _:
+            raise UserError(f"{path} is damaged: delete it, or choose another folder.")
+    if dataset is not None and checksum != dataset.checksum():
+        raise UserError(
+            f"--workdir={folder} holds a run on other images than those of "
+            f"{dataset.source}: choose another folder."
+        )
+    if not _restore_result(folder, result, files.get("result.json")):
+        logging.warning("%s is not what the run left; made again.", path)
+        return None
+    changed = [name for name in files if not _is_as_left(folder / name, files[name])]
+    for name in changed:
+        if not name.startswith(_HISTORY):
+            logging.warning("%s is not what the run left; made again.", folder / name)
+            return None
+    _log_finished(folder, changed, is_checked=dataset is not None)
+    return result
+
+
+def _restore_result(folder: Path, result: dict[str, Any], record: Any) -> bool:
+    """Writes `result.json` where it is not what the card has.
+
+    Returns whether the card has what the run left, by its record of the file; earlier
+    versions made none.
+    """
+    path, data = folder / "result.json", to_json(result, "result.json")
+    if record not in (None, _record_of(data)):
+        return False
+    if not path.exists() or path.read_bytes() != data:
+        logging.warning("%s is not what the run left; written again.", path)
+        write_json(path, result)
+    return True
+
+
+def _is_as_left(path: Path, record: Any) -> bool:
+    """Whether a file is what the card says; lines may have been added to `.jsonl`.
+
+    They are those of a longer run that was stopped since.
+    """
+    if not path.is_file():
+        return False
+    if path.suffix != ".jsonl":
+        return file_record(path) == record
+    data = path.read_bytes()
+    size = record.get("bytes", 0) if isinstance(record, dict) else 0
+    return _record_of(data[:size] if isinstance(size, int) else b"") == record
+
+
+def _record_of(data: bytes) -> dict[str, Any]:
+    """Returns what `file_record` does for a file of these bytes."""
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _log_finished(folder: Path, changed: list[str], *, is_checked: bool) -> None:
+    text = "%s holds the finished run already; %s."
+    data = "its images are those of this call"
+    if not is_checked:
+        data = "whether its dataset is still the same was not checked"
+    logging.info(text, folder, data)
+    if changed:
+        names = ", ".join(changed[:3]) + (", ..." if changed[3:] else "")
+        text = "Missing or changed since, and made again by a new run only: %s."
+        logging.warning(text, names)
+
+
+def _is_whole(result: dict[str, Any]) -> bool:
+    """Whether a result has all that `log_result` tells."""
+    names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
+    return all(
+        isinstance(part, dict) and isinstance(part.get(name), int | float)
+        for part in (result, result.get("own_protocol", result))
+        for name in names
+    )

@@ -1,0 +1,58 @@
+"""A condensed set as a dataset of PyTorch.
+
+  from dc_jax.torch import CondensedDataset
+
+  condensed = CondensedDataset("runs/digits")
+  loader = torch.utils.data.DataLoader(condensed, batch_size=256, shuffle=True)
+
+Importing this module needs PyTorch: `pip install -e ".[torch]"`. No other module does.
+"""
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+from dc_jax.base import flatten_set
+from dc_jax.sets import formats
+
+
+class CondensedDataset(torch.utils.data.Dataset):
+    """The images of a saved set, with their labels.
+
+    An element is an image, `[D, H, W]` float32, normalised, and its label, an integer.
+
+    Attributes:
+      images, labels: all of them, tensors `[n, D, H, W]` and `[n]`.
+      mean, std: tensors `[D]`. Test images are `(pixels - mean) / std` with pixels in
+        [0, 1].
+      class_names: in the order of the labels.
+      recipe: how networks are to be trained on the set; empty where that is not known.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        dataset: str | None = None,
+        experiment: int = 0,
+    ):
+        """Reads what `dc_jax.load_synthetic_set` does, and raises what it raises."""
+        synthetic = formats.load_synthetic_set(
+            path, dataset=dataset, experiment=experiment
+        )
+        images, labels = flatten_set(np.asarray(synthetic.images), synthetic.labels)
+        images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+        self.images = torch.from_numpy(images)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
+        self.class_names = synthetic.class_names
+        self.recipe: dict[str, Any] = json.loads(synthetic.recipe or "{}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.images[index], int(self.labels[index])
