@@ -14,8 +14,6 @@ from typing import TypeVar
 import tqdm
 from absl import logging
 
-from dc_jax.devices import processes
-
 T = TypeVar("T")
 
 # Seconds without a word: at the beginning; and between two lines of a log, which are
@@ -44,7 +42,7 @@ class Progress:
         """`stays` is whether the bar stays on the terminal at the end."""
         self._title, self._total, self._unit = title, total, unit
         self._done, self._note = first, ""
-        self._is_told = processes.is_first()
+        self._is_told = _is_first()
         self._is_terminal = sys.stderr.isatty()
         self._stays = stays
         self._bar: tqdm.tqdm | None = None
@@ -56,6 +54,7 @@ class Progress:
         self.restart()
         self._entered = self._began
         if self._is_told:
+            _ACTIVE.append(self)
             self._thread.start()
         return self
 
@@ -65,7 +64,8 @@ class Progress:
     def close(self) -> None:
         """Ends the bar."""
         self._ended.set()
-        if self._thread.is_alive():
+        if self in _ACTIVE:
+            _ACTIVE.remove(self)
             self._thread.join()
         if self._bar is not None:
             self._show()
@@ -95,7 +95,8 @@ class Progress:
         told = None
         while not self._ended.wait(0.5 if self._is_terminal else 0.2):
             now = time.monotonic()
-            if now - self._entered < _QUIET:
+            # Of several, the innermost tells most.
+            if now - self._entered < _QUIET or _ACTIVE[-1:] != [self]:
                 continue
             gap = min(max(_GAP * (now - self._entered), _FIRST_GAP), _LONGEST_GAP)
             if self._is_terminal:
@@ -154,6 +155,15 @@ def describe_seconds(seconds: float) -> str:
     return f"{number} second{'' if number == 1 else 's'}"
 
 
+def _is_first() -> bool:
+    """Whether this is the first process; there are no others before JAX is there."""
+    if "jax" not in sys.modules:
+        return True
+    from dc_jax.devices import processes  # Not sooner: it imports JAX.
+
+    return processes.is_first()
+
+
 def _say(line: str) -> None:
     """Writes a line to the log, or where that is for errors only, beside it."""
     if logging.get_verbosity() >= logging.INFO:
@@ -162,6 +172,8 @@ def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+# Those that are entered, the innermost last.
+_ACTIVE: list[Progress] = []
 # The bars on the terminal.
 _BARS: set[tqdm.tqdm] = set()
 

@@ -3,16 +3,21 @@
 import contextlib
 import dataclasses
 import io
+import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import logging
 from PIL import ExifTags, Image, ImageOps
 
+from dc_jax.data import kept_pictures
 from dc_jax.errors import UserError, check_fits, one_line
 from dc_jax.files import DAMAGE
+from dc_jax.progress import Progress
 
 # Those of Pillow that are read. Others start programs, as PostScript does.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -31,6 +36,8 @@ _DAMAGE = (
     AssertionError,
     AttributeError,
 )
+# How many pictures a thread takes at once.
+_PART = 64
 # How many pictures that cannot be read an error names. The log names all.
 _NAMED = 20
 
@@ -55,7 +62,7 @@ class _Header:
 def decode(
     splits: Mapping[str, Sequence[Encoded]], where: str, image_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """Decodes the pictures of all splits into memory.
+    """Decodes the pictures of all splits into memory, or finds them decoded.
 
     If all are grey, they stay grey; otherwise they become RGB. White is put behind
     transparent pictures. If the pictures differ in size, or a size is chosen, the
@@ -71,12 +78,30 @@ def decode(
       UserError: some cannot be read; it names all of them. Or they do not fit into
         memory.
     """
+    key = kept_pictures.find_key(splits, image_size)
+    with Progress("Reading the decoded pictures"):
+        images = None if key is None else kept_pictures.load(key)
+    if images is None:
+        images = _decode(splits, where, image_size)
+        if key is not None:
+            kept_pictures.keep(key, images, where)
+    else:
+        text = "%s: its pictures were decoded before, and have not changed since."
+        logging.info(text, where)
+    arrays = {}
+    for split, pictures in splits.items():
+        arrays[f"{split}_images"] = images[split]
+        arrays[f"{split}_labels"] = np.array([p.label for p in pictures], np.int32)
+    return arrays
+
+
+def _decode(
+    splits: Mapping[str, Sequence[Encoded]], where: str, image_size: int | None
+) -> dict[str, np.ndarray]:
+    """Returns the images of each split."""
     faults: dict[str, str] = {}
-    headers = {}
-    for pictures in splits.values():
-        for picture in pictures:
-            with _noting(faults, picture):
-                headers[picture.name] = _read_header(picture)
+    every = [picture for pictures in splits.values() for picture in pictures]
+    headers = dict(_on_all_cores(_read_header, every, "Looking at pictures", faults))
     if not headers:
         _raise_faults(faults, where)
     mode = "L" if all(header.is_grey for header in headers.values()) else "RGB"
@@ -90,33 +115,70 @@ def decode(
     if side:
         text = "They are resized to %dx%d, see config.dataset.image_size."
         logging.info(text, side, side)
-    arrays = {}
+    images = {}
     for split, pictures in splits.items():
         whole = [picture for picture in pictures if picture.name in headers]
-        images = _decode_split(whole, mode, side, (height, width), faults)
-        arrays[f"{split}_images"] = images
-        arrays[f"{split}_labels"] = np.array([p.label for p in pictures], np.int32)
+        shape = (height, width, len(mode))
+        images[split] = _decode_split(whole, mode, side, shape, faults)
     if faults:
-        _raise_faults(faults, where)
-    return arrays
+        _raise_faults(
+            {p.name: faults[p.name] for p in every if p.name in faults}, where
+        )
+    return images
 
 
 def _decode_split(
     pictures: Sequence[Encoded],
     mode: str,
     side: int | None,
-    size: tuple[int, int],
+    shape: tuple[int, int, int],
     faults: dict[str, str],
 ) -> np.ndarray:
-    """Returns the pixels of pictures, `[n, H, W, D]` uint8; `size` is (H, W)."""
-    images = np.empty((len(pictures), *size, len(mode)), np.uint8)
-    for place, picture in enumerate(pictures):
-        with _noting(faults, picture):
-            images[place] = _read_pixels(picture, mode, side).reshape(images.shape[1:])
+    """Returns the pixels of pictures of a shape, `[n, H, W, D]` uint8."""
+    images = np.empty((len(pictures), *shape), np.uint8)
+
+    def put(picture: Encoded, place: int) -> None:
+        images[place] = _read_pixels(picture, mode, side).reshape(shape)
+
+    for _ in _on_all_cores(put, pictures, "Decoding pictures", faults):
+        pass
     return images
 
 
-def _read_header(picture: Encoded) -> _Header:
+def _on_all_cores(
+    function: Callable[[Encoded, int], Any],
+    pictures: Sequence[Encoded],
+    title: str,
+    faults: dict[str, str],
+) -> Iterator[tuple[str, Any]]:
+    """Yields names and what a function returns for pictures that can be read.
+
+    It is given each picture and its place. It runs in threads: Pillow lets others run
+    while it decodes.
+    """
+
+    def run(begin: int) -> list[tuple[str, Any]]:
+        results = []
+        for place, picture in enumerate(pictures[begin : begin + _PART], begin):
+            with _noting(faults, picture):
+                results.append((picture.name, function(picture, place)))
+        return results
+
+    progress = Progress(title, len(pictures), unit="pictures")
+    pool = futures.ThreadPoolExecutor(os.cpu_count())
+    # Not in each thread: the filters are those of all.
+    with progress, warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            begins = range(0, len(pictures), _PART)
+            for begin, results in zip(begins, pool.map(run, begins), strict=True):
+                yield from results
+                progress.advance(min(_PART, len(pictures) - begin))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _read_header(picture: Encoded, _: int) -> _Header:
     """Returns what the header says, without decoding the picture."""
     with _opened(picture) as opened:
         width, height = opened.size
@@ -143,12 +205,10 @@ def _opened(picture: Encoded) -> Iterator[Image.Image]:
     """Opens a picture; raises one of `_DAMAGE` where it cannot be read."""
     content = picture.content
     file = io.BytesIO(content) if isinstance(content, bytes) else content
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(file, formats=FORMATS) as opened:
-            if opened.mode in _DEEP:
-                raise UserError(f"it has more than 8 bits ({opened.mode}).")
-            yield opened
+    with Image.open(file, formats=FORMATS) as opened:
+        if opened.mode in _DEEP:
+            raise UserError(f"it has more than 8 bits ({opened.mode}).")
+        yield opened
 
 
 @contextlib.contextmanager

@@ -192,16 +192,17 @@ def _save(
 ) -> dict[str, Any]:
     """Saves what a run leaves behind; returns the result."""
     result = {**result, "protocol": dataclasses.asdict(setup.protocol)}
-    processes.on_first(
-        workdir.save_run,
-        setup.config,
-        folder,
-        setup.dataset,
-        protocol=setup.protocol,
-        sets=sets,
-        result=result,
-        counts=counts,
-    )
+    with Progress("Saving the result"):
+        processes.on_first(
+            workdir.save_run,
+            setup.config,
+            folder,
+            setup.dataset,
+            protocol=setup.protocol,
+            sets=sets,
+            result=result,
+            counts=counts,
+        )
     saved = f"The result is saved in {folder}; the same command writes the report."
     with ends_at_once(lambda: saved), Progress("Writing the report"):
         processes.on_first(report.write_if_possible, folder)

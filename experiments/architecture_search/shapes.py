@@ -17,7 +17,8 @@ from flax.traverse_util import flatten_dict
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.devices.backend import Execution, use_compilation_cache
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
