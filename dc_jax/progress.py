@@ -5,6 +5,7 @@ takes less than two seconds is not told of. Only the first of several processes 
 """
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -113,12 +114,13 @@ class Progress:
                 total=self._total,
                 unit=self._unit,
                 desc=self._title,
-                dynamic_ncols=True,
                 leave=self._stays,
+                ncols=_width(),
+                nrows=24,  # Bars are few. A terminal without a size has no rows.
                 bar_format=_NO_TOTAL if self._total is None else _BAR,
             )
             _BARS.add(self._bar)
-        self._bar.n = self._done
+        self._bar.n, self._bar.ncols = self._done, _width()
         self._bar.set_postfix_str(self._time(), refresh=False)
         self._bar.refresh()
 
@@ -162,6 +164,15 @@ def _is_first() -> bool:
     from dc_jax.devices import processes  # Not sooner: it imports JAX.
 
     return processes.is_first()
+
+
+def _width() -> int:
+    """Returns the columns of the terminal; some do not tell theirs."""
+    try:
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        columns = 0
+    return (columns or 80) - 1
 
 
 def _say(line: str) -> None:
