@@ -5,21 +5,24 @@ takes less than two seconds is not told of. Only the first of several processes 
 """
 
 import contextlib
+import logging as std_logging
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
 
 import tqdm
 from absl import logging
 
-T = TypeVar("T")
-
 # Seconds without a word: at the beginning; and between two lines of a log, which are
 # further apart the longer the work takes.
 _QUIET, _FIRST_GAP, _LONGEST_GAP, _GAP = 2.0, 5.0, 60.0, 0.2
+_UNITS = (
+    (86400, "day", "d"),
+    (3600, "hour", "h"),
+    (60, "minute", "min"),
+    (1, "second", "s"),
+)
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
 _NO_TOTAL = "{desc}{postfix}"
 
@@ -121,40 +124,33 @@ class Progress:
             )
             _BARS.add(self._bar)
         self._bar.n, self._bar.ncols = self._done, _width()
-        self._bar.set_postfix_str(self._time(), refresh=False)
+        self._bar.set_postfix_str(self._time(is_short=True), refresh=False)
         self._bar.refresh()
 
-    def _time(self) -> str:
+    def _time(self, is_short: bool) -> str:
         """Returns the time that has passed and is left, and the note."""
-        texts = [describe_seconds(time.monotonic() - self._entered)]
+        passed = describe_seconds(time.monotonic() - self._entered, is_short)
+        texts = [passed if is_short else f"after {passed}"]
         if self.seconds_left:
-            texts.append(f"about {describe_seconds(self.seconds_left)} left")
+            texts.append(f"about {describe_seconds(self.seconds_left, is_short)} left")
         return ", ".join([*texts, self._note] if self._note else texts)
 
     def _line(self) -> str:
         text = f"{self._title}: "
         if self._total is not None:
-            text += f"{self._done} of {self._total} {self._unit}".rstrip() + ", "
-        return f"{text}{self._time()}."
+            text += f"{self._done} of {self._total} {self._unit}".rstrip() + " "
+        return f"{text}{self._time(is_short=False)}."
 
 
-def told(items: Iterable[T], title: str, total: int, unit: str = "") -> Iterator[T]:
-    """Yields items of a work, and tells how many of them are done."""
-    with Progress(title, total, unit=unit) as progress:
-        for item in items:
-            yield item
-            progress.advance()
-
-
-def describe_seconds(seconds: float) -> str:
-    """Returns a time in words, as in `12 seconds`, `40 minutes` or `3.5 hours`."""
-    for size, unit in ((86400, "day"), (3600, "hour"), (60, "minute")):
-        if seconds >= 1.5 * size:
-            number = seconds / size
-            text = f"{number:.1f}" if number < 9.95 and size > 60 else f"{number:.0f}"
-            return f"{text.removesuffix('.0')} {unit}s"
-    number = max(round(seconds), 0)
-    return f"{number} second{'' if number == 1 else 's'}"
+def describe_seconds(seconds: float, is_short: bool = False) -> str:
+    """Returns a time in words: `12 seconds`, `40 minutes`, `3.5 hours`; or `12 s`."""
+    fitting = (one for one in _UNITS if seconds >= 1.5 * one[0])
+    size, unit, short = next(fitting, _UNITS[-1])
+    number = f"{seconds / size:.{int(size > 60 and seconds < 9.95 * size)}f}"
+    number = number.removesuffix(".0")
+    if is_short:
+        return f"{number} {short}"
+    return f"{number} {unit}" if number == "1" else f"{number} {unit}s"
 
 
 def _is_first() -> bool:
@@ -177,7 +173,7 @@ def _width() -> int:
 
 def _say(line: str) -> None:
     """Writes a line to the log, or where that is for errors only, beside it."""
-    if logging.get_verbosity() >= logging.INFO:
+    if logging.get_absl_logger().isEnabledFor(std_logging.INFO):
         logging.info("%s", line)
     else:
         print(line, file=sys.stderr, flush=True)

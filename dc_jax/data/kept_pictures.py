@@ -55,7 +55,8 @@ def find_key(
                 except OSError:
                     return None
                 path = os.path.abspath(one.content)
-                facts = (path, status.st_size, status.st_mtime_ns)
+                times = (status.st_mtime_ns, status.st_ctime_ns)
+                facts = (path, status.st_size, times)
             digest.update(f"{one.name!r} {one.label} {facts!r}\n".encode())
     return digest.hexdigest()
 

@@ -130,7 +130,9 @@ class Evaluator:
                     states = phase.train(states, data, some, *part)
                     jax.block_until_ready(states)
                     if progress is not None:
-                        progress.advance((until - done) * of_some)
+                        progress.advance((until - done) * of_some, note="")
+            if progress is not None:
+                progress.advance(0, note="testing")
             tested = np.asarray(programs.test(states, *tests), np.float64)
             counts.append(tested[:of_some])
         return np.concatenate(counts)
