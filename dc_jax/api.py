@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset, channel_statistics, find_problem
-from dc_jax.data.npz_source import check_class_names, check_split
+from dc_jax.data.npz_source import check_class_names, check_split, list_class_names
 from dc_jax.devices.backend import fixed_numerics
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
@@ -59,14 +59,15 @@ def condense(
 
     Args:
       images: `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1].
-      labels: `[n]` integers from 0 to C - 1.
+      labels: `[n]` integers from 0 to C - 1, also as floats; or `[n]` strings, whose
+        sorted values are the classes; or one-hot, `[n, C]`.
       ipc: synthetic images per class, or a number for each class.
       method: `dc`, `dsa`, `dm`, `dd`, or one that was added to `methods.METHODS`.
       network: whose gradients or features are matched, by its name in
         `configs/base.py`.
       iterations: of the method; None for its default.
       seed: of all randomness; another one gives another set.
-      class_names: the C names; None for "0", "1" and so on.
+      class_names: the C names; None for "0", "1" and so on, or for the strings.
       workdir: a folder for checkpoints, metrics and in the end the set. The same call
         again continues a run that was stopped. None: nothing is left behind.
       overrides: other fields of `configs/base.py` by their dotted names, as in
@@ -153,7 +154,8 @@ def evaluate(
     Args:
       synthetic_set: of `condense`, `select` or `load_synthetic_set`.
       test_images: as the images for `condense`; not normalised.
-      test_labels: in the order of the set's classes.
+      test_labels: as the labels for `condense`; strings are among the set's classes,
+        integers in their order.
       network: another than the recipe's.
       epochs: others than the recipe's; one more is run, as the authors' code does.
 
@@ -193,10 +195,15 @@ def _dataset(
 ) -> Dataset:
     """Returns images to condense as a dataset, on which nothing is to be tested."""
     _check_not_traced(images, labels)
-    images, labels = check_split(np.asarray(images), np.asarray(labels), NAME)
     if isinstance(class_names, str):
         raise UserError(f"class_names must be several, got {class_names!r}.")
     names = None if class_names is None else np.asarray(class_names)
+    images, labels, names = check_split(
+        np.asarray(images),
+        np.asarray(labels),
+        NAME,
+        class_names=list_class_names(names, NAME),
+    )
     mean, std = channel_statistics(images)
     return Dataset(
         name=NAME,
@@ -216,9 +223,12 @@ def _test_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns test images and their labels, checked, as a `Dataset` has them."""
     _check_not_traced(images, labels)
-    names = ("test_images", "test_labels")
-    images, labels = check_split(
-        np.asarray(images), np.asarray(labels), NAME, names=names
+    images, labels, _ = check_split(
+        np.asarray(images),
+        np.asarray(labels),
+        NAME,
+        ("test_images", "test_labels"),
+        synthetic_set.class_names,
     )
     problem = find_problem(images, labels, len(synthetic_set.class_names), "test")
     if problem:

@@ -14,7 +14,8 @@ per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per channe
 from absl import app, flags, logging
 
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.run.command_line import parse_flags, refuse
+from dc_jax.progress import Progress
+from dc_jax.run.command_line import end_on_ctrl_c, parse_flags, refuse
 
 _FORMATS = ["npz", "safetensors", "parquet", "huggingface", "png", "tfds"]
 
@@ -52,15 +53,19 @@ def main(argv: list[str]) -> None:
     # TFDS tells of each of its files, where they are before they are moved.
     logging.set_verbosity(logging.ERROR)
 
+    end_on_ctrl_c(f"Nothing is written to {_OUTPUT.value}.")
+
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax.config import describe_ipc
-    from dc_jax.sets import formats
+    with Progress("Starting"):
+        from dc_jax.config import describe_ipc
+        from dc_jax.sets import formats
 
     try:
-        synthetic_set = formats.load_synthetic_set(
-            _SET.value, dataset=_DATASET.value, experiment=_EXPERIMENT.value
-        )
-        formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
+        with Progress(f"Writing {_OUTPUT.value}"):
+            synthetic_set = formats.load_synthetic_set(
+                _SET.value, dataset=_DATASET.value, experiment=_EXPERIMENT.value
+            )
+            formats.export(synthetic_set, _OUTPUT.value, _FORMAT.value)
     except ERRORS as error:
         raise SystemExit(f"error: {one_line(error)}") from None
     num_classes, _, *shape = synthetic_set.images.shape

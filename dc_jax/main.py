@@ -28,7 +28,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, is_out_of_memory, one_line
-from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
+from dc_jax.progress import Progress
+from dc_jax.run.command_line import end_on_ctrl_c, log_to_terminal, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Required. The file that describes the run.", lock_config=True
@@ -55,12 +56,14 @@ def main(argv: list[str]) -> None:
     if (_MODE.value == "evaluate") != bool(_SET.value):
         refuse("--mode=evaluate and --set=PATH go together.")
     log_to_terminal()
+    end_on_ctrl_c("Nothing was begun, or all is saved.")
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax.config import Config
-    from dc_jax.devices import layout, processes
-    from dc_jax.run import runner
-    from dc_jax.run.signals import Stopped
+    with Progress("Starting"):
+        from dc_jax.config import Config
+        from dc_jax.devices import layout, processes
+        from dc_jax.run import runner
+        from dc_jax.run.signals import Stopped
 
     layout.use_cpu_cores()
     try:

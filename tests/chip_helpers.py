@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from toy import in_one_call
 
 from configs import cifar10
 from dc_jax.config import Config
 from dc_jax.devices.backend import make_execution
 from dc_jax.devices.layout import make_layout
-from dc_jax.evaluation.evaluator import train_by_protocol
+from dc_jax.evaluation.evaluator import make_programs, train_by_protocol
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
-from dc_jax.run.compiled import compile_evaluation
 from experiments.plan import compiling, hlo
 from experiments.plan.target import check_compiler, find_devices, load_target
 
@@ -98,7 +98,7 @@ def compile_training(target: str, num: int = 4) -> Compiled:
     protocol = make_protocol(
         config.evaluation, dataset_name="cifar10", network_name=NETWORK
     )
-    train_one = train_by_protocol(protocol, network, execution)
+    training = train_by_protocol(protocol, network, execution)
 
     def array(*shape, dtype=jnp.float32):
         sharding = NamedSharding(layout.mesh, P())
@@ -110,7 +110,9 @@ def compile_training(target: str, num: int = 4) -> Compiled:
         *(array(500, *shape), array(500, dtype=jnp.int32)),
         array(num, dtype=keys.dtype),
     )
-    return _compile(compile_evaluation(train_one, network, execution), args)
+    return _compile(
+        jax.jit(in_one_call(make_programs(training, network, execution))), args
+    )
 
 
 def _one_device(target: str) -> list[jax.Device]:

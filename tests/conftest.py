@@ -31,6 +31,8 @@ def pytest_configure(config):
     folder = tempfile.mkdtemp(prefix="dc_jax_compiled_")
     config.add_cleanup(functools.partial(shutil.rmtree, folder, ignore_errors=True))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    # What a test decodes is not what the user finds.
+    os.environ["DC_JAX_CACHE"] = "off"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -11,12 +11,13 @@ import numpy as np
 NUM_TRAIN, NUM_TEST = 20, 7
 
 
-def run_python(code: str) -> None:
-    """Runs `code` in a fresh interpreter, where nothing is imported yet."""
+def run_python(code: str) -> str:
+    """Runs code in a fresh interpreter; returns what it printed as errors and log."""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def random_pixels(seed: int, *shape: int) -> np.ndarray:

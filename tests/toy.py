@@ -1,9 +1,11 @@
 """What the tests of methods and stores share: datasets and a network, all tiny."""
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from dc_jax.data.dataset import Dataset
+from dc_jax.evaluation.evaluator import Programs
 from dc_jax.networks import layers
 
 
@@ -32,6 +34,29 @@ def random_dataset(counts, shape, **statistics) -> Dataset:
         labels,
         **statistics,
     )
+
+
+def in_one_call(programs: Programs):
+    """What trains networks for all epochs, and tests them, as one function."""
+
+    def evaluate(data, test_images, test_labels, keys):
+        states = programs.init(data, keys)
+        for phase in programs.phases:
+            states = phase.train(phase.start(states), data, keys, 0, phase.epochs)
+        num = len(jax.tree.leaves(keys)[0])
+        return programs.test(states, test_images, test_labels)[:num]
+
+    return evaluate
+
+
+def as_programs(evaluate) -> Programs:
+    """A function of `in_one_call` as programs, which train for no epoch."""
+
+    def test(states, test_images, test_labels):
+        data, keys = states
+        return evaluate(data, test_images, test_labels, keys)
+
+    return Programs(lambda *states: states, [], test)
 
 
 class Tiny(nn.Module):

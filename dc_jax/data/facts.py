@@ -47,6 +47,7 @@ DATASETS = (
     ),
     Facts(
         "mnist",
+        aliases=("hf:ylecun/mnist", "hf:mnist"),
         num_classes=10,
         mean=(0.1307,),
         std=(0.3081,),
@@ -57,6 +58,7 @@ DATASETS = (
     Facts("usps", num_classes=10, is_flippable=False),
     Facts(
         "fashion_mnist",
+        aliases=("hf:zalando-datasets/fashion_mnist", "hf:fashion_mnist"),
         num_classes=10,
         mean=(0.2861,),
         std=(0.3530,),
@@ -65,7 +67,7 @@ DATASETS = (
     ),
     Facts(
         "svhn_cropped",
-        aliases=("svhn",),
+        aliases=("svhn", "hf:ufldl-stanford/svhn:cropped_digits"),
         num_classes=10,
         mean=(0.4377, 0.4438, 0.4728),
         std=(0.1980, 0.2010, 0.1970),
@@ -73,6 +75,7 @@ DATASETS = (
     ),
     Facts(
         "cifar10",
+        aliases=("hf:uoft-cs/cifar10", "hf:cifar10"),
         num_classes=10,
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2023, 0.1994, 0.2010),
@@ -80,6 +83,7 @@ DATASETS = (
     ),
     Facts(
         "cifar100",
+        aliases=("hf:uoft-cs/cifar100", "hf:cifar100"),
         num_classes=100,
         mean=(0.5071, 0.4866, 0.4409),
         std=(0.2673, 0.2564, 0.2762),

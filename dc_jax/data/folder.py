@@ -1,48 +1,25 @@
-"""Reads a folder of pictures, which has a sub-folder for each class."""
+"""Finds the pictures of a folder that has a sub-folder for each class."""
 
-import contextlib
-import dataclasses
-import warnings
+import collections
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
-from PIL import ExifTags, Image, ImageOps
 
-from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.data.decode import Encoded, decode
+from dc_jax.data.splits import name_splits
+from dc_jax.errors import UserError
 
-_SUFFIXES = {
+SUFFIXES = {
     *(".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm"),
 }
-_SPLITS = ("train", "test")
-# Rows and columns where pictures differ in size and no size is chosen.
-_SIDE = 32
-# Modes of more than 8 bits per channel, which a conversion would silently clip.
-_DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-_GREY = ("1", "L", "LA")
-# The values of EXIF's orientation that exchange rows and columns.
-_TURNED = (5, 6, 7, 8)
-# What Pillow raises on files that are damaged or malicious.
-_DAMAGE = (
-    *DAMAGE,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-    AssertionError,
-    AttributeError,
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Picture:
-    """What the header of a file says about its picture."""
-
-    path: Path
-    label: int
-    size: tuple[int, int]  # (H, W)
-    is_grey: bool
+# What systems leave in folders, which are no pictures.
+_LITTER = ("__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini")
+# How many skipped files a line of the log names.
+_NAMED = 20
 
 
 def read_folder(
@@ -52,114 +29,158 @@ def read_folder(
 
     The classes are the names of the sub-folders, in alphabetical order. In each, all
     files with the suffix of a picture are read, also in deeper folders, except hidden
-    ones. If all pictures are grey, they stay grey; otherwise they become RGB. White is
-    put behind transparent pictures. If the pictures differ in size, or a size is
-    chosen, the shorter side is resized to it and the middle square is kept.
+    ones; the log names what is skipped. `decode` says what becomes of them.
 
-    The folder has the sub-folders, or `train` and `test`, each with the sub-folders.
-    By default, `image_size`, rows and columns, is what all pictures have, or 32.
+    The folder has the sub-folders, or two that `name_splits` takes for the splits, such
+    as `train` and `val`, each with the sub-folders.
 
     Returns:
       `train_images`, `[n, H, W, D]` uint8, and `train_labels`, `[n]` int32, `test_...`
-      too where there is `test`; and the names of the classes.
+      too where there is a test split; and the names of the classes.
 
     Raises:
-      UserError: there are no classes, one has no picture, or a file cannot be read.
+      UserError: there are no classes, one has no picture, or a file or folder cannot be
+        read.
     """
-    has_splits = all((folder / split).is_dir() for split in _SPLITS)
-    parts = {s: folder / s for s in _SPLITS} if has_splits else {"train": folder}
-    names = sorted(path.name for path in _visible(parts["train"]) if path.is_dir())
+    parts = _find_parts(folder)
+    names = [path.name for path in _sub_folders(parts["train"])]
     if not names:
         raise UserError(f"{parts['train']} has no sub-folders, one for each class.")
-    pictures = {s: list(_find_pictures(part, names)) for s, part in parts.items()}
-    every = [picture for split in pictures.values() for picture in split]
-    mode = "L" if all(picture.is_grey for picture in every) else "RGB"
-    sizes = {picture.size for picture in every}
-    side = image_size or (None if len(sizes) == 1 else _SIDE)
-    height, width = (side, side) if side else every[0].size
-    size = f"{height}x{width} pixels (config.dataset.image_size)"
-    what = f"{len(every)} pictures of {folder}, of {size},"
-    check_fits(len(every) * height * width * len(mode), what)
-    logging.info("%s: %s pictures of %d size(s).", folder, mode, len(sizes))
-    if side:
-        text = "They are resized to %dx%d, see config.dataset.image_size."
-        logging.info(text, side, side)
-    arrays = {}
-    for split, found in pictures.items():
-        arrays[f"{split}_images"] = _read(found, mode, side, (height, width))
-        arrays[f"{split}_labels"] = np.array([p.label for p in found], np.int32)
-    return arrays, tuple(names)
+    _check_classes(parts["train"], names)
+    skipped: list[str] = []
+    pictures = {
+        split: list(_find_pictures(part, names, skipped))
+        for split, part in parts.items()
+    }
+    if skipped:
+        told = skipped[:_NAMED]
+        if len(skipped) > _NAMED:
+            told.append(f"and {len(skipped) - _NAMED} more")
+        text = "%s: %d file(s) or folder(s) are skipped: %s."
+        logging.info(text, folder, len(skipped), ", ".join(told))
+    return decode(pictures, str(folder), image_size), tuple(names)
 
 
-def _visible(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if not path.name.startswith(".")]
+def has_classes(folder: Path) -> bool:
+    """Whether a folder looks like one of `read_folder`, by a few of its files."""
+    if not folder.is_dir():
+        return False
+    for part in [folder, *_sub_folders(folder)[:3]]:
+        if any(_has_picture(path) for path in _sub_folders(part)[:3]):
+            return True
+    return False
 
 
-def _find_pictures(folder: Path, names: Sequence[str]) -> Iterator[_Picture]:
-    """Yields the pictures of all classes; each must have a sub-folder."""
-    for path in _visible(folder):
-        if path.is_dir() and path.name not in names:
+def _find_parts(folder: Path) -> dict[str, Path]:
+    """Returns the folders of the splits; without any, the folder itself is "train"."""
+    folders = {path.name: path for path in _sub_folders(folder)}
+    splits = name_splits(folders, str(folder))
+    if "train" in splits and (len(splits) == 2 or len(folders) == 1):
+        unused = folders.keys() - splits.values()
+        if unused:
+            text = "%s: %s are not used; the splits are %s."
+            told = ", ".join(sorted(unused))
+            logging.info(text, folder, told, " and ".join(splits.values()))
+        return {split: folders[name] for split, name in splits.items()}
+    return {"train": folder}
+
+
+def _check_classes(folder: Path, names: Sequence[str]) -> None:
+    """Checks that the sub-folders look like classes, not like a level above them."""
+    layouts = collections.defaultdict(list)
+    for name in names:
+        inner = tuple(path.name for path in _sub_folders(folder / name))
+        if len(inner) > 1 and not _has_picture(folder / name):
+            layouts[inner].append(name)
+    for inner, alike in layouts.items():
+        if len(alike) > 1:
+            raise UserError(
+                f"{folder}: {_some(alike)} hold no pictures but the same sub-folders, "
+                f"{_some(inner)}, so they are no classes: name two of them train and "
+                "test (or val), or give one as config.dataset.path."
+            )
+        if len(names) == 1:
+            raise UserError(
+                f"{folder} has one sub-folder, {names[0]}, which holds {_some(inner)}: "
+                f"did you mean config.dataset.path={folder / names[0]}?"
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f"{len(names) - 5} more"] if len(names) > 5 else []
+    *others, last = [*names[:5], *more]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _list(folder: Path) -> list[os.DirEntry]:
+    """Returns what is in a folder, in alphabetical order, without litter."""
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UserError(f"{folder} cannot be read: {reason}.") from error
+    return [e for e in found if e.name not in _LITTER and not e.name.startswith("._")]
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    """Returns the sub-folders that are not hidden, in alphabetical order."""
+    entries = (entry for entry in _list(folder) if not entry.name.startswith("."))
+    # Unlike that of an entry, this `is_dir` takes links to themselves.
+    return [path for entry in entries if (path := Path(entry.path)).is_dir()]
+
+
+def _has_picture(folder: Path) -> bool:
+    """Whether there is a picture in a folder, not deeper."""
+    names = (entry.name for entry in _list(folder))
+    return any(os.path.splitext(name)[1].lower() in SUFFIXES for name in names)
+
+
+def _find_pictures(
+    folder: Path, names: Sequence[str], skipped: list[str]
+) -> Iterator[Encoded]:
+    """Yields the pictures of all classes; each must have a sub-folder.
+
+    What is no picture, and why, is added to `skipped`.
+    """
+    for path in _sub_folders(folder):
+        if path.name not in names:
             raise UserError(f"{path}: there is no class {path.name} in training.")
-    ignored = 0
+    for entry in _list(folder):
+        if not Path(entry.path).is_dir():
+            skipped.append(f"{entry.path} (in no class)")
+        elif entry.name.startswith("."):
+            skipped.append(f"{entry.path} (hidden)")
     for label, name in enumerate(names):
-        files = sorted(
-            path
-            for path in (folder / name).rglob("*")
-            # Folders can be hidden, too, such as `.ipynb_checkpoints`.
-            if "/." not in f"/{path.relative_to(folder / name).as_posix()}"
-            and path.is_file()
-        )
-        chosen = [path for path in files if path.suffix.lower() in _SUFFIXES]
+        chosen = []
+        if (folder / name).is_dir():
+            chosen = sorted(_walk(folder / name, skipped))
         if not chosen:
             raise UserError(
-                f"{folder / name} has no pictures ({', '.join(sorted(_SUFFIXES))})."
+                f"{folder / name} has no pictures ({', '.join(sorted(SUFFIXES))})."
             )
-        ignored += len(files) - len(chosen)
         for path in chosen:
-            yield _look(path, label)
-    if ignored:
-        logging.info("%d file(s) in %s are no pictures; ignored.", ignored, folder)
+            yield Encoded(str(path), label, path)
 
 
-def _look(path: Path, label: int) -> _Picture:
-    """Returns what the header says, without decoding the picture."""
-    with _opened(path) as picture:
-        width, height = picture.size
-        if picture.getexif().get(ExifTags.Base.Orientation) in _TURNED:
-            width, height = height, width
-        colours = picture.palette.mode if picture.mode == "P" else picture.mode
-        return _Picture(path, label, (height, width), colours in _GREY)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture; an error in reading it becomes a `UserError` with its path."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                if picture.mode in _DEEP:
-                    raise UserError(f"it has more than 8 bits ({picture.mode}).")
-                yield picture
-    except _DAMAGE as error:
-        reason = one_line(error, 200)
-        raise UserError(f"{path} is no picture that can be read: {reason}") from error
-
-
-def _read(
-    pictures: Sequence[_Picture], mode: str, side: int | None, size: tuple[int, int]
-) -> np.ndarray:
-    """Returns the pixels of pictures, `[n, H, W, D]` uint8; `size` is (H, W)."""
-    images = np.empty((len(pictures), *size, len(mode)), np.uint8)
-    for place, picture in enumerate(pictures):
-        with _opened(picture.path) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if upright.has_transparency_data:
-                white = Image.new("RGBA", upright.size, "white")
-                upright = Image.alpha_composite(white, upright.convert("RGBA"))
-            pixels = upright.convert("RGB").convert(mode)
-            if side is not None:
-                pixels = ImageOps.fit(pixels, (side, side), Image.Resampling.LANCZOS)
-            # Fails where the header gives another size than the data.
-            images[place] = np.asarray(pixels).reshape(images.shape[1:])
-    return images
+def _walk(folder: Path, skipped: list[str]) -> Iterator[Path]:
+    """Yields the paths of the pictures in a folder and in deeper ones."""
+    folders = [folder]
+    while folders:
+        for entry in _list(folders.pop()):
+            path = Path(entry.path)
+            if entry.name.startswith("."):
+                reason = "hidden"
+            elif entry.is_dir(follow_symlinks=False):
+                folders.append(path)
+                continue
+            elif path.is_dir():
+                reason = "a link to a folder"
+            elif path.suffix.lower() not in SUFFIXES:
+                reason = "not the suffix of a picture"
+            elif not path.is_file():
+                reason = "no file"
+            else:
+                yield path
+                continue
+            skipped.append(f"{path} ({reason})")

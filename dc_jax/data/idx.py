@@ -24,10 +24,31 @@ _STEMS = {
     "test_labels": "t10k-labels-idx1-ubyte",
 }
 
+# Which the folders that torchvision makes are called by.
+_OF_TORCHVISION = ("mnist", "fashionmnist", "kmnist")
 
-def has_idx_files(folder: Path) -> bool:
-    """Whether `folder` has any of the four files, plain or gzipped."""
-    return any(_find(folder, stem) is not None for stem in _STEMS.values())
+
+def find_idx_files(folder: Path, name: str = "") -> Path | None:
+    """Returns the folder that has any of the four files, plain or gzipped.
+
+    It is `folder`, or one inside, as torchvision makes `MNIST/raw`: that which is
+    called as the dataset, `name`, where there are several.
+
+    Raises:
+      UserError: there are several, and none is called so.
+    """
+    for place in (folder, folder / "raw"):
+        if _has_files(place):
+            return place
+    places = list(filter(_has_files, sorted(folder.glob("*/raw"))))
+    wanted = name.replace("_", "")
+    named = [place for place in places if place.parent.name.lower() == wanted]
+    if wanted in _OF_TORCHVISION:
+        places = named
+    if len(places) > 1 and not named:
+        told = " and ".join(map(str, places))
+        raise UserError(f"IDX files are in {told}: give one as config.dataset.path.")
+    return next(iter(named or places), None)
 
 
 def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
@@ -55,8 +76,15 @@ def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _has_files(folder: Path) -> bool:
+    return any(_find(folder, stem) is not None for stem in _STEMS.values())
+
+
 def _find(folder: Path, stem: str) -> Path | None:
-    candidates = (folder / stem, folder / f"{stem}.gz")
+    # Some copies have a dot, or a folder around each file.
+    dotted = stem.replace("-idx", ".idx")
+    names = (stem, f"{stem}.gz", dotted, f"{dotted}.gz")
+    candidates = [folder / name for name in (*names, f"{stem}/{stem}")]
     return next((path for path in candidates if path.is_file()), None)
 
 

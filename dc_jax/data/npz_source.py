@@ -1,10 +1,12 @@
 """Reads a dataset from one `.npz` file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dc_jax.data.facts import number_names
+from dc_jax.data.labels import read_labels
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, names_of, read_npz
 
@@ -20,8 +22,8 @@ _FAMILIES = (
 def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Reads all images of a file of `numpy.savez` or `savez_compressed` into memory.
 
-    Images are `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1]; labels `[n]` or
-    `[n, 1]`, integers from 0. `class_names`, `[C]`, is optional.
+    Images are `[n, H, W]` or `[n, H, W, D]`, uint8, or float in [0, 1]; labels as
+    `read_labels` describes them. `class_names`, `[C]`, is optional.
 
     Returns:
       `train_images` of shape `[n, H, W, D]` uint8 or float32 and `train_labels` of
@@ -42,12 +44,14 @@ def read_npz_dataset(path: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...]
         problem = f"{names[2]} alone; must have both images and labels"
         raise UserError(f"{path} has {problem}.")
     arrays = read_npz(path, names, ("class_names",), compressed=True)
+    class_names = list_class_names(arrays.get("class_names"), path)
     result = {}
     for split, pair in (("train", names[:2]), ("test", names[2:])):
         if pair:
-            images, labels = check_split(arrays[pair[0]], arrays[pair[1]], path, pair)
+            images, labels, class_names = check_split(
+                *(arrays[name] for name in pair), path, pair, class_names
+            )
             result |= {f"{split}_images": images, f"{split}_labels": labels}
-    class_names = arrays.get("class_names")
     return result, check_class_names(class_names, result["train_labels"], path)
 
 
@@ -55,23 +59,25 @@ def check_split(
     images: np.ndarray,
     labels: np.ndarray,
     place: Path | str,
-    names: tuple[str, str] = ("images", "labels"),
-) -> tuple[np.ndarray, np.ndarray]:
+    names: Sequence[str] = ("images", "labels"),
+    class_names: Sequence[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...] | None]:
     """Returns images and labels as `Dataset` has them, from those of a file.
 
-    `place`, the file or argument, and `names`, of the two arrays, are for errors.
+    `place`, the file or argument, and `names`, of the two arrays, are for errors. The
+    third is what `read_labels` says about the classes.
 
     Raises:
       UserError: an array is of another kind, or their numbers differ.
     """
     images = _check_images(images, f"{place}: {names[0]}")
-    labels = _check_labels(labels, f"{place}: {names[1]}")
+    labels, class_names = read_labels(labels, f"{place}: {names[1]}", class_names)
     if len(images) != len(labels):
         raise UserError(
             f"{place}: {names[1]} has {len(labels)} labels, must have {len(images)} as "
             f"{names[0]} has images."
         )
-    return images, labels
+    return images, labels, class_names
 
 
 def _check_images(array: np.ndarray, name: str) -> np.ndarray:
@@ -94,25 +100,29 @@ def _check_images(array: np.ndarray, name: str) -> np.ndarray:
         return array.astype(np.float32)
 
 
-def _check_labels(array: np.ndarray, name: str) -> np.ndarray:
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        got = f"{array.dtype} {list(array.shape)}"
-        raise UserError(f"{name} must be integers [n] or [n, 1], got {got}.")
-    if array.size and not 0 <= array.min() <= array.max() < 2**31:
-        got = f"{array.min()} to {array.max()}"
-        raise UserError(f"{name} must count from 0, got {got}.")
-    return array.astype(np.int32)
+def list_class_names(
+    names: np.ndarray | None, place: Path | str
+) -> tuple[str, ...] | None:
+    """Returns the names of the classes in an array, `[C]`; None where there is none.
+
+    Raises:
+      UserError: the names are not strings.
+    """
+    if names is None:
+        return None
+    if names.ndim != 1 or not is_text(names):
+        got = f"{names.dtype} {list(names.shape)}"
+        raise UserError(f"{place}: class_names must be strings [C], got {got}.")
+    return tuple(names.tolist())
 
 
 def check_class_names(
-    names: np.ndarray | None, labels: np.ndarray, path: Path | str
+    names: Sequence[str] | None, labels: np.ndarray, path: Path | str
 ) -> tuple[str, ...]:
-    """Returns the names of the classes, `[C]`; by default the labels as text.
+    """Returns the names of the classes; by default the labels as text.
 
     Raises:
-      UserError: the names are not strings, or too few for the labels `[n]`.
+      UserError: there are too few for the labels `[n]`.
     """
     # Dataset refuses an empty array with a better message.
     num_classes = int(labels.max(initial=0)) + 1
@@ -123,8 +133,7 @@ def check_class_names(
         )
     if names is None:
         return number_names(num_classes)
-    if names.ndim != 1 or not is_text(names) or len(names) < num_classes:
+    if len(names) < num_classes:
         wanted = f"{num_classes} strings, as there are labels to {num_classes - 1}"
-        got = f"{names.dtype} {list(names.shape)}"
-        raise UserError(f"{path}: class_names must be {wanted}, got {got}.")
-    return tuple(names.tolist())
+        raise UserError(f"{path}: class_names must be {wanted}, got {len(names)}.")
+    return tuple(names)

@@ -1,7 +1,7 @@
-"""Splits of datasets that do not come with the wanted one."""
+"""Splits: how files name them, and those that a dataset does not come with."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,29 @@ from dc_jax.errors import UserError
 
 # Images that are moved at once.
 _CHUNK = 1024
+# What the splits are called, in any case; the first one that is there counts.
+TRAIN_NAMES = ("train", "training")
+TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+
+
+def name_splits(names: Iterable[str], where: str) -> dict[str, str]:
+    """Returns which of the names are those of the splits "train" and "test".
+
+    Either can be missing. `where` is for errors.
+
+    Raises:
+      UserError: names differ in nothing but their case.
+    """
+    names = sorted(names)
+    splits = {}
+    for split, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+        found = [[name for name in names if name.lower() == one] for one in wanted]
+        found = next(filter(None, found), [])
+        if len(found) > 1:
+            raise UserError(f"{where} has {' and '.join(found)}: keep one of them.")
+        if found:
+            splits[split] = found[0]
+    return splits
 
 
 def hold_out(dataset: Dataset, num: int, *, in_place: bool = False) -> Dataset:

@@ -7,6 +7,7 @@ are imported only where they are needed.
 
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
+from dc_jax.data.decode import Encoded, decode
 from dc_jax.data.embedded import EMBEDDED
+from dc_jax.data.internet import is_reachable
 from dc_jax.drafts import draft
-from dc_jax.errors import UserError, one_line
+from dc_jax.errors import UserError, check_fits, one_line
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder
@@ -25,8 +28,8 @@ if TYPE_CHECKING:
 # How many examples are decoded at a time.
 _CHUNK = 4096
 _ADVICE = (
-    "give --config.dataset.path=DIR with IDX files, or a TFDS folder in which it is "
-    "prepared as array_record"
+    "give --config.dataset.path=DIR with its IDX or other original files, or a TFDS "
+    "folder in which it is prepared as array_record"
 )
 
 
@@ -53,8 +56,9 @@ def open_builder(name: str, data_dir: str | None) -> "DatasetBuilder":
         close = difflib.get_close_matches(name.lower(), known)
         hint = f" (did you mean {' or '.join(close)}?)" if close else ""
         raise UserError(
-            f"dataset name '{name}' is unknown{hint}: must be {', '.join(ours)}, a "
-            "TFDS name, or anything with a path to IDX files."
+            f"dataset name '{name}' is unknown{hint}: must be {', '.join(EMBEDDED)}, a "
+            "TFDS name, hf:OWNER/NAME of Hugging Face, or folder, npz or anything with "
+            "a path to files."
         ) from error
     # TFDS raises another type for each of a malformed name, an unknown version, an
     # unknown option, a folder in another format and a damaged folder.
@@ -75,6 +79,11 @@ def prepare(builder: "DatasetBuilder") -> None:
       UserError: a package is missing, or TFDS could not prepare the dataset.
     """
     name, folder = _label(builder), builder.data_path
+    if not _can_download(builder):
+        raise ConnectionError(
+            f"TFDS {name} is not in {folder}, and the network from which it would be "
+            f"downloaded cannot be reached: {_ADVICE}."
+        )
     logging.info("Preparing TFDS %s in %s: its raw files are downloaded.", name, folder)
     # Before TensorFlow is imported: it greets with a page of warnings otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -107,37 +116,54 @@ def prepare(builder: "DatasetBuilder") -> None:
         ) from error
 
 
+def has_prepared(folder: Path, name: str) -> bool:
+    """Whether the data folder of TFDS `folder` has a dataset, in any format."""
+    found = folder / re.split("[:/]", name)[0]
+    levels = (f"{depth}dataset_info.json" for depth in ("", "*/", "*/*/"))
+    return any(next(found.glob(level), None) for level in levels)
+
+
 def read_prepared(
-    builder: "DatasetBuilder", *, stream: bool = False
+    builder: "DatasetBuilder", *, stream: bool = False, image_size: int | None = None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
     """Reads both splits of a prepared dataset into memory, or maps the training images.
 
-    The test split is `test`, or `validation` where there is no `test`. The order is
-    that of TFDS, which shuffles once while preparing. With `stream` the training images
-    are mapped from a file, which is written next to those of TFDS where it is missing.
+    The test split is `test`, or `validation`. With `stream` the training images are
+    mapped from a file, which is written next to those of TFDS where it is missing.
+    Pictures of several sizes are resized as `decode` does, and all to `image_size`.
 
     Returns:
       The arrays `train_images`, `test_images`, `[n, H, W, D]` uint8, `train_labels`,
       `test_labels`, `[n]` int32; the names of the classes; and `_label`.
 
     Raises:
-      UserError: a split is missing, or is in a format that cannot be read at random; or
-        the file cannot be written.
+      UserError: a split is missing or cannot be read, or the file cannot be written.
     """
     available = list(builder.info.splits)
     test = "test" if "test" in available else "validation"
-    arrays = {}
+    arrays, pictures = {}, {}
+    are_resized = image_size or None in builder.info.features["image"].shape
+    if are_resized and stream:
+        raise UserError(
+            f"config.dataset.stream must be False for TFDS {_label(builder)}, whose "
+            "pictures are resized."
+        )
     for split, tfds_split in (("train", "train"), ("test", test)):
         if tfds_split not in available:
             wanted = "'train' and 'test' or 'validation'"
             got = f"the splits {available}"
             raise UserError(f"TFDS {_label(builder)} has {got}, must have {wanted}.")
+        if are_resized:
+            pictures[split] = _read_encoded(builder, tfds_split)
+            continue
         if stream and split == "train":
             images, labels = _map_split(builder, tfds_split)
         else:
             chunks = zip(*_read_chunks(builder, tfds_split), strict=True)
             images, labels = map(np.concatenate, chunks)
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images, labels
+    if are_resized:
+        arrays = decode(pictures, f"TFDS {_label(builder)}", image_size)
     return arrays, tuple(builder.info.features["label"].names), _label(builder)
 
 
@@ -193,17 +219,49 @@ def _read_chunks(
     builder: "DatasetBuilder", split: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields images `[n, H, W, D]` uint8 and labels `[n]` int32, in order."""
+    for examples in _read_examples(builder, split):
+        images = np.stack([example["image"] for example in examples])
+        yield images, np.array([e["label"] for e in examples], np.int32)
+
+
+def _read_encoded(builder: "DatasetBuilder", split: str) -> list[Encoded]:
+    """Returns the pictures of a split as they are in the files."""
+    import tensorflow_datasets as tfds
+
+    decoders = {"image": tfds.decode.SkipDecoding()}
+    name = f"split '{split}' of TFDS {_label(builder)}"
+    pictures, size = [], 0
+    for examples in _read_examples(builder, split, decoders):
+        size += sum(len(example["image"]) for example in examples)
+        check_fits(size, f"the pictures of {name}")
+        for example in examples:
+            place = f"example {len(pictures)} of {name}"
+            label, content = int(example["label"]), bytes(example["image"])
+            pictures.append(Encoded(place, label, content))
+    return pictures
+
+
+def _read_examples(
+    builder: "DatasetBuilder", split: str, decoders: dict | None = None
+) -> Iterator[list[dict]]:
+    """Yields the examples of a split in order, some at a time."""
     try:
-        source = builder.as_data_source(split=split)
+        source = builder.as_data_source(split=split, decoders=decoders)
         places = range(len(source))
         for start in places[::_CHUNK]:
-            examples = source.__getitems__(places[start : start + _CHUNK])
-            images = np.stack([example["image"] for example in examples])
-            yield images, np.array([e["label"] for e in examples], np.int32)
+            yield source.__getitems__(places[start : start + _CHUNK])
     # A missing package, a format without random access, a damaged file.
     except (ImportError, NotImplementedError, RuntimeError) as error:
         where = f"split '{split}' of TFDS {_label(builder)} in {builder.data_path}"
         raise UserError(f"{where} cannot be read: {_short(error)}.") from error
+
+
+def _can_download(builder: "DatasetBuilder") -> bool:
+    """Whether the files that are to be downloaded can be, or need not be."""
+    # A user puts the files of some datasets where TFDS looks for them.
+    addresses = list(builder.url_infos)
+    is_by_hand = bool(builder.MANUAL_DOWNLOAD_INSTRUCTIONS)
+    return is_by_hand or not addresses or is_reachable(addresses)
 
 
 def _download_config() -> "DownloadConfig":
@@ -227,13 +285,12 @@ def _check_features(name: str, builder: "DatasetBuilder") -> None:
     image, label = features["image"], features["label"]
     if (
         not isinstance(image, tfds.features.Image)
-        or None in image.shape
         or image.np_dtype != np.uint8
         or not isinstance(label, tfds.features.ClassLabel)
     ):
         raise UserError(
             f"TFDS {name} has image = {_short(image)}, label = {_short(label)}, "
-            "must be an Image of uint8 with one known size for all, and a ClassLabel."
+            "must be an Image of uint8 and a ClassLabel."
         )
 
 

@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +11,6 @@ import jax.numpy as jnp
 
 from dc_jax.config import ExecutionConfig
 from dc_jax.devices.layout import ONE_DEVICE, Layout
-from dc_jax.errors import UserError
 
 # The kind of random keys of every run.
 KEYS = "threefry2x32"
@@ -150,32 +147,6 @@ def compiler_options(layout: Layout) -> dict[str, Any] | None:
         # Where the processor has them: a sixth less time on AVX-512.
         "xla_cpu_prefer_vector_width": 512,
     }
-
-
-def use_compilation_cache(config: ExecutionConfig) -> None:
-    """Lets JAX keep compiled programs in the config's folder, if it has one.
-
-    To be called before anything is compiled. JAX looks programs up by all that goes
-    into them, also its version and the instructions that a CPU has.
-
-    Raises:
-      UserError: the folder cannot be made or written.
-    """
-    if config.compilation_cache is None:
-        return
-    folder = os.path.abspath(os.path.expanduser(config.compilation_cache))
-    try:
-        os.makedirs(folder, exist_ok=True)
-        # JAX would only warn, once for each program.
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            "config.execution.compilation_cache must be a folder that can be written, "
-            f"got '{config.compilation_cache}' ({error.strerror})."
-        ) from error
-    jax.config.update("jax_compilation_cache_dir", folder)
-    # By default JAX keeps only what takes a second or more to compile.
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def _largest_activation(network: nn.Module, image_shape: tuple[int, int, int]) -> int:

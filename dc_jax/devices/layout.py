@@ -83,11 +83,13 @@ class Layout:
             return jax.default_backend()
         return self.mesh.devices.flat[0].platform
 
-    def spread(self, function: Callable[..., Any], in_specs: Any) -> Callable[..., Any]:
-        """Runs a function on each device; its results are the same on all."""
+    def spread(
+        self, function: Callable[..., Any], in_specs: Any, out_specs: Any = _EVERYWHERE
+    ) -> Callable[..., Any]:
+        """Runs a function on each device; by default all have the same results."""
         if self.mesh is None:
             return function
-        specs = {"in_specs": in_specs, "out_specs": _EVERYWHERE}
+        specs = {"in_specs": in_specs, "out_specs": out_specs}
         return jax.shard_map(function, mesh=self.mesh, **specs, check_vma=False)
 
     def put(self, array: np.ndarray, spec: P = _EVERYWHERE) -> jax.Array:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from dc_jax import report
 from dc_jax.errors import ERRORS, one_line
+from dc_jax.progress import Progress
+from dc_jax.run.command_line import end_on_ctrl_c
 
 
 def main() -> None:
@@ -13,8 +15,12 @@ def main() -> None:
         prog="python -m dc_jax.report", description="Makes the report of a run."
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
+    folder = Path(parser.parse_args().workdir)
+    end_on_ctrl_c(f"The report of {folder} is as it was.")
     try:
-        print(report.write(Path(parser.parse_args().workdir)))
+        with Progress("Writing the report"):
+            path = report.write(folder)
+        print(path)
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 

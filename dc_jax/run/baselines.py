@@ -21,9 +21,9 @@ from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.methods import coresets
+from dc_jax.progress import Progress
 from dc_jax.run.full_data_trainer import Trained, WholeTrainer
 from dc_jax.run.setup import Setup
-from dc_jax.run.signals import signals_kill
 from dc_jax.sets.make import make_set
 from dc_jax.training.full_data import WholeTraining, make_whole_training
 
@@ -86,12 +86,14 @@ def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
             seconds += trained.seconds
         began = time.monotonic()
         chosen = np.full((dataset.num_classes, max(class_ipc)), -1, np.int32)
-        with signals_kill():
+        title = f"Choosing images, experiment {experiment + 1}"
+        with Progress(title, len(class_ipc), unit="classes") as progress:
             for label, num in enumerate(class_ipc):
                 members = np.flatnonzero(dataset.train_labels == label)
                 rng = np.random.default_rng([config.seed, experiment, label])
                 known = _learn(config, trainer, trained, members, label)
                 chosen[label, :num] = members[selection.select(*known, num, rng)]
+                progress.advance()
         sets.append(make_coreset(chosen, dataset))
         seconds += time.monotonic() - began
     return sets, seconds
@@ -167,7 +169,8 @@ def train_and_test(
     for number in range(num):
         trained = trainer.train(number, num)
         began = time.monotonic()
-        accuracies.append(trainer.test(trained.state))
+        with Progress(f"Testing network {number + 1} of {num}"):
+            accuracies.append(trainer.test(trained.state))
         on_the_way.append(trained.accuracies)
         seconds += trained.seconds + time.monotonic() - began
     num_images = len(trainer.dataset.train_labels)

@@ -73,7 +73,7 @@ class Checkpointer:
             self._directory.mkdir(exist_ok=True)
             write_atomically(self._path(step), data)
             damaged = self._damaged - {step}
-            intact = [held for held in self._steps() if held not in damaged]
+            intact = [held for held in self.steps() if held not in damaged]
             for held in (*damaged, *intact[: -self._keep]):
                 self._path(held).unlink(missing_ok=True)
             self._damaged.clear()
@@ -106,7 +106,7 @@ class Checkpointer:
 
     def _newest(self, wanted: list[str]) -> dict[str, Any] | None:
         """Returns the newest intact step as in `_pack`; its arrays have these names."""
-        steps = self._steps()[::-1]
+        steps = self.steps()[::-1]
         for step in steps:
             contents = _unpack(self._path(step).read_bytes())
             if contents is None or contents["step"] != step:
@@ -134,7 +134,7 @@ class Checkpointer:
     def _path(self, step: int) -> Path:
         return self._directory / f"{step:08d}.ckpt"
 
-    def _steps(self) -> list[int]:
+    def steps(self) -> list[int]:
         """Returns the steps in the folder, damaged or not, in ascending order."""
         try:
             names = os.listdir(self._directory)

@@ -4,10 +4,12 @@ import ast
 import difflib
 import logging as std_logging
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from absl import app, flags, logging
@@ -68,6 +70,20 @@ def log_to_terminal() -> None:
     logging.get_absl_handler().setFormatter(_Formatter())
     # JAX tells at this level which accelerators it did not find.
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
+
+
+def end_on_ctrl_c(text: str) -> None:
+    """Lets Ctrl-C end a command with one line, where nothing else handles it.
+
+    `text` says in a sentence what became of its work.
+    """
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        print(f"Stopped by SIGINT. {text}", file=sys.stderr, flush=True)
+        # What has begun to be written is removed on the way out.
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGINT, end)
 
 
 def refuse(text: str) -> NoReturn:

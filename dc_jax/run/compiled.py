@@ -18,7 +18,7 @@ from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, store_specs
 from dc_jax.devices.backend import Execution, batched, compiler_options
-from dc_jax.evaluation.evaluator import TrainOne, make_evaluate
+from dc_jax.evaluation.evaluator import Programs, Training, make_programs
 
 # What an experiment's key is folded with for the evaluation by a set's own learning
 # rates. `fold_in(key, i)` equals `split(key, n)[i]`, so it must be above every n.
@@ -123,10 +123,19 @@ def _without_argument(function: Callable[[Any], Any], shapes: Any) -> Any:
 
 
 def compile_evaluation(
-    train_one: TrainOne, network: nn.Module, execution: Execution
-) -> Callable[..., jax.Array]:
-    """Returns what trains and tests networks, see `make_evaluate`, jitted."""
-    return _jit(make_evaluate(train_one, network, execution), execution)
+    training: Training, network: nn.Module, execution: Execution
+) -> Programs:
+    """Returns what trains and tests networks, see `make_programs`, jitted."""
+    programs = make_programs(training, network, execution)
+    phases = [
+        phase._replace(
+            start=_jit(phase.start, execution), train=_jit(phase.train, execution)
+        )
+        for phase in programs.phases
+    ]
+    return Programs(
+        _jit(programs.init, execution), phases, _jit(programs.test, execution)
+    )
 
 
 def compile_everywhere(

@@ -10,13 +10,14 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.evaluator import (
-    Evaluator,
     accuracies,
     train_by_learning_rates,
     train_by_protocol,
 )
 from dc_jax.evaluation.protocol import Protocol
+from dc_jax.progress import Progress
 from dc_jax.run.compiled import compile_evaluation, evaluation_keys, own_evaluation_keys
+from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
 from dc_jax.run.workdir import summarise
 from dc_jax.sets.card import training_of
@@ -37,17 +38,28 @@ def build_evaluator(
     test_labels: np.ndarray,
 ) -> Evaluator:
     """Returns the evaluation by a protocol on test images, see `Evaluator`."""
-    train_one = train_by_protocol(protocol, network, execution)
+    training = train_by_protocol(protocol, network, execution)
     return Evaluator(
         test_images,
         test_labels,
         protocol,
-        compile_evaluation(train_one, network, execution),
+        compile_evaluation(training, network, execution),
         compile_evaluation(train_by_learning_rates(network), network, execution),
-        # One network per device in a call: XLA frees little before the end of a call
-        # with several CPU devices (0.4 MB per epoch were seen).
+        # One network per device in a call: how far it is can be told sooner, and XLA
+        # frees little before the end of a call with several CPU devices.
         execution.layout.everything.size if execution.network_loop == "map" else None,
     )
+
+
+def measure_evaluation(
+    config: Config, evaluator: Evaluator, synthetic: SyntheticSet
+) -> float:
+    """Compiles the evaluation, and returns the seconds that it will take for a set."""
+    keys = evaluation_keys(config.seed, 0, config.num_evaluations)
+    with Progress("Compiling the evaluation"):
+        evaluator.compile(synthetic, keys)
+    with Progress("Measuring how long the evaluation takes"):
+        return evaluator.measure(synthetic, keys)
 
 
 def count_sets(
@@ -58,7 +70,14 @@ def count_sets(
     text = "Evaluating %d set(s) with %d networks each: %s."
     logging.info(text, len(sets), num, evaluator.protocol)
     keys = [evaluation_keys(config.seed, place, num) for place in range(len(sets))]
-    return np.stack([evaluator.count(s, k) for s, k in zip(sets, keys, strict=True)])
+    with Progress("Compiling the evaluation"):
+        evaluator.compile(sets[0], keys[0])
+    total = len(sets) * evaluator.epochs(num)
+    with Progress("Evaluating", total, unit="epochs") as progress:
+        counts = [
+            evaluator.count(s, k, progress) for s, k in zip(sets, keys, strict=True)
+        ]
+    return np.stack(counts)
 
 
 def evaluate_sets(
@@ -73,10 +92,11 @@ def evaluate_sets(
     result = summarise(accuracies(counts))
     if sets and all(one.learning_rates is not None for one in sets):
         num = config.num_evaluations
-        own = [
-            evaluator.count_own(one, own_evaluation_keys(config.seed, place, num))
-            for place, one in enumerate(sets)
-        ]
+        with Progress("Evaluating by the learned learning rates"):
+            own = [
+                evaluator.count_own(one, own_evaluation_keys(config.seed, place, num))
+                for place, one in enumerate(sets)
+            ]
         result["own_protocol"] = summarise(accuracies(np.stack(own)))
     return result, counts
 

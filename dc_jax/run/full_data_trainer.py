@@ -27,11 +27,11 @@ from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files import read_npz, write_npz
+from dc_jax.progress import Progress
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_everywhere
-from dc_jax.run.metrics import progress_bar
-from dc_jax.run.signals import Stopped, StopSignals
+from dc_jax.run.signals import Stopped, StopSignals, ends_at_once
 from dc_jax.training.full_data import WholeState, WholeTraining
 
 # How many batches are dispatched at most before a signal is noticed.
@@ -123,6 +123,7 @@ class WholeTrainer:
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         self._folder = Path(config.coreset.networks or folder / "networks") / name
         self._training, self._check = training, check
+        self._compiled: set[int] = set()  # Phases whose updates are.
         self._updates = [
             compile_everywhere(phase.update, execution) for phase in training.phases
         ]
@@ -201,14 +202,14 @@ class WholeTrainer:
             logging.info("%s is in %s.", title, self._folder)
             return
         order = None
-        bar = progress_bar(total, progress.step, unit="batch", title=title)
+        bar = Progress(title, total, first=progress.step, unit="batches", stays=True)
         with bar, StopSignals() as signals:
             for step in range(progress.step, total):
                 epoch, batch = divmod(step, self._num_batches)
                 epoch_key = jax.random.fold_in(key, epoch)
                 if order is None or batch == 0:
                     order = self._order(epoch_key)
-                self._update(progress, order, epoch_key)
+                self._update(progress, order, epoch_key, bar)
                 is_last = batch == self._num_batches - 1
                 if is_last and self.eval_every and (epoch + 1) % self.eval_every == 0:
                     progress.accuracies.append(self.test(progress.state))
@@ -216,10 +217,10 @@ class WholeTrainer:
                 if is_waited and not signals.wait(progress.state.network.step):
                     progress.save()
                     raise Stopped(signals.number, progress.step)
-                bar.update()
+                bar.advance()
                 if is_last:
                     right = np.asarray(progress.state.was_right).mean()
-                    bar.set_postfix(right=f"{right:.4f}", refresh=False)
+                    bar.advance(0, note=f"right {right:.4f}")
                     progress.save(self._config.checkpoint_minutes)
         progress.save()
 
@@ -228,7 +229,9 @@ class WholeTrainer:
         seed = np.asarray(jax.random.key_data(key)).tolist()
         return np.random.default_rng(seed).permutation(len(self.dataset.train_labels))
 
-    def _update(self, progress: _Progress, order: np.ndarray, key: jax.Array) -> None:
+    def _update(
+        self, progress: _Progress, order: np.ndarray, key: jax.Array, bar: Progress
+    ) -> None:
         """Trains with the next batch of an epoch, whose images have this order."""
         epoch, batch = divmod(progress.step, self._num_batches)
         first, second = self._training.phases
@@ -237,14 +240,28 @@ class WholeTrainer:
             progress.state = self._put(second.start(progress.state))
         size = self._protocol.batch_size
         indices = order[batch * size : (batch + 1) * size]
-        progress.state = self._updates[place](
+        arguments = (
             progress.state,
             self._normalised(self.dataset.train_images[indices]),
             self._put(self.dataset.train_labels[indices]),
             self._put(indices.astype(np.int32)),
             key,
         )
+        if place not in self._compiled:
+            self._compile(place, arguments, progress)
+            bar.restart()
+        progress.state = self._updates[place](*arguments)
         progress.step += 1
+
+    def _compile(self, place: int, arguments: Any, progress: _Progress) -> None:
+        """Compiles the updates of a phase ahead, which a signal may end."""
+        self._compiled.add(place)
+        if progress.step > 0:
+            progress.save()
+        saved = f"The network is saved after {progress.step} batches."
+        saved += " The same command continues."
+        with ends_at_once(lambda: saved), Progress("Compiling the training"):
+            self._updates[place].lower(*arguments).compile()
 
 
 def _made_with(

@@ -19,14 +19,16 @@ from dc_jax.data.stream import HostStore, prefetch
 from dc_jax.devices import processes
 from dc_jax.devices.layout import ONE_DEVICE
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import Evaluator, accuracies
+from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import make_method
+from dc_jax.progress import Progress
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
-from dc_jax.run.evaluation import count_sets
+from dc_jax.run.evaluation import count_sets, measure_evaluation
 from dc_jax.run.metrics import Metrics
+from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
-from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.run.signals import Stopped, StopSignals, ends_at_once, tell_saved
 from dc_jax.sets.make import make_sets
 
 
@@ -59,14 +61,19 @@ class Loop:
         init_keys, step_keys, _ = jax.vmap(
             lambda experiment: experiment_keys(config, experiment)
         )(jnp.arange(config.num_experiments)).T
-        store, make_stores = self._stores(init_keys, step_keys)
-        first, state, before = self._restore(init(store, init_keys))
+        with Progress("Putting the images on the devices"):
+            store, make_stores = self._stores(init_keys, step_keys)
+        with Progress("Compiling the beginning"):
+            state = jax.block_until_ready(init(store, init_keys))
+        first, state, before = self._restore(state)
+        evaluating = self._measure_evaluations(first, state)
         clock = _Clock(before)
         metrics = Metrics(
             self.folder,
             first=first,
             total=config.iterations,
             seconds=before,
+            evaluating=evaluating,
             tensorboard=config.tensorboard,
         )
         iterations = range(first, config.iterations)
@@ -81,8 +88,12 @@ class Loop:
                     self._finish(pending, signals, metrics, clock)
                     pending = None
                     self._save(iteration, state, clock)
-                    metrics.accuracy(iteration, self._evaluate(state))
-                after, out = step(state, store, step_keys, jnp.int32(iteration))
+                    metrics.accuracy(iteration, self._evaluate(state, iteration))
+                arguments = (state, store, step_keys, jnp.int32(iteration))
+                if iteration == first:
+                    self._compile(step, arguments, first)
+                    metrics.begin()
+                after, out = step(*arguments)
                 self._finish(pending, signals, metrics, clock)
                 pending = _Step(iteration, state, after, out)
                 state = after
@@ -93,6 +104,23 @@ class Loop:
         if first < config.iterations:
             self._save(config.iterations, state, clock)
         return self._make_sets(state), clock.seconds()
+
+    def _compile(self, step: Any, arguments: tuple[Any, ...], first: int) -> None:
+        """Compiles the step ahead of its first call, which a signal may end."""
+        with self._ends_at_once(first), Progress("Compiling the iteration"):
+            step.lower(*arguments).compile()
+
+    def _ends_at_once(self, saved: int) -> contextlib.AbstractContextManager[None]:
+        return ends_at_once(lambda: tell_saved(saved, self.folder))
+
+    def _measure_evaluations(self, first: int, state: CondenseState) -> float:
+        """Compiles the evaluation; returns the seconds of all that are left."""
+        config = self.setup.config
+        if first == config.iterations:
+            return 0.0
+        num = 1 + sum(map(self._is_evaluated, range(first, config.iterations)))
+        each = measure_evaluation(config, self.evaluator, self._first_set(state))
+        return num * config.num_experiments * each
 
     def _finish(
         self,
@@ -190,9 +218,9 @@ class Loop:
         every = self.setup.config.eval_every
         return bool(every) and iteration > 0 and iteration % every == 0
 
-    def _evaluate(self, state: CondenseState) -> np.ndarray:
+    def _evaluate(self, state: CondenseState, iteration: int) -> np.ndarray:
         """Returns the accuracies `[E, N]` of a state that is saved."""
-        with signals_kill():
+        with self._ends_at_once(iteration):
             sets = self._make_sets(state)
             return accuracies(count_sets(self.setup.config, self.evaluator, sets))
 

@@ -3,35 +3,21 @@
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tqdm
 from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.devices import processes
 from dc_jax.files import read_json_lines, write_atomically
+from dc_jax.progress import Progress
 from dc_jax.report import kept
+from dc_jax.run.cost import Cost
 from dc_jax.run.tensorboard import Events
-
-
-def progress_bar(total: int, first: int, *, unit: str, title: str) -> tqdm.tqdm:
-    """Returns a bar that begins at `first`; only the first process shows it."""
-    return tqdm.tqdm(
-        total=total,
-        initial=first,
-        unit=unit,
-        desc=title,
-        disable=not processes.is_first(),
-        dynamic_ncols=True,
-        # A log file should not get a line every tenth of a second.
-        mininterval=0.1 if sys.stderr.isatty() else 30,
-    )
 
 
 class Metrics:
@@ -48,11 +34,13 @@ class Metrics:
         first: int,
         total: int,
         seconds: float = 0.0,
+        evaluating: float = 0.0,
         tensorboard: bool = False,
     ):
         """Drops losses and snapshots after `first`, and the accuracies from it on.
 
-        A run that continues there does these again; it took `seconds` up to there.
+        A run that continues there does these again; it took `seconds` up to there. The
+        evaluations that are left will take `evaluating` seconds.
         """
         self._folder, self._is_first = folder, processes.is_first()
         path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
@@ -68,10 +56,18 @@ class Metrics:
         is_told = tensorboard and self._is_first
         self._events = Events(folder, before, seconds) if is_told else None
         self._began = time.monotonic() - seconds
-        self._bar = progress_bar(total, first, unit="it", title="Condensing")
+        self._cost = Cost(total - first, evaluating)
+        self._bar = Progress(
+            "Condensing", total, first=first, unit="iterations", stays=True
+        )
 
     def __enter__(self) -> "Metrics":
         return self
+
+    def begin(self) -> None:
+        """Shows the bar. Only from now on, after all is compiled, the time counts."""
+        self._cost.begin()
+        self._bar.__enter__()
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
@@ -86,18 +82,16 @@ class Metrics:
         more = more or {}
         loss = float(losses.mean())
         self._write(iteration, loss=loss, losses=losses.tolist(), **more)
-        self._bar.set_postfix(loss=f"{losses.mean():.4g}", refresh=False)
-        self._bar.update()
+        self._cost.count()
+        self._bar.advance(note=f"loss {loss:.4g}")
 
     def accuracy(self, iteration: int, accuracies: np.ndarray) -> None:
         """Records and logs the accuracies `[E, N]` after an iteration."""
         mean, std = accuracies.mean(), accuracies.std()
         self._write(iteration, accuracy_mean=float(mean), accuracy_std=float(std))
-        self._bar.clear()
         logging.info(
             "Iteration %d: accuracy %.2f%% ± %.2f.", iteration, 100 * mean, 100 * std
         )
-        self._bar.refresh()
 
     def images(self, iteration: int, make_set: Callable[[], SyntheticSet]) -> None:
         """Keeps a snapshot of the set after some iterations, which alone is made."""

@@ -16,9 +16,9 @@ from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import fixed_numerics
-from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
+from dc_jax.progress import Progress
 from dc_jax.run import own_files, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
@@ -26,8 +26,9 @@ from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
 from dc_jax.run.finished import finished_result
 from dc_jax.run.loop import Loop
+from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
-from dc_jax.run.signals import signals_kill
+from dc_jax.run.signals import ends_at_once, tell_saved
 from dc_jax.sets import formats, set_file
 
 # Makes the sets of a run; also returns the seconds it took.
@@ -55,23 +56,39 @@ def condense(
     """
     folder = Path(folder)
     workdir.check_name(folder)
-    result = processes.on_first(finished_result, config, folder, dataset)
-    if result is not None:
-        processes.on_first(report.refresh, folder)
-    elif config.method == "whole":
-        setup = make_setup(config, dataset)
+    with ends_at_once(lambda: _saved(folder)):
+        result = processes.on_first(finished_result, config, folder, dataset)
+        if result is None:
+            result = _condense(config, folder, dataset)
+        else:
+            processes.on_first(report.refresh, folder)
+    workdir.log_result(result)
+    return result
+
+
+def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str, Any]:
+    """Makes a run that is not finished; returns its result."""
+    processes.on_first(workdir.check_is_free, config, folder)
+    setup = make_setup(config, dataset)
+    if config.method == "whole":
         check_baseline(setup)
         with workdir.claimed(config, folder):
             accuracies, facts = whole_accuracies(setup, folder)
-            result = _save(setup, folder, [], workdir.summarise(accuracies) | facts)
-    else:
-        setup = make_setup(config, dataset)
-        evaluator = make_evaluator(setup)
-        make = _maker(setup, evaluator, folder)
-        with workdir.claimed(config, folder):
-            result = _run(setup, evaluator, folder, make)
-    workdir.log_result(result)
-    return result
+            return _save(setup, folder, [], workdir.summarise(accuracies) | facts)
+    evaluator = make_evaluator(setup)
+    make = _maker(setup, evaluator, folder)
+    with workdir.claimed(config, folder):
+        return _run(setup, evaluator, folder, make)
+
+
+def _saved(folder: Path) -> str:
+    """Says what the last command in a folder has saved, before its sets are made."""
+    if steps := Checkpointer(folder / "checkpoints").steps():
+        return tell_saved(steps[-1], folder)
+    networks = folder / "networks"
+    if networks.exists():
+        return f"{networks} has the networks so far; the same command continues."
+    return tell_saved(0, folder)
 
 
 @fixed_numerics()
@@ -84,6 +101,7 @@ def make_first_set(
     """
     folder = Path(folder)
     workdir.check_name(folder)
+    processes.on_first(workdir.check_is_free, config, folder)
     setup = make_setup(config, dataset)
     make = _maker(setup, make_evaluator(setup), folder)
     with workdir.claimed(config, folder):
@@ -111,13 +129,14 @@ def evaluate(
     """
     if folder:
         processes.on_first(own_files.check_evaluations, Path(folder))
-    sets = [(one, path) for path in set_paths for one in _load_sets(path)]
-    setup = make_setup(config)
-    for one, path in sets:
-        check_fit(one, setup.dataset, path)
-        log_recipe(setup.protocol, one, path)
-    began = time.monotonic()
-    result, _ = evaluate_sets(config, make_evaluator(setup), [one for one, _ in sets])
+    with ends_at_once(lambda: "The set is as it was; nothing is saved."):
+        sets = [(one, path) for path in set_paths for one in _load_sets(path)]
+        setup = make_setup(config)
+        for one, path in sets:
+            check_fit(one, setup.dataset, path)
+            log_recipe(setup.protocol, one, path)
+        began, loaded = time.monotonic(), [one for one, _ in sets]
+        result, _ = evaluate_sets(config, make_evaluator(setup), loaded)
     result |= {
         "seconds": round(time.monotonic() - began, 3),
         "set": ",".join(map(str, set_paths)),
@@ -148,7 +167,11 @@ def _run(
     """Makes sets, evaluates and saves them; returns the result."""
     sets, seconds = make()
     began = time.monotonic()
-    with signals_kill():
+    arguments = (setup.config, folder, setup.dataset, setup.protocol, sets)
+    processes.on_first(workdir.save_sets, *arguments)
+    where = f"{folder / set_file.SET_NAME} and images.png"
+    saved = f"{where} are saved; the same command evaluates the set."
+    with ends_at_once(lambda: saved):
         result, counts = evaluate_sets(setup.config, evaluator, sets)
     if setup.config.method not in BASELINES:
         result["iterations"] = setup.config.iterations
@@ -169,17 +192,20 @@ def _save(
 ) -> dict[str, Any]:
     """Saves what a run leaves behind; returns the result."""
     result = {**result, "protocol": dataclasses.asdict(setup.protocol)}
-    processes.on_first(
-        workdir.save_run,
-        setup.config,
-        folder,
-        setup.dataset,
-        protocol=setup.protocol,
-        sets=sets,
-        result=result,
-        counts=counts,
-    )
-    processes.on_first(report.write_if_possible, folder)
+    with Progress("Saving the result"):
+        processes.on_first(
+            workdir.save_run,
+            setup.config,
+            folder,
+            setup.dataset,
+            protocol=setup.protocol,
+            sets=sets,
+            result=result,
+            counts=counts,
+        )
+    saved = f"The result is saved in {folder}; the same command writes the report."
+    with ends_at_once(lambda: saved), Progress("Writing the report"):
+        processes.on_first(report.write_if_possible, folder)
     return result
 
 

@@ -11,13 +11,16 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
 from dc_jax.devices import processes
-from dc_jax.devices.backend import Execution, make_execution, use_compilation_cache
+from dc_jax.devices.backend import Execution, make_execution
+from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.evaluation.protocol import Protocol, make_protocol
 from dc_jax.methods.dataset_distillation import UNUSED
 from dc_jax.networks import default_depth, make_network, without_batch_norm
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
+from dc_jax.progress import Progress
 from dc_jax.run.checks import check_memory, check_names, naming
+from dc_jax.run.signals import is_guest
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,9 +46,13 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
       UserError: the config or the dataset cannot be used.
     """
     check_names(config)
-    use_compilation_cache(config.execution)
+    # A guest's other programs are none of our business, unless it says so.
+    if config.execution.compilation_cache or not is_guest():
+        use_compilation_cache(config.execution)
     if dataset is None:
-        dataset = load(config)
+        with Progress("Loading the dataset"):
+            dataset = load(config)
+            dataset.checksum()
     log_dataset(dataset)
     check_memory(config, dataset)
     processes.check_same("the dataset", dataset.checksum())

@@ -1,21 +1,33 @@
-"""How a run is told to stop."""
+"""How a run is told to stop: Ctrl-C, SIGTERM, or SIGHUP when its terminal closes."""
 
 import contextlib
 import contextvars
+import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
+from absl import logging
 
 from dc_jax.devices import processes
 
 # How late the end of a step is noticed, as a fraction of its time.
 _LATE = 0.05
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _is_guest = contextvars.ContextVar("is_guest", default=False)
+
+
+def tell_saved(iteration: int, folder: Path) -> str:
+    """Says in a sentence or two what is saved of a run that is stopped."""
+    if iteration == 0:
+        return "Nothing is saved yet; the same command begins again."
+    return f"Iteration {iteration} is saved in {folder}; the same command continues."
 
 
 class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
@@ -32,7 +44,7 @@ class Stopped(Exception):  # noqa: N818 - a request that was met, not an error
 
 
 class StopSignals(contextlib.ExitStack):
-    """Notices SIGTERM and Ctrl-C instead of dying of them, while it is entered."""
+    """Notices the signals instead of dying of them, while it is entered."""
 
     number: int | None = None
 
@@ -61,13 +73,48 @@ class StopSignals(contextlib.ExitStack):
         return False
 
 
-def signals_kill() -> contextlib.AbstractContextManager[None]:
-    """While entered, SIGTERM and Ctrl-C end the process at once.
+@contextlib.contextmanager
+def ends_at_once(tell: Callable[[], str]) -> Iterator[None]:
+    """While entered, a signal ends the process at once, with one line.
 
-    For long work after all is saved: Python would not notice them before a compiled
-    program ends. The process of another program, see `as_guest`, is left alone.
+    The line ends with what `tell` returns, a sentence on what is saved. This is for
+    long work whose result is saved only at its end. Python would not notice a signal
+    before a program is compiled or has ended, so a thread waits for it. The process of
+    another program, see `as_guest`, is left alone.
     """
-    return contextlib.nullcontext() if _is_guest.get() else _handled_by(signal.SIG_DFL)
+    is_main = threading.current_thread() is threading.main_thread()
+    if _is_guest.get() or not is_main:
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(target=_end_when_told, args=(reader, tell), daemon=True)
+    thread.start()
+    try:
+        # Python calls a handler too late, but writes the signal's number at once.
+        with _handled_by(lambda *_: None, writer):
+            yield
+    finally:
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+
+
+def _end_when_told(reader: int, tell: Callable[[], str]) -> None:
+    while number := os.read(reader, 1):  # Nothing once the other end is closed.
+        if number[0] in _SIGNALS:
+            name = signal.Signals(number[0]).name
+            end_process(128 + number[0], f"Stopped by {name}. {tell()}")
+
+
+def end_process(code: int, line: str) -> NoReturn:
+    """Ends the process at once, with a line."""
+    # The terminal of a SIGHUP is closed.
+    with contextlib.suppress(OSError):
+        logging.info("%s", line)
+        logging.flush()
+        sys.stdout.flush()
+    os._exit(code)
 
 
 @contextlib.contextmanager
@@ -80,14 +127,27 @@ def as_guest() -> Iterator[None]:
         _is_guest.reset(token)
 
 
+def is_guest() -> bool:
+    """Whether the process is another program's, see `as_guest`."""
+    return _is_guest.get()
+
+
 @contextlib.contextmanager
-def _handled_by(handler: Any) -> Iterator[None]:
+def _handled_by(handler: Any, writer: int = -1) -> Iterator[None]:
+    """Lets a function handle the signals, and their numbers be written to a file."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     previous = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in _SIGNALS:
+        # nohup makes a process deaf to the end of its terminal.
+        is_deaf = number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN
+        if not is_deaf:
             previous[number] = signal.signal(number, handler)
     try:
         yield
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
+        signal.set_wakeup_fd(wakeup)

@@ -143,6 +143,19 @@ def check_is_ours(config: Config, folder: Path) -> None:
     check_same(ours, flatten_dict(theirs, sep="."), folder, free)
 
 
+def check_is_free(config: Config, folder: Path) -> None:
+    """Checks that a run could claim a folder, before its dataset is loaded.
+
+    Raises:
+      UserError: the folder is in use or holds another run.
+    """
+    if (folder / ".lock").exists():
+        with locked(folder):
+            check_is_ours(config, folder)
+    elif folder.exists():
+        check_is_ours(config, folder)
+
+
 def check_same(
     ours: dict[str, Any],
     theirs: dict[str, Any],
@@ -191,6 +204,30 @@ def save_set(
     return synthetic
 
 
+def save_sets(
+    config: Config,
+    folder: Path,
+    dataset: Dataset,
+    protocol: Protocol,
+    sets: list[SyntheticSet],
+    accuracies: Sequence[Sequence[float]] | None = None,
+) -> None:
+    """Writes the set of each experiment, and its picture.
+
+    Before the evaluation there are no accuracies. A result that the folder holds then
+    is of other images, or of other networks, and is deleted with its report.
+    """
+    if accuracies is None:
+        for name in ("card.json", "result.json", "report.html"):
+            (folder / name).unlink(missing_ok=True)
+        accuracies = [()] * len(sets)
+    for experiment, synthetic in enumerate(sets):
+        path = folder / set_file.set_name(experiment)
+        save_set(config, path, dataset, synthetic, protocol, accuracies[experiment])
+        number = f"_{experiment}" if experiment else ""
+        image_grid.save_image_grid(folder / f"images{number}.png", synthetic)
+
+
 def save_run(
     config: Config,
     folder: Path,
@@ -211,12 +248,8 @@ def save_run(
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"--workdir={folder} was deleted during the run.")
-    for experiment, synthetic in enumerate(sets):
-        path = folder / set_file.set_name(experiment)
-        accuracies = result["accuracies"][experiment]
-        save_set(config, path, dataset, synthetic, protocol, accuracies)
-        number = f"_{experiment}" if experiment else ""
-        image_grid.save_image_grid(folder / f"images{number}.png", synthetic)
+    accuracies = result["accuracies"]
+    save_sets(config, folder, dataset, protocol, sets, accuracies)
     report.keep(folder, dataset, sets, counts)
     write_json(folder / "result.json", result)
     card = make_card(

@@ -60,17 +60,21 @@ def train(
     images: jax.Array,  # [n, H, W, D], normalised, as in all functions here
     labels: jax.Array,  # [n]
     *,
-    epochs: int | jax.Array,  # passes over the images; may be traced
+    epochs: int | jax.Array,  # passes over the images in all; may be traced
+    done: int | jax.Array = 0,  # of these, how many were made before; likewise
     key: jax.Array,
 ) -> TrainState:
-    """Trains a network for some epochs, each in a new random order."""
+    """Trains a network for some epochs, each in a new random order.
+
+    Trained in several calls, a network is the same bit for bit.
+    """
 
     def epoch(index: jax.Array, state: TrainState) -> TrainState:
         order_key, augment_key = jax.random.split(jax.random.fold_in(key, index))
         order = jax.random.permutation(order_key, labels.shape[0])
         return train_epoch(recipe, state, images, labels, order=order, key=augment_key)
 
-    return jax.lax.fori_loop(0, epochs, epoch, state)
+    return jax.lax.fori_loop(done, epochs, epoch, state)
 
 
 def train_epoch(

@@ -17,20 +17,23 @@ from flax.traverse_util import flatten_dict
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.devices.backend import Execution, use_compilation_cache
+from dc_jax.devices.backend import Execution
+from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
-from dc_jax.evaluation.evaluator import Evaluator, accuracies
+from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.files import file_record, read_json, write_json
 from dc_jax.networks.convnet import parse_convnet_name
+from dc_jax.progress import Progress
 from dc_jax.run import checks, workdir
 from dc_jax.run.baselines import train_and_test, train_by_phases
 from dc_jax.run.checks import check_fit
 from dc_jax.run.compiled import compile_evaluation, evaluation_keys
 from dc_jax.run.full_data_trainer import WholeTrainer, check_finite
+from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import load, log_dataset, make_parts
-from dc_jax.run.signals import signals_kill
+from dc_jax.run.signals import ends_at_once
 from dc_jax.sets import set_file
 from dc_jax.training.full_data import WholeState
 from experiments.architecture_search import side_by_side
@@ -192,24 +195,26 @@ def _on_sets(
     began = time.monotonic()
     module, execution = networks.module, networks.execution
     num, num_names = config.num_evaluations, len(networks.names)
-    train_one = side_by_side.train_member(
-        module, phases(networks.protocol, module, execution)
-    )
+    training = side_by_side.train_member(phases(networks.protocol, module, execution))
     is_mapped = execution.network_loop == "map"
     evaluator = Evaluator(
         dataset.test_images,
         dataset.test_labels,
         networks.protocol,
-        compile_evaluation(train_one, module, execution),
+        compile_evaluation(training, module, execution),
         at_once=num_names * execution.layout.everything.size if is_mapped else None,
     )
     places = np.arange(num * num_names)
     counts = []
-    with signals_kill():
+    total = len(sets) * evaluator.epochs(len(places))
+    with (
+        ends_at_once(lambda: "Nothing of this evaluation is saved."),
+        Progress("Evaluating", total, unit="epochs") as progress,
+    ):
         for experiment, synthetic in enumerate(sets):
             keys = evaluation_keys(config.seed, experiment, num)
             of_networks = (keys[places // num_names], places % num_names)
-            counts.append(evaluator.count(synthetic, of_networks))
+            counts.append(evaluator.count(synthetic, of_networks, progress))
     results = accuracies(np.stack(counts)).reshape(len(sets), num, num_names)
     return results, {"seconds": round(time.monotonic() - began, 3)}
 

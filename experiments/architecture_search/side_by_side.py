@@ -10,17 +10,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from dc_jax.devices.backend import batched
-from dc_jax.evaluation.evaluator import TrainOne, train_in_phases
+from dc_jax.evaluation.evaluator import Phase, Training, train_by_recipes
 from dc_jax.networks import layers
 from dc_jax.networks.convnet import ConvNet, ConvNetSpec, parse_convnet_name
 from dc_jax.networks.registry import Network
 from dc_jax.training.full_data import WholePhase, WholeState, WholeTraining
-from dc_jax.training.train import Recipe
+from dc_jax.training.train import Recipe, TrainState
 
 # The collection of variables that holds the number of the network.
 _MEMBER = "member"
@@ -79,27 +78,30 @@ def set_member(variables: dict[str, Any], index: jax.Array) -> dict[str, Any]:
     return {**variables, _MEMBER: {"features": {"index": jnp.int32(index)}}}
 
 
-def train_member(network: nn.Module, recipes: Sequence[tuple[Recipe, int]]) -> TrainOne:
-    """Returns what `train_by_protocol` does, but its keys are `(key, index)`.
+def train_member(recipes: Sequence[tuple[Recipe, int]]) -> Training:
+    """Returns what `train_by_recipes` does, but its keys are `(key, index)`.
 
     The index is of the network, see `set_member`. Networks of one key begin with the
     same parameters, and train with the same batches.
 
     Args:
-      network: the module.
-      recipes: with the epochs of each.
+      recipes: of the module, with the epochs of each.
     """
+    training = train_by_recipes(recipes)
 
-    def train_one(
-        data: tuple[jax.Array, jax.Array], key: tuple[jax.Array, jax.Array]
-    ) -> dict[str, Any]:
-        images, _ = data
+    def init(data: Any, key: tuple[jax.Array, jax.Array]) -> TrainState:
         key, index = key
-        init_key, *train_keys = jax.random.split(key, 1 + len(recipes))
-        variables = set_member(network.init(init_key, images[:1]), index)
-        return train_in_phases(recipes, variables, data, train_keys)
+        state = training.init(data, key)
+        return state._replace(variables=set_member(state.variables, index))
 
-    return train_one
+    def of_member(phase: Phase) -> Phase:
+        def train(state: TrainState, data: Any, key: Any, *epochs: Any) -> TrainState:
+            key, _ = key
+            return phase.train(state, data, key, *epochs)
+
+        return phase._replace(train=train)
+
+    return Training(init, [of_member(phase) for phase in training.phases])
 
 
 def train_side_by_side(training: WholeTraining, num: int, loop: str) -> WholeTraining:

@@ -13,8 +13,8 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import normalise
 from dc_jax.devices.layout import make_layout
 from dc_jax.evaluation.protocol import sgd
+from dc_jax.progress import Progress
 from dc_jax.run.compiled import compile_everywhere
-from dc_jax.run.metrics import progress_bar
 from dc_jax.run.setup import make_parts
 from dc_jax.run.signals import Stopped, StopSignals
 from dc_jax.training.accuracy import accuracy
@@ -146,14 +146,14 @@ class Learner:
         )
         state = self._put(init_state(self._recipes[phase], variables))
         title = f"{what} task {number + 1} of {len(self.tasks)}"
-        bar = progress_bar(iterations, 0, unit="batch", title=title)
+        bar = Progress(title, iterations, unit="batches", stays=True)
         with bar, StopSignals() as signals:
             for index, batch in enumerate(batches):
                 state = step(phase, state, images[batch], labels[batch])
                 is_waited = index % _BATCHES_AHEAD == 0 or index == iterations - 1
                 if is_waited and not signals.wait(state.step):
                     raise Stopped(signals.number, number, "task")
-                bar.update()
+                bar.advance()
         return state.variables
 
     def _step(

@@ -17,7 +17,7 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
-from dc_jax.devices.backend import use_compilation_cache
+from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.errors import UserError
 from dc_jax.files import read_json, write_json
 from dc_jax.run import runner, workdir

@@ -131,7 +131,7 @@ DEBIAN = find_facts("fashion_mnist").idx_folder
 
 
 @pytest.mark.skipif(
-    not idx.has_idx_files(DEBIAN),
+    idx.find_idx_files(DEBIAN) is None,
     reason="dataset-fashion-mnist is not installed",
 )
 def test_debian_fashion_mnist_is_complete():

@@ -144,7 +144,7 @@ def test_bad_folders_are_named(tmp_path):
     with pytest.raises(ValueError, match="there is no class eel in training"):
         _load(tmp_path / "split")
     for path in ("nowhere", "few/cat/0.png"):
-        with pytest.raises(ValueError, match="must be a folder of pictures"):
+        with pytest.raises(ValueError, match="must have class sub-folders of pict"):
             _load(tmp_path / path)
     with pytest.raises(ValueError, match="got None"):
         load_dataset("folder")
@@ -206,7 +206,10 @@ def test_a_file_of_two_splits(tmp_path, names):
         ({"images": np.zeros((10, 0, 5), "u1")}, "without a zero"),
         ({"images": np.zeros((9, 4, 5), "u1")}, "10 labels, must have 9"),
         ({"images": np.array([{}] * 10)}, "data.npz cannot be read"),
-        ({"labels": np.zeros(10)}, "labels must be integers"),
+        ({"labels": np.zeros(10)}, "the class 0 alone"),
+        ({"labels": np.full(10, 0.5)}, "labels must be whole numbers .* got 0.5"),
+        ({"labels": np.zeros(10, "M8[D]")}, "labels must be integers or strings"),
+        ({"labels": np.eye(10) * 0.5}, "labels of shape .* must be one-hot"),
         ({"labels": np.arange(10) % 2 - 1}, "labels must count from 0, got -1"),
         ({"labels": np.arange(10)}, "class 0 has 1 image"),
         ({"labels": np.full(10, 2**40)}, "labels must count from 0"),
@@ -235,7 +238,7 @@ def test_bad_files_are_named(tmp_path):
     np.savez(path, **names, x_test=arrays["images"])
     with pytest.raises(ValueError, match="has x_test alone"):
         _load(path, "npz")
-    with pytest.raises(ValueError, match=r"must be a \.npz file"):
+    with pytest.raises(ValueError, match=r"must have an \.npz file"):
         _load(tmp_path, "npz")
 
 

@@ -86,7 +86,7 @@ def _as_pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[bytes, int]]
 
 @pytest.fixture(scope="module")
 def prepare(tmp_path_factory):
-    """Returns a function of a name that prepares that dataset by `load_dataset`.
+    """Returns a function of a name that prepares that dataset, and loads it.
 
     The builders are the real ones. Only the download is replaced, by tiny raw files in
     the formats of the real ones.
@@ -112,6 +112,8 @@ def prepare(tmp_path_factory):
                 lambda self, url, url_info, path: None,
             )
             patch.setattr(tfds_source, "_download_config", lambda: config)
+            patch.setattr(tfds_source, "is_reachable", lambda addresses: True)
+            tfds_source.prepare(tfds_source.open_builder(name, str(data_dir)))
             return data_dir, written, load_dataset(name, str(data_dir))
 
     return prepare_one
@@ -188,7 +190,9 @@ def test_a_file_that_breaks_off_leaves_nothing(prepared, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*dc_jax-*"))
 
 
-def _store_own_dataset(data_dir: Path, file_format: str) -> dict:
+def _store_own_dataset(
+    data_dir: Path, file_format: str, shape: tuple = (4, 6, 3), more: dict | None = None
+) -> dict:
     """Prepares a dataset that TFDS has no code for, with `validation` but no `test`."""
     written = {
         split: (random_pixels(num, num, 4, 6, 3), cycling_labels(num, 3))
@@ -201,14 +205,19 @@ def _store_own_dataset(data_dir: Path, file_format: str) -> dict:
         file_format=file_format,
         features=tfds.features.FeaturesDict(
             {
-                "image": tfds.features.Image(shape=(4, 6, 3)),
+                "image": tfds.features.Image(shape=shape),
                 "label": tfds.features.ClassLabel(names=["ant", "bee", "cat"]),
             }
         ),
         split_datasets={
             split: [
                 (i, {"image": image, "label": int(label)})
-                for i, (image, label) in enumerate(zip(images, labels, strict=True))
+                for i, (image, label) in enumerate(
+                    [
+                        *zip(images, labels, strict=True),
+                        *zip(*(more or {}).get(split, ((), ())), strict=True),
+                    ]
+                )
             ]
             for split, (images, labels) in written.items()
         },
@@ -286,8 +295,10 @@ def test_failed_preparation_says_what_to_do(
     logged = []
     monkeypatch.setattr(tfds_source.logging, "info", lambda *args: logged.append(args))
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    monkeypatch.setattr(tfds_source, "is_reachable", lambda addresses: True)
+    builder = tfds_source.open_builder("mnist", str(tmp_path))
     with pytest.raises(expected, match=message) as caught:
-        load_dataset("mnist", str(tmp_path))
+        tfds_source.prepare(builder)
     assert "--config.dataset.path=DIR" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [args[1] for args in logged] == ["mnist:3.0.1"]
@@ -296,5 +307,51 @@ def test_failed_preparation_says_what_to_do(
 @pytest.mark.filterwarnings("ignore")
 def test_missing_tensorflow_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
+    monkeypatch.setattr(tfds_source, "is_reachable", lambda addresses: True)
+    builder = tfds_source.open_builder("mnist", str(tmp_path))
     with pytest.raises(ValueError, match="needs a package that is missing: .*tensorfl"):
+        tfds_source.prepare(builder)
+
+
+def test_without_a_network_one_line_within_seconds(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(tfds_source, "is_reachable", asked.extend)
+    builder = tfds_source.open_builder("mnist", str(tmp_path))
+    with pytest.raises(ConnectionError, match="cannot be reached: .*dataset.path=DIR"):
+        tfds_source.prepare(builder)
+    assert asked[0].startswith("https://storage.googleapis.com/")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pictures_of_several_sizes_are_resized_as_those_of_folders(tmp_path):
+    written = _store_own_dataset(tmp_path, "array_record", (None, None, 3))
+    same = load_dataset("own", str(tmp_path))
+    assert same.image_shape == (4, 6, 3)
+    train = _as_pairs(same.train_images, same.train_labels)
+    assert train == _as_pairs(*written["train"])
+    wide = np.zeros((2, 10, 30, 3), np.uint8)
+    wide[:, :, 10:20] = 255
+    more = {"train": (wide, np.array([0, 2]))}
+    _store_own_dataset(tmp_path / "wide", "array_record", (None, None, 3), more)
+    own = load_dataset("own", str(tmp_path / "wide"))
+    assert own.image_shape == (32, 32, 3)
+    # The middle of the wide ones, but for its edges.
+    is_wide = (own.train_images[:, :, 4:-4] > 240).all(axis=(1, 2, 3))
+    assert sorted(own.train_labels[is_wide]) == [0, 2]
+    assert load_dataset("own", str(tmp_path), image_size=8).image_shape == (8, 8, 3)
+    with pytest.raises(ValueError, match=r"config\.dataset\.stream must be False"):
+        load_dataset("own", str(tmp_path), stream=True)
+
+
+def test_nothing_is_downloaded_to_a_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(tfds_source, "prepare", lambda builder: pytest.fail("prepared"))
+    with pytest.raises(ValueError, match="nothing that 'mnist' is read from; the fold"):
         load_dataset("mnist", str(tmp_path))
+    (tmp_path / "mnist" / "1.0.0").mkdir(parents=True)
+    (tmp_path / "mnist" / "1.0.0" / "dataset_info.json").write_text("{}")
+    with pytest.raises(ValueError, match="mnist"):
+        load_dataset("mnist", str(tmp_path))
+    with pytest.raises(ValueError, match=r"it holds the TFDS dataset\(s\) mnist"):
+        load_dataset("cifar10", str(tmp_path))
+    with pytest.raises(ValueError, match=f"did you mean {tmp_path}"):
+        load_dataset("mnist", str(tmp_path / "mnist" / "1.0.0"))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import run_helpers
 from jax.sharding import PartitionSpec as P
-from toy import random_dataset
+from toy import in_one_call, random_dataset
 
 from dc_jax.data.store import make_store
 from dc_jax.devices import layout
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, WHOLE, make_layout
-from dc_jax.evaluation.evaluator import make_evaluate, train_by_protocol
+from dc_jax.evaluation.evaluator import make_programs, train_by_protocol
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import make_method
 from dc_jax.networks import make_network
@@ -67,8 +67,9 @@ def test_evaluation_on_a_mesh_equals_that_on_one_device(num, loop):
 
     def count(layout):
         network, execution = _network(), Execution(loop, 8, layout)
-        train_one = train_by_protocol(protocol, network, execution)
-        evaluate = jax.jit(make_evaluate(train_one, network, execution))
+        training = train_by_protocol(protocol, network, execution)
+        programs = make_programs(training, network, execution)
+        evaluate = jax.jit(in_one_call(programs))
         return evaluate((images, labels), images, labels, keys)
 
     one, four = count(ONE_DEVICE), count(_layout(4))

@@ -13,13 +13,11 @@ import toy
 from dc_jax.config import EvaluationConfig
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.evaluator import (
-    Evaluator,
     accuracies,
-    make_evaluate,
+    make_programs,
     train_by_protocol,
 )
 from dc_jax.evaluation.protocol import Protocol, make_protocol, sgd
-from dc_jax.sets.make import make_set
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 PROTOCOL = Protocol(
@@ -130,8 +128,8 @@ def test_sgd_without_momentum():
 
 
 def _make_evaluate(protocol, network, execution):
-    train_one = train_by_protocol(protocol, network, execution)
-    return jax.jit(make_evaluate(train_one, network, execution))
+    training = train_by_protocol(protocol, network, execution)
+    return jax.jit(toy.in_one_call(make_programs(training, network, execution)))
 
 
 def _threshold_by_a_loop(protocol, pixels, labels):
@@ -218,24 +216,3 @@ def test_accuracies_are_the_share_of_the_diagonal():
     counts = np.array([[[3, 1], [2, 4]], [[0, 4], [6, 0]]])
     np.testing.assert_array_equal(accuracies(counts), [0.7, 0])
     np.testing.assert_array_equal(accuracies(counts[None]), [[0.7, 0]])
-
-
-@pytest.mark.parametrize(
-    ("at_once", "sizes"), [(None, [5]), (1, [1] * 5), (2, [2, 2, 2]), (8, [8])]
-)
-def test_networks_are_evaluated_in_groups_of_one_size(at_once, sizes):
-    seen = []
-
-    def program(data, test_images, test_labels, keys):
-        seen.append(len(keys))
-        return jax.vmap(jax.random.uniform)(keys)
-
-    dataset = toy.random_dataset([3, 3], (4, 4, 1))
-    evaluator = Evaluator(
-        dataset.test_images, dataset.test_labels, None, program, at_once=at_once
-    )
-    images = np.zeros((2, 1, *dataset.image_shape), np.float32)
-    keys = jax.random.split(jax.random.key(0), 5)
-    results = evaluator.count(make_set(images, dataset), keys)
-    np.testing.assert_array_equal(results, jax.vmap(jax.random.uniform)(keys))
-    assert seen == sizes

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 import pytest
 from jax.test_util import check_grads
-from toy import Tiny, random_dataset
+from toy import Tiny, in_one_call, random_dataset
 
 from configs import base
 from dc_jax.base import CondenseState, Method
@@ -24,7 +24,7 @@ from dc_jax.data.store import make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.evaluator import (
     accuracies,
-    make_evaluate,
+    make_programs,
     train_by_learning_rates,
 )
 from dc_jax.methods import make_method
@@ -272,8 +272,9 @@ def test_own_evaluation_equals_a_plain_loop():
     images, raw = _draw_learned()
     rates = jax.nn.softplus(raw)
     keys = jax.random.split(jax.random.key(0), 6)
-    train_one = train_by_learning_rates(NETWORK)
-    evaluate = jax.jit(make_evaluate(train_one, NETWORK, EXECUTION))
+    training = train_by_learning_rates(NETWORK)
+    programs = make_programs(training, NETWORK, EXECUTION)
+    evaluate = jax.jit(in_one_call(programs))
     actual = evaluate((images, LABELS, rates), REAL, REAL_LABELS, keys)
     expected = []
     for key in keys:

@@ -3,14 +3,25 @@
 import jax
 import jax.numpy as jnp
 import pytest
+import toy
 import toy_run
 
-from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.run import loop, runner
+from dc_jax.run.set_trainer import Evaluator
 
 
-@pytest.fixture
-def toy(monkeypatch):
+class _ToyEvaluator(Evaluator):
+    """Has nothing to compile or to measure."""
+
+    def compile(self, synthetic, keys):
+        pass
+
+    def measure(self, synthetic, keys):
+        return 0.0
+
+
+@pytest.fixture(name="toy")
+def _toy(monkeypatch):
     """Replaces method and evaluation; the list gets an element for each evaluation."""
     evaluations = []
 
@@ -24,9 +35,9 @@ def toy(monkeypatch):
             rows = jnp.stack([accuracy, 1 - accuracy], axis=-1)
             return jnp.stack([rows, rows[:, ::-1]], axis=-1)
 
-        dataset = setup.dataset
-        return Evaluator(
-            dataset.test_images, dataset.test_labels, setup.protocol, train_and_test
+        dataset, programs = setup.dataset, toy.as_programs(train_and_test)
+        return _ToyEvaluator(
+            dataset.test_images, dataset.test_labels, setup.protocol, programs
         )
 
     monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)

@@ -1,6 +1,7 @@
 """Tests of the host's side of runs: a toy stands for the method and the evaluation."""
 
 import dataclasses
+import json
 import signal
 
 import jax
@@ -11,10 +12,12 @@ import run_helpers
 import toy_run
 
 from dc_jax.data.sources import load_dataset
-from dc_jax.run import compiled, evaluation, loop, runner, setup
+from dc_jax.run import compiled, evaluation, loop, runner, setup, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.evaluation import count_sets
+from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped
+from dc_jax.sets import set_file
 
 
 def test_the_toy_can_be_resumed_after_every_iteration(toy, tmp_path):
@@ -198,8 +201,7 @@ def test_a_signal_may_kill_an_evaluation_since_all_is_saved(toy, tmp_path, monke
         monkeypatch.setattr(module, "count_sets", note_and_count)
     before = signal.getsignal(signal.SIGTERM)
     run_helpers.condense(tmp_path, iterations=3, eval_every=2, checkpoint_minutes=60.0)
-    killed = [signal.SIG_DFL, signal.SIG_DFL]
-    assert seen == [({2}, killed), ({2, 3}, killed)]
+    assert seen == [({2}, True), ({2, 3}, True)]
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -271,3 +273,53 @@ def test_seeds_differ(toy, tmp_path):
     run_helpers.condense(tmp_path / "b", iterations=1, seed=1)
     (a, _), (b, _) = (run_helpers.load_images(tmp_path / name) for name in "ab")
     assert (a != b).any()
+
+
+def test_the_set_is_there_before_it_is_evaluated(toy, tmp_path, monkeypatch):
+    run_helpers.condense(tmp_path / "whole")
+    # A result of fewer iterations, which is of other images.
+    run_helpers.condense(tmp_path / "run", iterations=2)
+
+    def fail(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "evaluate_sets", fail)
+        with pytest.raises(MemoryError):
+            run_helpers.condense(tmp_path / "run")
+    run_helpers.assert_same_images(tmp_path / "run", tmp_path / "whole")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"images.png", "images_1.png"} <= names
+    assert not {"card.json", "result.json", "report.html"} & names
+    recipe = json.loads(set_file.load_synthetic_set(tmp_path / "run").recipe)
+    assert "accuracy_mean" not in recipe
+    with monkeypatch.context() as patch:
+        patch.setattr(Metrics, "loss", None)  # Nothing is condensed again.
+        result = run_helpers.condense(tmp_path / "run")
+    recipe = json.loads(set_file.load_synthetic_set(tmp_path / "run").recipe)
+    assert recipe["accuracy_mean"] == pytest.approx(np.mean(result["accuracies"][0]))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"config\.seed = 0, not 1"),
+        ({"method": "dm"}, r"= 'dc', not 'dm'"),
+    ],
+)
+def test_a_conflict_is_told_before_the_dataset_is_loaded(
+    toy, tmp_path, monkeypatch, changes, message
+):
+    run_helpers.condense(tmp_path, iterations=1)
+    monkeypatch.setattr(setup, "load", None)
+    with pytest.raises(ValueError, match=message):
+        run_helpers.condense(tmp_path, iterations=1, **changes)
+
+
+def test_a_folder_in_use_is_told_before_the_dataset_is_loaded(
+    toy, tmp_path, monkeypatch
+):
+    run_helpers.condense(tmp_path, iterations=1)
+    monkeypatch.setattr(setup, "load", None)
+    with workdir.locked(tmp_path), pytest.raises(ValueError, match="in use"):
+        run_helpers.condense(tmp_path, iterations=2)

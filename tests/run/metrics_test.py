@@ -15,7 +15,7 @@ from dc_jax.devices import processes
 from dc_jax.report import kept
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.metrics import Metrics
-from dc_jax.run.signals import Stopped, StopSignals, signals_kill
+from dc_jax.run.signals import Stopped, StopSignals
 from dc_jax.sets.make import make_set
 
 
@@ -130,7 +130,7 @@ def test_survives_a_torn_last_line(tmp_path, torn):
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_is_noticed_and_its_handler_restored(number):
     before = signal.getsignal(number)
     with StopSignals() as signals:
@@ -168,17 +168,6 @@ def test_told_to_stop_does_not_wait_at_all():
     assert not signals.wait([_NeverReady()])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_kill_only_while_asked_to(number):
-    with StopSignals() as signals:
-        noticed = signal.getsignal(number)
-        with signals_kill():
-            assert signal.getsignal(number) == signal.SIG_DFL
-        assert signal.getsignal(number) == noticed
-        os.kill(os.getpid(), number)
-        assert signals.number == number
-
-
 def test_outside_the_main_thread_signals_are_left_alone():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
@@ -196,7 +185,11 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 @pytest.mark.parametrize(
     ("number", "name", "code"),
-    [(signal.SIGTERM, "SIGTERM", 143), (signal.SIGINT, "SIGINT", 130)],
+    [
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGINT, "SIGINT", 130),
+        (signal.SIGHUP, "SIGHUP", 129),
+    ],
 )
 def test_stopped_names_the_signal_and_has_the_shells_exit_code(number, name, code):
     stopped = Stopped(number, 12)

@@ -65,7 +65,7 @@ def test_a_second_run_finds_all_programs_in_the_compilation_cache(
     first, files = _compile_and_run(tmp_path, "first")
     assert "cache hit for 'jit_step'" not in first
     second, files_then = _compile_and_run(tmp_path, "second")
-    for name in ("init", "step", "evaluate"):
+    for name in ("init", "step", "train", "test"):
         assert f"cache hit for 'jit_{name}'" in second
     # Of the smallest programs too: nothing is compiled a second time.
     assert len(files) > 10

@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from toy import random_dataset
+from toy import as_programs, random_dataset
 
 import dc_jax
 from dc_jax.base import SyntheticSet
-from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.report import kept
+from dc_jax.run.set_trainer import Evaluator
 from dc_jax.sets import formats, image_grid, pictures, set_file
 from dc_jax.sets.make import make_set
 
@@ -114,7 +114,8 @@ def test_evaluation_trains_on_the_images_alone():
 
     dataset = random_dataset((2, 2, 2), (4, 5, 1))
     images = _make_set().images
-    evaluator = Evaluator(dataset.test_images, dataset.test_labels, None, program)
+    programs = as_programs(program)
+    evaluator = Evaluator(dataset.test_images, dataset.test_labels, None, programs)
     keys = jax.random.split(jax.random.key(0), 2)
     evaluator.count(make_set(images, dataset, LABELS), keys)
     (((trained, labels), *_),) = seen

@@ -1,0 +1,76 @@
+"""Reads the `.mat` files in which SVHN (cropped digits) is distributed.
+
+`X` is `[32, 32, 3, n]` uint8, `y` `[n, 1]`; the digit 0 has the label 10.
+http://ufldl.stanford.edu/housenumbers/
+"""
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from dc_jax.errors import UserError, check_fits, one_line
+from dc_jax.files import DAMAGE
+
+_FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
+_EXTRA = "extra_32x32.mat"
+
+
+def has_svhn(folder: Path) -> bool:
+    """Whether a folder has a file of SVHN."""
+    return any((folder / file).is_file() for file in _FILES.values())
+
+
+def read_svhn(folder: Path) -> dict[str, np.ndarray]:
+    """Reads both splits; the images of the file `extra` are not used.
+
+    Returns:
+      `train_images`, `test_images`, `[n, 32, 32, 3]` uint8; `train_labels`,
+      `test_labels`, `[n]` int32.
+
+    Raises:
+      UserError: a file is missing, damaged, or holds something else.
+    """
+    arrays = {}
+    for split, file in _FILES.items():
+        if not (folder / file).is_file():
+            raise UserError(f"{folder} lacks {file} of SVHN.")
+        images, labels = _read(folder / file)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
+    if (folder / _EXTRA).exists():
+        logging.info("%s is not used.", folder / _EXTRA)
+    return arrays
+
+
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    import scipy.io  # Slow to import.
+
+    try:
+        held = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
+        shape, kind = held.get("X", ((), ""))
+        labels_shape, labels_kind = held.get("y", ((), ""))
+        if len(shape) != 4 or kind != "uint8":
+            raise UserError(f"its X must be uint8 [H, W, D, n], got {kind} {shape}")
+        if labels_shape != (shape[3], 1) or not _is_number(labels_kind):
+            got = f"{labels_kind} {labels_shape}"
+            raise UserError(f"its y must be numbers [{shape[3]}, 1], got {got}")
+        # It is there twice for a moment.
+        check_fits(2 * math.prod(shape), f"the images of {path}")
+        content = scipy.io.loadmat(path, variable_names=["X", "y"])
+    # SciPy raises these, its own and others on damaged files.
+    except (*DAMAGE, AssertionError, AttributeError, struct.error) as error:
+        raise UserError(
+            f"{path} is no .mat file of SVHN that can be read: {one_line(error, 200)}."
+        ) from error
+    images, labels = content["X"], content["y"][:, 0]
+    if not np.all((labels >= 1) & (labels <= 10)):
+        got = f"{labels.min()} to {labels.max()}"
+        raise UserError(f"{path}: the labels must be 1 to 10, got {got}.")
+    images = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
+    return images, (labels % 10).astype(np.int32)
+
+
+def _is_number(kind: str) -> bool:
+    return kind in ("double", "single") or kind.lstrip("u").startswith("int")

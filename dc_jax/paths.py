@@ -1,0 +1,27 @@
+"""Paths that users give, on a command line, in a config or from Python."""
+
+import os
+from pathlib import Path
+
+from dc_jax.errors import UserError
+from dc_jax.files import is_address
+
+
+def user_path(path: str | os.PathLike, name: str) -> Path:
+    """Returns a path with `~` and `~user` expanded; `name` is for errors.
+
+    Raises:
+      UserError: it is empty, the address of a bucket, or no path at all.
+    """
+    text = os.fspath(path)
+    if not text or "\0" in text:
+        raise UserError(f"{name} must be a path, got {text!r}.")
+    if is_address(text):
+        raise UserError(
+            f"{name} must be a file or folder, got {text}; a bucket can be mounted as "
+            "a folder."
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name} is '{text}': {error}") from error

@@ -1,0 +1,45 @@
+"""What a run will cost is told once, from the first iterations."""
+
+import logging
+import time
+
+import pytest
+
+from dc_jax.run.cost import Cost
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def _count(cost, clock, seconds, num, caplog):
+    with caplog.at_level(logging.INFO, logger="absl"):
+        for _ in range(num):
+            clock[0] += seconds
+            cost.count()
+    return caplog.messages
+
+
+def test_a_long_run(clock, caplog):
+    cost = Cost(1000, 300.0)
+    clock[0] = 88.0  # It is compiled.
+    cost.begin()
+    lines = _count(cost, clock, 2.1, 20, caplog)
+    text = (
+        "The run takes about 40 minutes: 35 minutes condensing, 5 minutes evaluating."
+    )
+    assert lines == [text]
+
+
+def test_quick_iterations_are_measured_for_a_while(clock, caplog):
+    cost = Cost(1000, 0.0)
+    assert _count(cost, clock, 0.1, 19, caplog) == []
+    (line,) = _count(cost, clock, 0.1, 2, caplog)
+    assert "about 2 minutes: 2 minutes condensing" in line
+
+
+def test_a_short_run_is_not_told_of(clock, caplog):
+    assert _count(Cost(4, 1.0), clock, 2.0, 4, caplog) == []
