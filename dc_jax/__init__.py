@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 # `import dc_jax` and `python -m dc_jax.main --help` do not wait for JAX.
 _EXPORTS = {
     "SyntheticSet": "dc_jax.base",
+    "compare": "dc_jax.api",
     "condense": "dc_jax.api",
     "evaluate": "dc_jax.api",
     "load_synthetic_set": "dc_jax.sets.formats",
@@ -15,6 +16,7 @@ _EXPORTS = {
 __all__ = [
     "SyntheticSet",
     "__version__",
+    "compare",
     "condense",
     "evaluate",
     "load_synthetic_set",

@@ -7,6 +7,7 @@ given. Not for use inside `jax.jit`: a call compiles programs of its own.
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import tempfile
@@ -14,25 +15,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.data.dataset import Dataset, channel_statistics, find_problem
-from dc_jax.data.npz_source import check_class_names, check_split, list_class_names
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices.backend import fixed_numerics
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
-from dc_jax.run import runner
+from dc_jax.run import comparison, runner
+from dc_jax.run.arrays import make_dataset, make_test_split
 from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.run.evaluation import build_evaluator, count_sets
-from dc_jax.run.overrides import NAME, make_config
+from dc_jax.run.overrides import NAME, make_config, make_values
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.run.workdir import save_set
@@ -88,7 +87,7 @@ def condense(
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
     config = make_config(fields | {"iterations": iterations}, overrides)
-    return _make_set(config, _dataset(images, labels, class_names), workdir)
+    return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
 def select(
@@ -131,7 +130,7 @@ def select(
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
     config = make_config(fields, overrides)
-    return _make_set(config, _dataset(images, labels, class_names), workdir)
+    return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
 @fixed_numerics()
@@ -180,7 +179,12 @@ def evaluate(
     fields |= {"num_evaluations": num_networks, "seed": seed}
     config = make_config(fields, overrides)
     check_names(config)
-    images, labels = _test_split(synthetic_set, test_images, test_labels)
+    images, labels = make_test_split(
+        test_images,
+        test_labels,
+        synthetic_set.class_names,
+        synthetic_set.images.shape[2:],
+    )
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
@@ -190,71 +194,72 @@ def evaluate(
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
 
 
-def _dataset(
-    images: ArrayLike, labels: ArrayLike, class_names: Sequence[str] | None
-) -> Dataset:
-    """Returns images to condense as a dataset, on which nothing is to be tested."""
-    _check_not_traced(images, labels)
-    if isinstance(class_names, str):
-        raise UserError(f"class_names must be several, got {class_names!r}.")
-    names = None if class_names is None else np.asarray(class_names)
-    images, labels, names = check_split(
-        np.asarray(images),
-        np.asarray(labels),
-        NAME,
-        class_names=list_class_names(names, NAME),
+def compare(
+    images: ArrayLike,
+    labels: ArrayLike,
+    test_images: ArrayLike,
+    test_labels: ArrayLike,
+    *,
+    methods: Sequence[str] = ("random", "herding", "dc", "dm"),
+    ipc: int | Sequence[int] = 10,
+    network: str = "ConvNet",
+    iterations: int | None = None,
+    num_networks: int = 5,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    workdir: str | os.PathLike | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Makes a set by each method, and evaluates all in the same way.
+
+    Args:
+      images, labels, class_names, overrides: as for `condense`.
+      test_images, test_labels: as for `evaluate`.
+      methods: those of `condense` and `select`, and `whole` for all images; `random` is
+        always among them.
+      ipc: images per class, or a number for each class.
+      network: that condenses, and is trained on the sets.
+      iterations: of the methods that have any; None for the default of each.
+      num_networks: that are trained on each set.
+      seed: of all randomness.
+      workdir: a folder for the runs and for `comparison.html`. The same call again
+        continues where it was stopped. None: nothing is left behind.
+
+    Returns:
+      For each method its `method`, `accuracy_mean`, `accuracy_std`, `accuracies`,
+      `images`, `bytes` and `seconds`, see `run.comparison.make_row`.
+
+    Raises:
+      UserError: an argument is not as above, or `workdir` holds other runs.
+      FloatingPointError: a loss, images or a network stopped being finite.
+      RuntimeError: it was called inside a JAX transformation.
+    """
+    dataset = make_dataset(images, labels, class_names)
+    tests = make_test_split(
+        test_images, test_labels, dataset.class_names, dataset.image_shape
     )
-    mean, std = channel_statistics(images)
-    return Dataset(
-        name=NAME,
-        source="the caller",
-        train_images=images,
-        train_labels=labels,
-        test_images=images,
-        test_labels=labels,
-        class_names=check_class_names(names, labels, NAME),
-        mean=mean,
-        std=std,
-    )
+    dataset = dataclasses.replace(dataset, test_images=tests[0], test_labels=tests[1])
+    fields = {"ipc": ipc, "network.name": network, "seed": seed}
+    fields |= {"iterations": iterations, "num_evaluations": num_networks}
+    values = make_values(fields, overrides)
+    with _interruptible(), _folder(workdir) as folder:
+        return comparison.compare(values, methods, Path(folder), dataset)
 
 
-def _test_split(
-    synthetic_set: SyntheticSet, images: ArrayLike, labels: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns test images and their labels, checked, as a `Dataset` has them."""
-    _check_not_traced(images, labels)
-    images, labels, _ = check_split(
-        np.asarray(images),
-        np.asarray(labels),
-        NAME,
-        ("test_images", "test_labels"),
-        synthetic_set.class_names,
-    )
-    problem = find_problem(images, labels, len(synthetic_set.class_names), "test")
-    if problem:
-        raise UserError(f"{NAME}: {problem}.")
-    ours, theirs = synthetic_set.images.shape[2:], images.shape[1:]
-    if ours != theirs:
-        text = f"test_images must have the shape of the set's images, {ours}"
-        raise UserError(f"{text}, got {theirs}.")
-    return images, labels
-
-
-def _check_not_traced(*arrays: Any) -> None:
-    # A number made here is traced, too, where the call is.
-    if any(isinstance(array, jax.core.Tracer) for array in (*arrays, jnp.add(0, 0))):
-        raise RuntimeError("dc_jax cannot be called inside jit, vmap or grad.")
+def _folder(
+    workdir: str | os.PathLike | None,
+) -> contextlib.AbstractContextManager[str]:
+    """Enters the folder of a run, which is left behind only if the caller named it."""
+    if workdir is None:
+        return tempfile.TemporaryDirectory(prefix="dc_jax_")
+    return contextlib.nullcontext(os.fspath(workdir))
 
 
 def _make_set(
     config: Config, dataset: Dataset, workdir: str | os.PathLike | None
 ) -> SyntheticSet:
     """Makes the set of a run, with a recipe, and saves it where there is a workdir."""
-    if workdir is None:
-        place = tempfile.TemporaryDirectory(prefix="dc_jax_")
-    else:
-        place = contextlib.nullcontext(os.fspath(workdir))
-    with _interruptible(), place as folder:
+    with _interruptible(), _folder(workdir) as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
         path = Path(folder) / set_file.SET_NAME
         return save_set(config, path, dataset, synthetic, protocol)

@@ -4,6 +4,16 @@ The page needs no network and no other files. It has a section for everything th
 folder holds. `python -m dc_jax.report --workdir=runs/digits` makes it again.
 """
 
+from dc_jax.report.comparison import NAME as COMPARISON
+from dc_jax.report.comparison import write as write_comparison
 from dc_jax.report.page import is_ours, keep, refresh, write, write_if_possible
 
-__all__ = ["is_ours", "keep", "refresh", "write", "write_if_possible"]
+__all__ = [
+    "COMPARISON",
+    "is_ours",
+    "keep",
+    "refresh",
+    "write",
+    "write_comparison",
+    "write_if_possible",
+]

@@ -7,8 +7,6 @@ package, which they log as an error with its traceback. `write` raises.
 """
 
 import contextlib
-import importlib.resources
-import string
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +19,7 @@ from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
 from dc_jax.report import curves, images, kept, numbers
 from dc_jax.report.files import read_files
-from dc_jax.report.markup import text
+from dc_jax.report.template import fill
 
 NAME = "report.html"
 _MARK = b'<meta name="generator" content="dc_jax">'
@@ -105,12 +103,7 @@ def make_page(folder: Path) -> bytes:
     for title, section in _SECTIONS:
         if content := section(run):
             body += f"\n<section><h2>{title}</h2>{content}</section>"
-    template = importlib.resources.files("dc_jax.report").joinpath("page.html")
-    page = string.Template(template.read_text("utf-8")).substitute(
-        title=text(numbers.title(run)), body=body
-    )
-    # Names of files need not be UTF-8.
-    return page.encode("utf-8", "backslashreplace")
+    return fill(numbers.title(run), body)
 
 
 def is_ours(folder: Path) -> bool:

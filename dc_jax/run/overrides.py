@@ -19,7 +19,14 @@ _NOT_HERE = ("eval_every", "num_experiments", "num_evaluations", "distributed")
 def make_config(
     fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
 ) -> Config:
-    """Returns the defaults with other values of some fields, by dotted names.
+    """Returns the config of `make_values`."""
+    return Config.create(make_values(fields, overrides))
+
+
+def make_values(
+    fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the defaults with other values of some fields, by dotted names, nested.
 
     Raises:
       UserError: an override is unknown, not for here, or of a wrong value.
@@ -41,4 +48,4 @@ def make_config(
         values[name] = value
     for name, value in values.items():
         values[name] = value.item() if isinstance(value, np.generic) else value
-    return Config.create(unflatten_dict(values, sep="."))
+    return unflatten_dict(values, sep=".")

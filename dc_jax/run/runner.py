@@ -112,17 +112,17 @@ def make_first_set(
 @fixed_numerics()
 def evaluate(
     config: Config, *set_paths: str, folder: str | None = None
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Evaluates saved sets on the test split of the config's dataset.
 
     Args:
       config: its dataset, network and evaluation.
       *set_paths: each a `synthetic_set.npz`, or the folder of a run for all of its
         sets.
-      folder: where given, a line is added to `evaluations.jsonl` there.
+      folder: where given, a line for each path is added to `evaluations.jsonl` there.
 
     Returns:
-      The accuracies.
+      The accuracies of each path.
 
     Raises:
       UserError: the set or the config is unusable, or they do not fit.
@@ -130,23 +130,34 @@ def evaluate(
     if folder:
         processes.on_first(own_files.check_evaluations, Path(folder))
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
-        sets = [(one, path) for path in set_paths for one in _load_sets(path)]
+        sets = {str(path): _load_sets(path) for path in set_paths}
         setup = make_setup(config)
-        for one, path in sets:
-            check_fit(one, setup.dataset, path)
-            log_recipe(setup.protocol, one, path)
-        began, loaded = time.monotonic(), [one for one, _ in sets]
-        result, _ = evaluate_sets(config, make_evaluator(setup), loaded)
-    result |= {
+        for path, of_path in sets.items():
+            for one in of_path:
+                check_fit(one, setup.dataset, path)
+                log_recipe(setup.protocol, one, path)
+        evaluator = make_evaluator(setup)
+        results = [_evaluate(setup, evaluator, *one) for one in sets.items()]
+    for result in results:
+        if folder:
+            processes.on_first(workdir.add_evaluation, Path(folder), result)
+        workdir.log_result(result, result["set"] if len(results) > 1 else "")
+    if folder:
+        processes.on_first(report.write_if_possible, Path(folder))
+    return results
+
+
+def _evaluate(
+    setup: Setup, evaluator: Evaluator, path: str, sets: list[SyntheticSet]
+) -> dict[str, Any]:
+    """Returns the result of the sets of a path."""
+    began = time.monotonic()
+    result, _ = evaluate_sets(setup.config, evaluator, sets)
+    return result | {
         "seconds": round(time.monotonic() - began, 3),
-        "set": ",".join(map(str, set_paths)),
+        "set": path,
         "protocol": dataclasses.asdict(setup.protocol),
     }
-    if folder:
-        processes.on_first(workdir.add_evaluation, Path(folder), result)
-        processes.on_first(report.write_if_possible, Path(folder))
-    workdir.log_result(result)
-    return result
 
 
 def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:

@@ -144,7 +144,7 @@ def _log_execution(setup: Setup) -> None:
     precision, arithmetic = given["precision"], "float32"
     if platform != "cpu" and precision != "highest":
         arithmetic = f"{precision} precision, which is less than float32"
-    logging.info("Products and convolutions in %s", arithmetic)
+    logging.info("Products and convolutions in %s.", arithmetic)
 
 
 def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:

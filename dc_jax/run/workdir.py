@@ -282,13 +282,13 @@ def summarise(accuracies: np.ndarray) -> dict[str, Any]:
     }
 
 
-def log_result(result: dict[str, Any]) -> None:
-    """Logs the accuracies in a line or two."""
+def log_result(result: dict[str, Any], name: str = "") -> None:
+    """Logs the accuracies in a line or two, with the name of what has them."""
     of = {"Test accuracy": result}
     if "own_protocol" in result:
         of["By the training with the learned learning rates"] = result["own_protocol"]
     for what, one in of.items():
         percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
         num = one["num_experiments"] * one["num_evaluations"]
-        text = "%s %s (mean and standard deviation of %d networks)."
-        logging.info(text, what, percent, num)
+        text = "%s%s %s (mean and standard deviation of %d networks)."
+        logging.info(text, f"{name}: " if name else "", what, percent, num)

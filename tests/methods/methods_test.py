@@ -86,18 +86,18 @@ def test_a_distilled_set_is_evaluated_by_both_protocols(tmp_path, capfd):
     assert own["accuracy_mean"] == np.mean(own["accuracies"])
     assert json.loads((tmp_path / "result.json").read_text()) == result
     config = run_helpers.tiny_config(**_DISTILLED)
-    again = runner.evaluate(config, str(tmp_path), folder=str(tmp_path / "again"))
+    (again,) = runner.evaluate(config, str(tmp_path), folder=str(tmp_path / "again"))
     assert again["own_protocol"] == own
     assert again["accuracies"] == result["accuracies"]
     (line,) = (tmp_path / "again" / "evaluations.jsonl").read_text().splitlines()
     assert json.loads(line) == again
     # Batch norm is for matching only, unless one asks for it.
     config = run_helpers.tiny_config(**_DISTILLED | {"network.name": "ConvNetD1W8BN"})
-    without = runner.evaluate(config, str(tmp_path))
+    (without,) = runner.evaluate(config, str(tmp_path))
     assert without["protocol"]["network"] == "ConvNetD1W8"
     # Another network, whatever the set was made with.
     config = run_helpers.tiny_config(**{"evaluation.network": "ConvNetD1W8BN"})
-    other = runner.evaluate(config, str(tmp_path))
+    (other,) = runner.evaluate(config, str(tmp_path))
     assert other["own_protocol"]["accuracies"] != own["accuracies"]
     # Sets without learning rates have no protocol of their own.
     assert "own_protocol" not in _condense(tmp_path / "dc", num_experiments=1)

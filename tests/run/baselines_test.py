@@ -83,7 +83,7 @@ def test_a_run(method, networks, tmp_path):
         expected = dataset.train_images[coreset.indices]
     np.testing.assert_allclose(pixels, expected, atol=1e-6)
 
-    evaluation = runner.evaluate(_config(method=method), str(tmp_path))
+    (evaluation,) = runner.evaluate(_config(method=method), str(tmp_path))
     assert evaluation["accuracies"] == result["accuracies"]
 
 

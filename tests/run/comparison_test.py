@@ -1,0 +1,107 @@
+"""Comparing methods: under one evaluation, continued, and nothing of others touched."""
+
+import json
+
+import numpy as np
+import pytest
+import run_helpers
+import toy
+
+import dc_jax
+from dc_jax.methods import METHODS
+from dc_jax.run import comparison
+
+OVERRIDES = {
+    "evaluation.epochs": 1,
+    "batch_real": 8,
+    "coreset.epochs": 1,
+    "mesh.net": 1,
+    "mesh.classes": 1,
+}
+
+
+def _compare(folder, methods, **changes):
+    dataset = toy.random_dataset((30, 20, 10), (4, 4, 1))
+    arguments = {"ipc": 2, "network": "MLP", "iterations": 2, "num_networks": 2}
+    return dc_jax.compare(
+        dataset.train_images,
+        dataset.train_labels,
+        dataset.train_images[::2],
+        dataset.train_labels[::2],
+        methods=methods,
+        workdir=folder,
+        overrides=OVERRIDES,
+        **arguments | changes,
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared") / "all"
+    return folder, _compare(folder, ("dm", "whole"))
+
+
+def test_every_method_has_a_row_and_random_images_are_the_first(compared):
+    folder, rows = compared
+    assert [row["method"] for row in rows] == ["random", "dm", "whole"]
+    assert [row["images"] for row in rows] == [6, 6, 60]
+    assert [row["bytes"] for row in rows] == [6 * 16, 6 * 16, 60 * 16]
+    for row in rows:
+        accuracies = np.array(row["accuracies"])
+        assert accuracies.size == 2
+        assert row["accuracy_mean"] == pytest.approx(accuracies.mean())
+        result = json.loads((folder / row["method"] / "result.json").read_text())
+        assert result["accuracies"] == row["accuracies"]
+    content = json.loads((folder / "comparison.json").read_text())
+    assert content["methods"] == rows
+    page = (folder / "comparison.html").read_text()
+    assert all(f"{100 * row['accuracy_mean']:.1f} ±" in page for row in rows)
+
+
+def test_all_are_evaluated_alike(compared):
+    folder, rows = compared
+    protocols = [
+        json.loads((folder / row["method"] / "result.json").read_text())["protocol"]
+        for row in rows
+    ]
+    assert protocols[0] == protocols[1] == protocols[2]
+    # Alone, dm would train networks with its own augmentation.
+    values = run_helpers.tiny_config(ipc=2).to_dict()
+    values["evaluation"] |= {"augmentation": None, "epochs": None, "network": None}
+    values["augmentation"] = None
+    configs = comparison.make_configs(values, ["dc", "dsa", "dm", "random"])
+    evaluations = {config.evaluation for config in configs.values()}
+    assert len(evaluations) == 1
+    assert configs["dsa"].augmentation != "none" == configs["dc"].augmentation
+    assert evaluations.pop().augmentation == "none"
+
+
+def test_it_continues_with_what_is_missing(compared, monkeypatch):
+    folder, rows = compared
+    made = []
+    real = METHODS["dc"]
+
+    def counting(*args):
+        made.append(args)
+        return real(*args)
+
+    monkeypatch.setitem(METHODS, "dc", counting)
+    monkeypatch.setitem(METHODS, "dm", None)  # It is finished.
+    again = _compare(folder, ("dm", "whole", "dc"))
+    assert again[:3] == rows
+    assert len(made) == 1
+    assert again[3]["method"] == "dc"
+
+
+def test_bad_comparisons_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="--methods must be among dc, .*got 'dq'"):
+        _compare(tmp_path, ("random", "dq"))
+    path = tmp_path / "comparison.json"
+    path.write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="of another program"):
+        _compare(tmp_path, ("random",))
+    assert path.read_text() == '{"mine": 1}'
+    path.rename(tmp_path / "comparison.html")
+    with pytest.raises(ValueError, match="of another program"):
+        _compare(tmp_path, ("random",))
+    assert [one.name for one in tmp_path.iterdir()] == ["comparison.html"]
