@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dc_jax import report
-from dc_jax.errors import ERRORS, one_line
+from dc_jax.errors import ERRORS, one_line, printable
 
 
 def main() -> None:
@@ -14,7 +14,7 @@ def main() -> None:
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     try:
-        print(report.write(Path(parser.parse_args().workdir)))
+        print(printable(str(report.write(Path(parser.parse_args().workdir)))))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 

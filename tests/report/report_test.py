@@ -265,7 +265,7 @@ def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):
 def test_single_images_stand_in_groups_of_five(tmp_path, num_classes, groups):
     make_run(tmp_path, ipc=1, dataset=make_dataset(num_classes))
     source = (tmp_path / "report.html").read_text("utf-8")
-    parts = source.split('<div class="five">')[1:]
+    parts = [x.split("</div>")[0] for x in source.split('<div class="five">')[1:]]
     # The images, then the neighbours.
     assert [part.count("<figure>") for part in parts[: len(groups)]] == groups
     assert len(parts) == 2 * len(groups)
