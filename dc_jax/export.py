@@ -66,7 +66,8 @@ def main(argv: list[str]) -> None:
     num_classes, _, *shape = synthetic_set.images.shape
     ipc = (synthetic_set.labels >= 0).sum(axis=1)
     print(
-        f"{printable(_OUTPUT.value)}: {num_classes} classes of {describe_ipc(ipc)} images of "
+        f"{printable(_OUTPUT.value)}: "
+        f"{num_classes} classes of {describe_ipc(ipc)} images of "
         f"{'x'.join(map(str, shape))}."
     )
 

@@ -271,6 +271,14 @@ def test_single_images_stand_in_groups_of_five(tmp_path, num_classes, groups):
     assert len(parts) == 2 * len(groups)
 
 
+@pytest.mark.parametrize(("num_classes", "is_paired"), [(10, 2), (9, 0), (100, 0)])
+def test_ten_classes_are_not_nine_and_one(tmp_path, num_classes, is_paired):
+    make_run(tmp_path, ipc=2, dataset=make_dataset(num_classes))
+    source = (tmp_path / "report.html").read_text("utf-8")
+    # The images, and the neighbours.
+    assert source.count('<div class="classes pairs">') == is_paired
+
+
 def test_iterations_and_first_images_are_told(finished, tmp_path):
     source = (finished / "report.html").read_text("utf-8")
     assert '<th scope="row">Iterations</th><td>4</td>' in source
