@@ -245,7 +245,29 @@ def test_a_report_that_is_missing_or_edited_is_made_again(copy):
     assert path.read_bytes() == whole
 
 
-def test_a_page_of_somebody_else_is_not_replaced(tmp_path):
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_page_of_somebody_else_stays(finished, tmp_path, caplog, has_run):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder) if has_run else folder.mkdir()
+    (folder / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"report\.html is no report|holds no run"):
+        report.write(folder)
+    report.write_if_possible(folder)
+    assert caplog.records[-1].levelname == "WARNING"
+    assert (folder / "report.html").read_text() == "mine"
+
+
+def test_a_report_of_an_earlier_version_is_replaced(copy):
+    path = copy / "report.html"
+    mark = b'<meta name="generator" content="dc_jax">\n'
+    whole = path.read_bytes()
+    assert mark in whole
+    path.write_bytes(whole.replace(mark, b""))
+    report.refresh(copy)
+    assert path.read_bytes() == whole
+
+
+def test_a_page_of_somebody_else_gets_no_evaluation(tmp_path):
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"report\.html, which is no run's"):
         own_files.check_evaluations(tmp_path)
