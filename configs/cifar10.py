@@ -2,7 +2,7 @@
 
   python -m dc_jax.main --config=configs/cifar10.py --workdir=runs/cifar10
 
-TFDS downloads and prepares the data on first use.
+TFDS downloads and prepares the data on first use (`pip install -e ".[prepare]"`).
 
 Expect (the paper's Table 1, test accuracy in percent): 28.3 at 1 image per class, 44.9
 at 10, 53.9 at 50.

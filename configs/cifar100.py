@@ -2,7 +2,7 @@
 
   python -m dc_jax.main --config=configs/cifar100.py --workdir=runs/cifar100
 
-TFDS downloads and prepares the data on first use.
+TFDS downloads and prepares the data on first use (`pip install -e ".[prepare]"`).
 
 Expect (published for the paper's method, test accuracy in percent): 12.8 at 1 image per
 class, 25.2 at 10.

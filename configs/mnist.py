@@ -2,9 +2,9 @@
 
   python -m dc_jax.main --config=configs/mnist.py --workdir=runs/mnist
 
-TFDS downloads and prepares the data on first use. To use a folder with the four IDX
-files instead, set --config.dataset.path. Evaluation networks train for 1,000 epochs
-with augmentation, as in the authors' code.
+TFDS downloads and prepares the data on first use (`pip install -e ".[prepare]"`). To
+use a folder with the four IDX files instead, set --config.dataset.path. Evaluation
+networks train for 1,000 epochs with augmentation, as in the authors' code.
 
 Expect (the paper's Table 1, test accuracy in percent): 91.7 at 1 image per class, 97.4
 at 10, 98.8 at 50.

@@ -2,8 +2,8 @@
 
   python -m dc_jax.main --config=configs/svhn.py --workdir=runs/svhn
 
-TFDS downloads and prepares the data on first use. It also downloads the "extra" split
-of 1.3 GB, which is not used.
+TFDS downloads and prepares the data on first use (`pip install -e ".[prepare]"`). It
+also downloads the "extra" split of 1.3 GB, which is not used.
 
 Expect (the paper's Table 1, test accuracy in percent): 31.2 at 1 image per class, 76.1
 at 10, 82.3 at 50.

@@ -13,7 +13,7 @@ per class) and tfds (for TensorFlow Datasets) hold pictures of 8 bits per channe
 
 from absl import app, flags, logging
 
-from dc_jax.errors import ERRORS, one_line
+from dc_jax.errors import ERRORS, one_line, printable
 from dc_jax.progress import Progress
 from dc_jax.run.command_line import end_on_ctrl_c, parse_flags, refuse
 
@@ -71,7 +71,8 @@ def main(argv: list[str]) -> None:
     num_classes, _, *shape = synthetic_set.images.shape
     ipc = (synthetic_set.labels >= 0).sum(axis=1)
     print(
-        f"{_OUTPUT.value}: {num_classes} classes of {describe_ipc(ipc)} images of "
+        f"{printable(_OUTPUT.value)}: "
+        f"{num_classes} classes of {describe_ipc(ipc)} images of "
         f"{'x'.join(map(str, shape))}."
     )
 

@@ -25,7 +25,7 @@ from dc_jax.run import command_line
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md")),
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
         *(ROOT / "docs").rglob("*.md"),
         ROOT / "experiments" / "README.md",
     )

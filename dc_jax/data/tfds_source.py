@@ -79,12 +79,6 @@ def prepare(builder: "DatasetBuilder") -> None:
       UserError: a package is missing, or TFDS could not prepare the dataset.
     """
     name, folder = _label(builder), builder.data_path
-    if not _can_download(builder):
-        raise ConnectionError(
-            f"TFDS {name} is not in {folder}, and the network from which it would be "
-            f"downloaded cannot be reached: {_ADVICE}."
-        )
-    logging.info("Preparing TFDS %s in %s: its raw files are downloaded.", name, folder)
     # Before TensorFlow is imported: it greets with a page of warnings otherwise.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
@@ -98,6 +92,12 @@ def prepare(builder: "DatasetBuilder") -> None:
             f'TensorFlow, once: pip install -e ".[prepare]" ({_short(error)}); or '
             f"{_ADVICE}."
         ) from error
+    if not _can_download(builder):
+        raise ConnectionError(
+            f"TFDS {name} is not in {folder}, and the network from which it would be "
+            f"downloaded cannot be reached: {_ADVICE}."
+        )
+    logging.info("Preparing TFDS %s in %s: its raw files are downloaded.", name, folder)
     try:
         # It only copies files: it shall not take all memory of the GPUs.
         tf.config.set_visible_devices([], "GPU")

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dc_jax import report
-from dc_jax.errors import ERRORS, one_line
+from dc_jax.errors import ERRORS, one_line, printable
 from dc_jax.progress import Progress
 from dc_jax.run.command_line import end_on_ctrl_c
 
@@ -20,7 +20,7 @@ def main() -> None:
     try:
         with Progress("Writing the report"):
             path = report.write(folder)
-        print(path)
+        print(printable(str(path)))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 

@@ -12,6 +12,7 @@ from dc_jax.sets.image_grid import tile, to_png
 
 _COLUMNS = 5  # Images in a row: a phone has room for as many.
 _IMAGE = 64  # Each image is at most as wide on the page, by a whole factor.
+_PAIRED = 22  # With more classes, rows of two would be too many.
 _SINGLE = 96  # The same for the only image of a class.
 
 
@@ -42,14 +43,17 @@ def _classes(synthetic: SyntheticSet) -> str:
 def _in_rows(figures: list[str], ipc: int) -> str:
     """Returns a figure for each class, in rows.
 
-    Those of single images stand in groups of five: a row has one group or two, so that
-    ten classes are not nine and one.
+    Ten classes shall not be nine and one. So figures of single images stand in groups
+    of five, of which a row has one or two; others stand in pairs, where rows of three
+    would leave one over.
     """
+    is_paired = ipc > 1 and len(figures) % 6 == 4 and len(figures) <= _PAIRED
     if ipc == 1:
         starts = range(0, len(figures), _COLUMNS)
         groups = ["".join(figures[start : start + _COLUMNS]) for start in starts]
         figures = [f'<div class="five">{group}</div>' for group in groups]
-    return f'<div class="classes">{"".join(figures)}</div>'
+    style = "classes pairs" if is_paired else "classes"
+    return f'<div class="{style}">{"".join(figures)}</div>'
 
 
 def _picture(pixels: np.ndarray, ipc: int, alt: str) -> str:

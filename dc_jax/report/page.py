@@ -22,7 +22,11 @@ from dc_jax.report.files import read_files
 from dc_jax.report.template import fill
 
 NAME = "report.html"
-_MARK = b'<meta name="generator" content="dc_jax">'
+# In the head of every report; the second in those of earlier versions.
+_MARKS = (
+    b'<meta name="generator" content="dc_jax">',
+    b'<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">',
+)
 
 # The sections of the page, in order: a title, and a function that returns the body as
 # HTML, or "" for a run that has nothing to show there. A new section is a line here.
@@ -107,11 +111,7 @@ def make_page(folder: Path) -> bytes:
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the report in a folder was made here.
-
-    Earlier versions did not mark theirs. They are known by what is beside them.
-    """
+    """Whether the report in a folder was made here."""
     with (folder / NAME).open("rb") as file:
-        is_marked = _MARK in file.read(4000)
-    names = ("card.json", "config.json", "evaluations.jsonl")
-    return is_marked or any((folder / name).exists() for name in names)
+        head = file.read(4000)
+    return any(mark in head for mark in _MARKS)

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.errors import UserError, check_fits, load_package
+from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.methods import check_method
 from dc_jax.networks import has_batch_norm
 from dc_jax.training import augment_siamese
@@ -102,9 +102,14 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
         )
     if synthetic.class_names != dataset.class_names:
         raise UserError(
-            f"{path} has the classes {', '.join(synthetic.class_names)}, but "
-            f"{dataset.name} has {', '.join(dataset.class_names)}."
+            f"{path} has the classes {_short(synthetic.class_names)}, but "
+            f"{dataset.name} has {_short(dataset.class_names)}."
         )
+
+
+def _short(names: Sequence[str]) -> str:
+    """Returns names, which may be anybody's, as a line that is not too long."""
+    return one_line(", ".join(names), 300)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, make_execution
 from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
+from dc_jax.errors import one_line
 from dc_jax.evaluation.protocol import Protocol, make_protocol
 from dc_jax.methods.dataset_distillation import UNUSED
 from dc_jax.networks import default_depth, make_network, without_batch_norm
@@ -165,7 +166,7 @@ def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) 
                 dataset.num_classes,
                 field,
                 describe_ipc(numbers),
-                ", ".join(small),
+                one_line(", ".join(small), 1000),
             )
 
 

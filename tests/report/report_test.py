@@ -245,7 +245,29 @@ def test_a_report_that_is_missing_or_edited_is_made_again(copy):
     assert path.read_bytes() == whole
 
 
-def test_a_page_of_somebody_else_is_not_replaced(tmp_path):
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_page_of_somebody_else_stays(finished, tmp_path, caplog, has_run):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder) if has_run else folder.mkdir()
+    (folder / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match=r"report\.html is no report|holds no run"):
+        report.write(folder)
+    report.write_if_possible(folder)
+    assert caplog.records[-1].levelname == "WARNING"
+    assert (folder / "report.html").read_text() == "mine"
+
+
+def test_a_report_of_an_earlier_version_is_replaced(copy):
+    path = copy / "report.html"
+    mark = b'<meta name="generator" content="dc_jax">\n'
+    whole = path.read_bytes()
+    assert mark in whole
+    path.write_bytes(whole.replace(mark, b""))
+    report.refresh(copy)
+    assert path.read_bytes() == whole
+
+
+def test_a_page_of_somebody_else_gets_no_evaluation(tmp_path):
     (tmp_path / "report.html").write_text("mine")
     with pytest.raises(ValueError, match=r"report\.html, which is no run's"):
         own_files.check_evaluations(tmp_path)
@@ -265,10 +287,18 @@ def test_a_continued_run_has_the_report_of_one_that_never_stopped(tmp_path):
 def test_single_images_stand_in_groups_of_five(tmp_path, num_classes, groups):
     make_run(tmp_path, ipc=1, dataset=make_dataset(num_classes))
     source = (tmp_path / "report.html").read_text("utf-8")
-    parts = source.split('<div class="five">')[1:]
+    parts = [x.split("</div>")[0] for x in source.split('<div class="five">')[1:]]
     # The images, then the neighbours.
     assert [part.count("<figure>") for part in parts[: len(groups)]] == groups
     assert len(parts) == 2 * len(groups)
+
+
+@pytest.mark.parametrize(("num_classes", "is_paired"), [(10, 2), (9, 0), (100, 0)])
+def test_ten_classes_are_not_nine_and_one(tmp_path, num_classes, is_paired):
+    make_run(tmp_path, ipc=2, dataset=make_dataset(num_classes))
+    source = (tmp_path / "report.html").read_text("utf-8")
+    # The images, and the neighbours.
+    assert source.count('<div class="classes pairs">') == is_paired
 
 
 def test_iterations_and_first_images_are_told(finished, tmp_path):

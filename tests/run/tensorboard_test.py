@@ -139,3 +139,15 @@ def test_a_missing_package_is_an_error_before_anything_is_loaded(tmp_path, monke
     assert 'pip install -e ".[tensorboard]"' in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_events_of_others_stay(tmp_path):
+    theirs = tmp_path / "tensorboard" / "events.out.tfevents.1.host"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    for first in (0, 1):
+        with Metrics(tmp_path, first=first, total=3, tensorboard=True) as metrics:
+            metrics.loss(first + 1, np.array([1.0]))
+    assert theirs.read_text() == "mine"
+    (ours,) = (path for path in theirs.parent.iterdir() if path != theirs)
+    assert ours.name.endswith(".dc_jax")

@@ -13,6 +13,8 @@ import dc_jax
 from dc_jax.files import write_json
 from dc_jax.sets.card import make_card, make_recipe
 
+CONFIG = {"ipc": 1, "execution": {"dtype": "float32", "precision": "high"}}
+
 
 def test_recipe():
     recipe = make_recipe(
@@ -47,7 +49,7 @@ def _card(files):
     )
     return make_card(
         method="dc",
-        config={"ipc": 1, "execution": {"dtype": "float32", "precision": "high"}},
+        config=CONFIG,
         seed=3,
         dataset=dataset,
         protocol={"networks": 20},
@@ -78,7 +80,7 @@ def test_card(tmp_path):
     assert card["versions"]["dc_jax"] == dc_jax.__version__
     packages = {"python", "jax", "jaxlib", "flax", "optax", "numpy"}
     assert packages <= set(card["versions"])
-    assert (card["method"], card["seed"], card["config"]) == ("dc", 3, {"ipc": 1})
+    assert (card["method"], card["seed"], card["config"]) == ("dc", 3, CONFIG)
     assert (card["protocol"], card["accuracy"]) == ({"networks": 20}, {"mean": 0.5})
     assert card["created"] == "2026-01-02T03:04:05Z"
 

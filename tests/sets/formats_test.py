@@ -327,7 +327,10 @@ def test_command(tmp_path):
     ("arguments", "expected"),
     [
         (["--format=npz", "--output=x"], "--set"),
-        (["--set=x", "--format=zip", "--output=x"], "npz|safetensors|parquet|png|tfds"),
+        (
+            ["--set=x", "--format=zip", "--output=x"],
+            "npz|safetensors|parquet|huggingface|png|tfds",
+        ),
         (["--set=none", "--format=npz", "--output=x"], "no synthetic set at none"),
     ],
 )
