@@ -11,7 +11,6 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,6 +28,7 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
+from dc_jax.paths import user_path
 from dc_jax.run import runner
 from dc_jax.run.checks import check_names
 from dc_jax.run.evaluation import build_evaluator, count_sets
@@ -250,7 +250,8 @@ def _make_set(
     if workdir is None:
         place = tempfile.TemporaryDirectory(prefix="dc_jax_")
     else:
-        place = contextlib.nullcontext(os.fspath(workdir))
+        workdir = user_path(workdir, "workdir")
+        place = contextlib.nullcontext(str(workdir))
     with _interruptible(), place as folder:
         synthetic, protocol = runner.make_first_set(config, folder, dataset)
     recipe = make_recipe(
@@ -262,7 +263,7 @@ def _make_set(
     )
     synthetic = synthetic.replace(recipe=recipe)
     if workdir is not None:
-        set_file.save_synthetic_set(Path(workdir) / set_file.SET_NAME, synthetic)
+        set_file.save_synthetic_set(workdir / set_file.SET_NAME, synthetic)
     return synthetic
 
 

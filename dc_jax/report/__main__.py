@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from dc_jax import report
 from dc_jax.errors import ERRORS, one_line
+from dc_jax.paths import user_path
 
 
 def main() -> None:
@@ -14,7 +14,8 @@ def main() -> None:
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     try:
-        print(report.write(Path(parser.parse_args().workdir)))
+        folder = user_path(parser.parse_args().workdir, "--workdir")
+        print(report.write(folder))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
 

@@ -73,7 +73,7 @@ def read_snapshots(folder: Path) -> dict[int, bytes]:
     for iteration, path in sorted(_snapshot_paths(folder).items()):
         png = path.read_bytes()
         try:
-            with Image.open(io.BytesIO(png)) as picture:
+            with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
                 picture.load()
             pictures[iteration] = png
         except (OSError, SyntaxError, ValueError, zlib.error):
@@ -185,5 +185,5 @@ def size_of(png: bytes) -> tuple[int, int]:
     """Returns the width and the height of a picture in pixels."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(png)) as picture:
+    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
         return picture.size

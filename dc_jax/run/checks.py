@@ -12,6 +12,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError, check_fits, load_package
 from dc_jax.methods import check_method
 from dc_jax.networks import has_batch_norm
+from dc_jax.paths import user_path
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 
@@ -28,6 +29,10 @@ def check_names(config: Config) -> None:
             "config.dataset.validation must be None where config.dataset.stream is "
             f"True, got {config.dataset.validation}."
         )
+    for group, field in (("coreset", "networks"), ("execution", "compilation_cache")):
+        folder = getattr(getattr(config, group), field)
+        if folder is not None:
+            user_path(folder, f"config.{group}.{field}")
     if config.tensorboard:
         load_package("tensorboardX", "tensorboard")
     check_method(config.method)

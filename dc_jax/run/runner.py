@@ -20,6 +20,7 @@ from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.evaluator import Evaluator
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
+from dc_jax.paths import user_path
 from dc_jax.run import workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
@@ -28,7 +29,7 @@ from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
 from dc_jax.run.loop import Loop
 from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import signals_kill
-from dc_jax.sets import formats, set_file
+from dc_jax.sets import authors_pt, formats, set_file
 
 # Makes the sets of a run; also returns the seconds it took.
 Make = Callable[[], tuple[list[SyntheticSet], float]]
@@ -53,7 +54,7 @@ def condense(
       FloatingPointError: the loss or the images stopped being finite.
       Stopped: by a signal; the state is saved.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "--workdir")
     workdir.check_name(folder)
     result = processes.on_first(workdir.finished_result, config, folder, dataset)
     if result is not None:
@@ -83,7 +84,7 @@ def make_first_set(
 
     Returns the set, which is not evaluated, and how networks are to be trained on it.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "--workdir")
     workdir.check_name(folder)
     setup = make_setup(config, dataset)
     make = _maker(setup, make_evaluator(setup), folder)
@@ -110,7 +111,12 @@ def evaluate(
     Raises:
       UserError: the set or the config is unusable, or they do not fit.
     """
-    sets = [(one, path) for path in set_paths for one in _load_sets(path)]
+    folder = user_path(folder, "--workdir") if folder else None
+    sets = [
+        (one, path)
+        for path in set_paths
+        for one in _load_sets(path, config.dataset.name)
+    ]
     setup = make_setup(config)
     for one, path in sets:
         check_fit(one, setup.dataset, path)
@@ -123,8 +129,8 @@ def evaluate(
         "protocol": dataclasses.asdict(setup.protocol),
     }
     if folder:
-        processes.on_first(workdir.add_evaluation, Path(folder), result)
-        processes.on_first(report.write_if_possible, Path(folder))
+        processes.on_first(workdir.add_evaluation, folder, result)
+        processes.on_first(report.write_if_possible, folder)
     workdir.log_result(result)
     return result
 
@@ -181,14 +187,18 @@ def _save(
     return result
 
 
-def _load_sets(path: str) -> list[SyntheticSet]:
-    """Loads sets on the first process, for all."""
+def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
+    """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
+    path = user_path(path, "--set")
 
     def load() -> list[dict[str, Any]]:
         if os.path.isdir(path):
             sets = set_file.load_synthetic_sets(path)
         else:
-            sets = [formats.load_synthetic_set(path)]
+            is_pt = path.suffix in authors_pt.SUFFIXES
+            sets = [
+                formats.load_synthetic_set(path, dataset=dataset if is_pt else None)
+            ]
         # A tuple cannot be sent.
         return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
 

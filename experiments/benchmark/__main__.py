@@ -26,11 +26,12 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
+from dc_jax.errors import UserError
+from dc_jax.paths import user_path
 from experiments.benchmark import report
 from experiments.benchmark.cases import (
     GROWTH,
@@ -79,7 +80,10 @@ def main(argv: Sequence[str]) -> None:
             raise app.UsageError(
                 f"--{flag.name} must be whole numbers of at least 1, got {flag.value}."
             )
-    folder = Path(_OUTPUT.value)
+    try:
+        folder = user_path(_OUTPUT.value, "--output")
+    except UserError as error:
+        raise app.UsageError(str(error)) from None
     path = folder / "benchmark.jsonl"
     if path.exists():
         raise app.UsageError(
