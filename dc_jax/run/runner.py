@@ -112,11 +112,8 @@ def evaluate(
       UserError: the set or the config is unusable, or they do not fit.
     """
     folder = user_path(folder, "--workdir") if folder else None
-    sets = [
-        (one, path)
-        for path in set_paths
-        for one in _load_sets(path, config.dataset.name)
-    ]
+    name = config.dataset.name
+    sets = [(one, path) for path in set_paths for one in _load_sets(path, name)]
     setup = make_setup(config)
     for one, path in sets:
         check_fit(one, setup.dataset, path)
@@ -196,9 +193,8 @@ def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
             sets = set_file.load_synthetic_sets(path)
         else:
             is_pt = path.suffix in authors_pt.SUFFIXES
-            sets = [
-                formats.load_synthetic_set(path, dataset=dataset if is_pt else None)
-            ]
+            of = dataset if is_pt else None
+            sets = [formats.load_synthetic_set(path, dataset=of)]
         # A tuple cannot be sent.
         return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
 
