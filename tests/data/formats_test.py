@@ -1,4 +1,4 @@
-"""Files of datasets as people have them, with the pixels and labels that are in them."""
+"""Files of datasets as people have them, with the right pixels and labels."""
 
 import gzip
 import io
@@ -275,7 +275,7 @@ def test_csv_alone_gzipped_or_without_labels(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,label\na.png,3\n", "begins with 'file,label', must have a label and"),
+        ("file,label\na.png,3\n", "must have CSV files with a label and the pixels"),
         (_csv(20).replace(",", ",x", 1), "could not convert string 'x"),
         (
             "1,2,3,4,5,6\n",
