@@ -16,13 +16,29 @@ _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 # How numbers are stored, by the type of an element.
 _TYPES = {
-    1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4",
-    7: "f4", 9: "f8", 12: "i8", 13: "u8",
+    1: "i1",
+    2: "u1",
+    3: "i2",
+    4: "u2",
+    5: "i4",
+    6: "u4",
+    7: "f4",
+    9: "f8",
+    12: "i8",
+    13: "u8",
 }
 # The kinds of arrays that are no cells, structures, text or objects.
 _CLASSES = {
-    6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2",
-    12: "i4", 13: "u4", 14: "i8", 15: "u8",
+    6: "f8",
+    7: "f4",
+    8: "i1",
+    9: "u1",
+    10: "i2",
+    11: "u2",
+    12: "i4",
+    13: "u4",
+    14: "i8",
+    15: "u8",
 }
 _COMPLEX = 0x800
 

@@ -57,7 +57,7 @@ def test_of_three_splits_the_test_split_is_tested_on(tmp_path, logged):
     for add, name in enumerate(("train", "val", "test")):
         _folder(tmp_path / name, 2, add=50 * add)
     assert _load(tmp_path).test_images[:, 0, 0, 0].tolist() == [100, 101, 102, 103]
-    assert f"{tmp_path}: val are not used; the splits are train and test." in logged
+    assert f"{tmp_path}: trained on train, tested on test; not used: val." in logged
 
 
 def test_a_training_split_alone(tmp_path):
