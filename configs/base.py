@@ -90,8 +90,8 @@ def get_config() -> ConfigDict:
     config.dataset.image_size = placeholder(int)
     # For sets larger than memory: whether only the training images that an iteration
     # draws are on the devices, while the others stay on disk. TFDS sets are decoded
-    # once, to a file next to them. Other files than plain IDX stay in the host's memory.
-    # The result is the same. Cannot be combined with `validation`.
+    # once, to a file next to them. Files other than plain IDX stay in the host's
+    # memory. The result is the same. Cannot be combined with `validation`.
     config.dataset.stream = False
     # Number of training images that are held out and replace the test images. Each
     # class gives its share. None: the dataset's own test split.
