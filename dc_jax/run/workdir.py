@@ -18,7 +18,8 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import file_record, is_address, is_unicode, read_json, write_json
+from dc_jax.files import file_record, is_unicode, read_json, write_json
+from dc_jax.paths import is_address
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe
 
