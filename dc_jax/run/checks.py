@@ -81,11 +81,9 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
             f"{dataset.name} are {dataset.image_shape}; config.dataset must be those "
             "images that it was made of."
         )
-    names = {synthetic.class_names, dataset.class_names}
-    are_as_many = len({len(one) for one in names}) == 1
-    # Some files do not tell the names.
-    has_numbers = are_as_many and number_names(dataset.num_classes) in names
-    if len(names) > 1 and not has_numbers:
+    # The sets of other programs have numbers in place of names.
+    allowed = (dataset.class_names, number_names(dataset.num_classes))
+    if synthetic.class_names not in allowed:
         raise UserError(
             f"{path} has the classes {', '.join(synthetic.class_names)}, but "
             f"{dataset.name} has {', '.join(dataset.class_names)}."
