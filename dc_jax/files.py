@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import re
 import struct
 import tokenize
 import zipfile
@@ -259,8 +258,3 @@ def file_record(path: str | os.PathLike) -> dict:
 def is_unicode(text: str) -> bool:
     """Whether a text is Unicode; a file name, as Python reads it, need not be."""
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def is_address(path: str) -> bool:
-    """Whether a path is one such as `gs://bucket/folder`."""
-    return re.match(r"[a-z][a-z0-9+.-]+:/", path) is not None

@@ -1,10 +1,10 @@
 """Paths that users give, on a command line, in a config or from Python."""
 
 import os
+import re
 from pathlib import Path
 
 from dc_jax.errors import UserError
-from dc_jax.files import is_address
 
 
 def user_path(path: str | os.PathLike, name: str) -> Path:
@@ -25,3 +25,8 @@ def user_path(path: str | os.PathLike, name: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise UserError(f"{name} is '{text}': {error}") from error
+
+
+def is_address(path: str) -> bool:
+    """Whether a path is one such as `gs://bucket/folder`."""
+    return re.match(r"[a-z][a-z0-9+.-]+:/", path) is not None

@@ -257,7 +257,7 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((IMAGES[0], LABELS), {}, r"images must be \[n, H, W\] or .* \[8, 8\]"),
         ((IMAGES.astype(int), LABELS), {}, "images must be uint8, or float .* int64"),
         ((IMAGES * 1.0, LABELS), {}, r"train_images must be in \[0, 1\]"),
-        ((IMAGES, LABELS / 1), {}, "labels must be integers"),
+        ((IMAGES, LABELS / 2), {}, "labels must be whole numbers"),
         ((IMAGES, LABELS - 1), {}, "labels must count from 0"),
         ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image[.]"),
         ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* at 0"),

@@ -99,9 +99,10 @@ def read_csv(place: Path) -> dict[str, np.ndarray]:
 def _read_table(path: Path) -> tuple[np.ndarray, int]:
     """Returns all values, `[n, columns]`, and which column is the label."""
     first = _read_first(path)
-    has_header = not all(map(_is_number, first))
     names = [name.strip().strip("\"'").lower() for name in first]
     label = next((i for i, name in enumerate(names) if name in _LABELS), 0)
+    are_words = [not _is_number(name) for name in names]
+    has_header = are_words[label] or 2 * sum(are_words) > len(names)
     if len(first) <= _FEW:
         raise UserError(
             f"it begins with {','.join(first)[:80]!r}, must have a label and the "
@@ -157,7 +158,7 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text.strip().strip('"'))
+        float(text)
     except ValueError:
         return False
     return True

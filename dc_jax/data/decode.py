@@ -38,8 +38,8 @@ _DAMAGE = (
 )
 # How many pictures a thread takes at once.
 _PART = 64
-# How many pictures that cannot be read an error names. The log names all.
-_NAMED = 20
+# How many pictures that cannot be read an error names, and how many the log.
+_NAMED, _LOGGED = 20, 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _raise_faults(faults: Mapping[str, str], where: str) -> None:
     if len(faults) == 1:
         ((name, reason),) = faults.items()
         raise UserError(f"{name} is no picture that can be read: {reason}")
-    for name, reason in faults.items():
+    for name, reason in [*faults.items()][:_LOGGED]:
         logging.warning("%s is no picture that can be read: %s", name, reason)
     told = [f"{name} ({reason})" for name, reason in [*faults.items()][:_NAMED]]
     if len(faults) > _NAMED:

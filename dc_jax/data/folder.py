@@ -76,11 +76,11 @@ def _find_parts(folder: Path) -> dict[str, Path]:
     folders = {path.name: path for path in _sub_folders(folder)}
     splits = name_splits(folders, str(folder))
     if "train" in splits and (len(splits) == 2 or len(folders) == 1):
-        unused = folders.keys() - splits.values()
-        if unused:
-            text = "%s: %s are not used; the splits are %s."
-            told = ", ".join(sorted(unused))
-            logging.info(text, folder, told, " and ".join(splits.values()))
+        unused = ", ".join(sorted(folders.keys() - splits.values()))
+        text = "%s: trained on %s, tested on %s%s."
+        tests = splits.get("test", "a fifth of it")
+        unused = f"; not used: {unused}" if unused else ""
+        logging.info(text, folder, splits["train"], tests, unused)
         return {split: folders[name] for split, name in splits.items()}
     return {"train": folder}
 

@@ -1,5 +1,6 @@
 """Reads datasets of the Hugging Face Hub by name, with the package `datasets`."""
 
+import logging as std_logging
 import os
 import re
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ def read_hub(
     if not is_online:
         # It would try for minutes otherwise. What is in its cache can still be read.
         os.environ["HF_HUB_OFFLINE"] = "1"
+    # It tells at length which other packages there are.
+    std_logging.getLogger("datasets").setLevel(std_logging.WARNING)
     library = load_package("datasets", "huggingface")
     library.disable_progress_bars()
     try:

@@ -41,7 +41,7 @@ def read_labels(
     if array.dtype.kind == "U":
         return _read_strings(array, name, class_names)
     if array.dtype.kind == "f":
-        array = _whole_numbers(array, name)
+        array = _whole_numbers(array, name).astype(np.float64)
     if array.size and not 0 <= array.min() <= array.max() < 2**31:
         got = f"{array.min()} to {array.max()}"
         raise UserError(f"{name} must count from 0, got {got}.")

@@ -14,6 +14,8 @@ from dc_jax.files import DAMAGE
 
 # Rows that are read at a time.
 _ROWS = 64
+# How much larger than their file pictures can be, which are compressed already.
+_TIMES, _AND = 100, 2**26
 
 
 def find_parquet_files(place: Path) -> dict[str, list[Path]]:
@@ -95,7 +97,8 @@ def _open_table(paths: list[Path]) -> Table:
     except damage as error:
         raise _unreadable(paths[0], error) from error
     name = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and the others"
-    return Table(name, schema, read)
+    most = _TIMES * sum(path.stat().st_size for path in paths) + _AND
+    return Table(name, schema, read, most)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -4,13 +4,13 @@
 http://ufldl.stanford.edu/housenumbers/
 """
 
-import math
-import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from dc_jax.data.mat import read_mat
 from dc_jax.errors import UserError, check_fits, one_line
 from dc_jax.files import DAMAGE
 
@@ -45,32 +45,25 @@ def read_svhn(folder: Path) -> dict[str, np.ndarray]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    import scipy.io  # Slow to import.
-
+    """Returns images `[n, H, W, D]` uint8 and labels `[n]` int32 of a file."""
     try:
-        held = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
-        shape, kind = held.get("X", ((), ""))
-        labels_shape, labels_kind = held.get("y", ((), ""))
-        if len(shape) != 4 or kind != "uint8":
-            raise UserError(f"its X must be uint8 [H, W, D, n], got {kind} {shape}")
-        if labels_shape != (shape[3], 1) or not _is_number(labels_kind):
-            got = f"{labels_kind} {labels_shape}"
-            raise UserError(f"its y must be numbers [{shape[3]}, 1], got {got}")
-        # It is there twice for a moment.
-        check_fits(2 * math.prod(shape), f"the images of {path}")
-        content = scipy.io.loadmat(path, variable_names=["X", "y"])
-    # SciPy raises these, its own and others on damaged files.
-    except (*DAMAGE, AssertionError, AttributeError, struct.error) as error:
+        # The images are there twice for a moment.
+        check_fits(2 * path.stat().st_size, "its values")
+        held = read_mat(path.read_bytes())
+        images, labels = (held.get(name, np.zeros(())) for name in ("X", "y"))
+        if images.ndim != 4 or images.dtype != np.uint8:
+            got = f"{images.dtype} {list(images.shape)}"
+            raise UserError(f"its X must be uint8 [H, W, D, n], got {got}")
+        if labels.shape != (images.shape[3], 1):
+            got = list(labels.shape)
+            raise UserError(f"its y must be [{images.shape[3]}, 1], got {got}")
+    except (*DAMAGE, zlib.error) as error:
         raise UserError(
             f"{path} is no .mat file of SVHN that can be read: {one_line(error, 200)}."
         ) from error
-    images, labels = content["X"], content["y"][:, 0]
+    labels = labels[:, 0]
     if not np.all((labels >= 1) & (labels <= 10)):
         got = f"{labels.min()} to {labels.max()}"
         raise UserError(f"{path}: the labels must be 1 to 10, got {got}.")
     images = np.ascontiguousarray(images.transpose(3, 0, 1, 2))
     return images, (labels % 10).astype(np.int32)
-
-
-def _is_number(kind: str) -> bool:
-    return kind in ("double", "single") or kind.lstrip("u").startswith("int")

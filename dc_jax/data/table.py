@@ -27,6 +27,7 @@ class Table:
     schema: "pyarrow.Schema"
     # Yields the rows of these columns, some at a time.
     read: Callable[[list[str]], Iterable["pyarrow.RecordBatch"]]
+    most: int = 2**40  # More bytes than all its pictures can have.
 
 
 def read_tables(
@@ -106,6 +107,11 @@ def _read_columns(table: Table, image: str, label: str) -> tuple[list[bytes], li
                 )
             size += len(content)
             check_fits(size, f"the pictures of {table.name}")
+            if size > table.most:
+                raise UserError(
+                    f"{table.name} cannot be read: its pictures are many times larger "
+                    "than the file."
+                )
             contents.append(content)
         labels += batch.column(label).to_pylist()
     bad = next((one for one in labels if not isinstance(one, str | int | float)), 0)

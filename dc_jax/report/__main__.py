@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 
 from dc_jax import report
 from dc_jax.errors import ERRORS, one_line, printable
+from dc_jax.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run.command_line import end_on_ctrl_c
 
@@ -15,9 +15,10 @@ def main() -> None:
         prog="python -m dc_jax.report", description="Makes the report of a run."
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    folder = Path(parser.parse_args().workdir)
-    end_on_ctrl_c(f"The report of {folder} is as it was.")
+    given = parser.parse_args().workdir
     try:
+        folder = user_path(given, "--workdir")
+        end_on_ctrl_c(f"The report of {folder} is as it was.")
         with Progress("Writing the report"):
             path = report.write(folder)
         print(printable(str(path)))

@@ -10,9 +10,11 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.methods import check_method
 from dc_jax.networks import has_batch_norm
+from dc_jax.paths import user_path
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 
@@ -33,6 +35,10 @@ def check_names(config: Config) -> None:
             "config.dataset.validation must be None where config.dataset.stream is "
             f"True, got {config.dataset.validation}."
         )
+    for group, field in (("coreset", "networks"), ("execution", "compilation_cache")):
+        folder = getattr(getattr(config, group), field)
+        if folder is not None:
+            user_path(folder, f"config.{group}.{field}")
     if config.tensorboard:
         load_package("tensorboardX", "tensorboard")
     check_method(config.method)
@@ -100,7 +106,9 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
             f"{path} has {rates.size:,} learned steps of training, must have at most "
             f"{_STEPS:,}."
         )
-    if synthetic.class_names != dataset.class_names:
+    # The sets of other programs have numbers in place of names.
+    allowed = (dataset.class_names, number_names(dataset.num_classes))
+    if synthetic.class_names not in allowed:
         raise UserError(
             f"{path} has the classes {_short(synthetic.class_names)}, but "
             f"{dataset.name} has {_short(dataset.class_names)}."

@@ -16,6 +16,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.errors import UserError, one_line, printable
+from dc_jax.paths import user_path
 
 
 class _NumbersParser(flags.ArgumentParser):
@@ -208,6 +209,9 @@ def find_config(argument: str) -> str:
 
     A file of `configs/` need not be in the current folder: the package has it too.
     """
+    own = _OWN_FILE.fullmatch(argument)
+    if own and own[1].startswith("~"):
+        return argument.replace(own[1], str(user_path(own[1], "--config")), 1)
     match = _CONFIG_FILE.fullmatch(argument)
     if match is None or Path(match[2]).exists():
         return argument

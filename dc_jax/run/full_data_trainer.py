@@ -27,6 +27,7 @@ from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files import read_npz, write_npz
+from dc_jax.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
@@ -121,7 +122,9 @@ class WholeTrainer:
         self._made_with = _made_with(config, dataset, protocol, eval_every)
         text = json.dumps(self._made_with, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
-        self._folder = Path(config.coreset.networks or folder / "networks") / name
+        given = config.coreset.networks
+        kept = user_path(given, "config.coreset.networks") if given else None
+        self._folder = (kept or folder / "networks") / name
         self._training, self._check = training, check
         self._compiled: set[int] = set()  # Phases whose updates are.
         self._updates = [

@@ -18,6 +18,7 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
+from dc_jax.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run import own_files, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
@@ -29,7 +30,7 @@ from dc_jax.run.loop import Loop
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import ends_at_once, tell_saved
-from dc_jax.sets import formats, set_file
+from dc_jax.sets import authors_pt, formats, set_file
 
 # Makes the sets of a run; also returns the seconds it took.
 Make = Callable[[], tuple[list[SyntheticSet], float]]
@@ -54,7 +55,7 @@ def condense(
       FloatingPointError: the loss or the images stopped being finite.
       Stopped: by a signal; the state is saved.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "--workdir")
     workdir.check_name(folder)
     with ends_at_once(lambda: _saved(folder)):
         result = processes.on_first(finished_result, config, folder, dataset)
@@ -99,7 +100,7 @@ def make_first_set(
 
     Returns the set, which is not evaluated, and how networks are to be trained on it.
     """
-    folder = Path(folder)
+    folder = user_path(folder, "--workdir")
     workdir.check_name(folder)
     processes.on_first(workdir.check_is_free, config, folder)
     setup = make_setup(config, dataset)
@@ -127,10 +128,12 @@ def evaluate(
     Raises:
       UserError: the set or the config is unusable, or they do not fit.
     """
+    folder = user_path(folder, "--workdir") if folder else None
     if folder:
-        processes.on_first(own_files.check_evaluations, Path(folder))
+        processes.on_first(own_files.check_evaluations, folder)
+    name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
-        sets = {str(path): _load_sets(path) for path in set_paths}
+        sets = {str(path): _load_sets(path, name) for path in set_paths}
         setup = make_setup(config)
         for path, of_path in sets.items():
             for one in of_path:
@@ -140,10 +143,10 @@ def evaluate(
         results = [_evaluate(setup, evaluator, *one) for one in sets.items()]
     for result in results:
         if folder:
-            processes.on_first(workdir.add_evaluation, Path(folder), result)
+            processes.on_first(workdir.add_evaluation, folder, result)
         workdir.log_result(result, result["set"] if len(results) > 1 else "")
     if folder:
-        processes.on_first(report.write_if_possible, Path(folder))
+        processes.on_first(report.write_if_possible, folder)
     return results
 
 
@@ -220,14 +223,17 @@ def _save(
     return result
 
 
-def _load_sets(path: str) -> list[SyntheticSet]:
-    """Loads sets on the first process, for all."""
+def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
+    """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
+    path = user_path(path, "--set")
 
     def load() -> list[dict[str, Any]]:
         if os.path.isdir(path):
             sets = set_file.load_synthetic_sets(path)
         else:
-            sets = [formats.load_synthetic_set(path)]
+            is_pt = path.suffix in authors_pt.SUFFIXES
+            of = dataset if is_pt else None
+            sets = [formats.load_synthetic_set(path, dataset=of)]
         # A tuple cannot be sent.
         return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
 

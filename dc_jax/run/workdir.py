@@ -19,7 +19,8 @@ from dc_jax.devices import processes
 from dc_jax.drafts import remove_stale
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import append_json_line, is_address, is_unicode, write_json
+from dc_jax.files import append_json_line, is_unicode, write_json
+from dc_jax.paths import is_address
 from dc_jax.run import own_files
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe

@@ -1,32 +1,49 @@
-"""Reads the sets that the authors' code saves, such as `res_DC_*.pt`.
+"""Reads the sets that the code of papers saves as `.pt` files of PyTorch.
 
-Such a file has a list `data` with a pair per experiment: images `[C * I, D, H, W]`,
-float, and labels `[C * I]`, integers. How the images were normalised depends on the
-dataset, which the file does not name.
-https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
+- DC, DSA, DM: a list `data` with a pair per experiment, normalised images
+  `[C * I, D, H, W]`, float, and labels `[C * I]`, integers.
+  https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
+- MTT, DATM: normalised images alone; labels, or logits `[C * I, C]`, are in a file
+  beside. https://github.com/GeorgeCazenavette/mtt-distillation (distill.py)
+- IDC, NCFM: a pair of images in [0, 1] and labels.
+  https://github.com/snu-mllab/Efficient-Dataset-Condensation (condense.py)
+
+How images were normalised depends on the dataset, which the files do not name.
 """
 
 import os
 import pickle
 import types
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import published_facts
 from dc_jax.errors import UserError, load_package, one_line
 from dc_jax.sets import set_file
 
+SUFFIXES = (".pt", ".pth")
+_KNOWN = (
+    "a dict with a list data of pairs (DC, DSA, DM), a tensor of images with another "
+    "file of labels (MTT, DATM) or a pair of images and labels (IDC, NCFM); in PyTorch "
+    "torch.save({'data': [[images, labels]]}, path) converts normalised images "
+    "[n, D, H, W] and integer labels [n]"
+)
+# How far images in [0, 1] may be outside by rounding.
+_ROUNDING = 1e-3
+
 
 def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
     """Reads the set of one experiment, a number from 0.
 
-    PyTorch reads the file with `weights_only=True`, which allows tensors and plain
-    containers, and refuses code. The mean and standard deviation are those published
-    for the dataset, one of the paper.
+    PyTorch reads the file with `weights_only=True`, which allows tensors, plain
+    containers and here NumPy's numbers, and refuses code. The mean and standard
+    deviation are those published for the dataset, one of the paper.
 
     Raises:
       UserError: PyTorch is missing, the dataset is unknown, or the file is damaged or
@@ -37,7 +54,7 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
             f"{path} does not say what was condensed: give its dataset, such as mnist."
         )
     mean, std, class_names = published_facts(dataset)
-    images, labels = _load_pair(path, experiment)
+    images, labels, is_normalised = _load_pair(path, experiment)
     if images.shape[1] != len(mean) or set(labels) != set(range(len(class_names))):
         raise UserError(
             f"{path} has {images.shape[1]} channel(s) and the labels {labels.min()} to "
@@ -51,8 +68,9 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
             "the same number in every class."
         )
     order = np.argsort(labels, kind="stable").reshape(len(counts), -1)
+    images = np.ascontiguousarray(np.moveaxis(images, 1, -1)[order])
     arrays = {
-        "images": np.ascontiguousarray(np.moveaxis(images, 1, -1)[order]),
+        "images": images if is_normalised else (images - mean) / std,
         "labels": labels[order].astype(np.int32),
         "class_names": np.array(class_names),
         "mean": mean,
@@ -61,12 +79,57 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
     return set_file.from_arrays(arrays, str(path))
 
 
-def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images `[n, D, H, W]` float32 and labels `[n]`."""
+def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Returns images `[n, D, H, W]` float32, labels `[n]`, whether they are normalised.
+
+    The format is recognised by what is in the file.
+    """
     torch = load_package("torch", "torch")
+    content = _load(path, torch)
+    if isinstance(content, dict) and isinstance(content.get("data"), list):
+        sets = content["data"]
+        if sets and not 0 <= experiment < len(sets):
+            last = len(sets) - 1
+            raise UserError(f"{path} has the sets 0 to {last}, not {experiment}.")
+        if sets:
+            return *_check_pair(
+                sets[experiment], [path], f"set {experiment}", torch
+            ), True
+    elif experiment:
+        raise UserError(f"{path} holds one set, number 0; got experiment {experiment}.")
+    elif isinstance(content, torch.Tensor) and content.ndim == 4:
+        beside = _find_labels(path)
+        pair = [content, _load(beside, torch)]
+        return *_check_pair(pair, [path, beside], "set", torch), True
+    elif isinstance(content, list | tuple) and len(content) == 2:
+        images, labels = _check_pair(content, [path], "set", torch)
+        low, high = images.min(), images.max()
+        if not -_ROUNDING <= low <= high <= 1 + _ROUNDING:
+            raise UserError(
+                f"{path} is a pair as of IDC and NCFM, whose images are in [0, 1], but "
+                f"these go from {low:.3g} to {high:.3g}; if they are normalised, save "
+                "{'data': [[images, labels]]} with torch.save."
+            )
+        return images, labels, False
+    kind = type(content).__name__
+    shape = list(content.shape) if isinstance(content, torch.Tensor) else ""
+    raise UserError(
+        f"{path} is no set of the authors' code: it is a {kind} {shape}, has no list "
+        f"data; expected {_KNOWN}."
+    )
+
+
+def _load(path: Path, torch: types.ModuleType) -> Any:
+    """Returns what is in a file, without running code in it."""
+    # How NumPy 1 and 2 pickle numbers, such as the accuracies beside the sets.
+    scalar = np.float64(0).__reduce__()[0]
+    names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+    kinds = (np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType)
+    allowed = [*((scalar, name) for name in names), np.dtype, *kinds]
     try:
         _check_size(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Without PyTorch's message, which tells how to run the code in the file.
         raise UserError(
@@ -77,21 +140,42 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:
         raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
 
-    data = content.get("data") if isinstance(content, dict) else None
-    if not isinstance(data, list) or not data:
-        raise UserError(f"{path} is no set of the authors' code: it has no list data.")
-    if not 0 <= experiment < len(data):
-        raise UserError(f"{path} has the sets 0 to {len(data) - 1}, not {experiment}.")
-    pair = data[experiment]
+
+def _find_labels(path: Path) -> Path:
+    """Returns the file with the labels of the images in a file, as MTT names it."""
+    name = path.name.replace("images", "labels")
+    if name == path.name or not path.with_name(name).is_file():
+        wanted = name if name != path.name else "labels_X.pt beside images_X.pt"
+        raise UserError(
+            f"{path} is a tensor of images, as of MTT and DATM; its labels must be in "
+            f"{path.parent / wanted}."
+        )
+    return path.with_name(name)
+
+
+def _check_pair(
+    pair: Any, files: Sequence[Path], which: str, torch: types.ModuleType
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns images `[n, D, H, W]` float32 and labels `[n]`, as NumPy arrays.
+
+    The pair is in one or two files.
+    """
+    path = files[0]
     if not _is_pair(pair, torch):
         raise UserError(
-            f"{path} is no set of the authors' code: its set {experiment} must be a "
-            "pair of float images [n, D, H, W] and integer labels [n]."
+            f"{path} is no set of the authors' code: its {which} must be a pair of "
+            "float images [n, D, H, W] and integer labels [n], or logits [n, C]."
         )
     # With strides of 0 a tensor can be larger than all memory.
-    if sum(one.nbytes for one in pair) > os.path.getsize(path):
+    if sum(one.nbytes for one in pair) > sum(map(os.path.getsize, {*files})):
         raise UserError(f"{path} cannot be read: a tensor is longer than the file.")
-    return pair[0].detach().float().numpy(), pair[1].numpy()
+    images, labels = (one.detach() for one in pair)
+    if labels.ndim == 2:
+        text = "%s: the labels are logits; only the largest of each is used, so that "
+        text += "networks may do worse than in the paper."
+        logging.warning(text, path)
+        labels = labels.argmax(1)
+    return images.float().numpy(), labels.numpy()
 
 
 def _is_pair(pair: Any, torch: types.ModuleType) -> bool:
@@ -100,17 +184,24 @@ def _is_pair(pair: Any, torch: types.ModuleType) -> bool:
         isinstance(pair, list | tuple)
         and len(pair) == 2
         and all(
-            type(one) is torch.Tensor
+            # A parameter is a tensor that is trained.
+            type(one) in (torch.Tensor, torch.nn.Parameter)
             and one.layout is torch.strided
             and one.device.type == "cpu"
             and not (one.is_neg() or one.is_conj())
             for one in pair
         )
-        and (pair[0].ndim, pair[1].ndim) == (4, 1)
+        and pair[0].ndim == 4
         and pair[0].is_floating_point()
-        and pair[1].dtype in (torch.int32, torch.int64)
+        and _are_labels(pair[1], torch)
         and len(pair[0]) == len(pair[1]) > 0
     )
+
+
+def _are_labels(labels: Any, torch: types.ModuleType) -> bool:
+    if labels.ndim == 2:
+        return labels.is_floating_point() and labels.shape[1] > 1
+    return labels.ndim == 1 and labels.dtype in (torch.int32, torch.int64)
 
 
 def _check_size(path: Path) -> None:

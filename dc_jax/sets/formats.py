@@ -18,6 +18,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.files import write_atomically
+from dc_jax.paths import user_path
 from dc_jax.sets import authors_pt, pictures, set_file
 
 # What reading a damaged safetensors file raises besides the library's own error: the
@@ -44,9 +45,10 @@ def load_synthetic_set(
       UserError: the file is damaged or holds no such set; or the package that reads it
         is missing; or `dataset` is missing, unknown, or not needed.
     """
+    path = user_path(path, "the path of a set")
     is_file = not os.path.isdir(path)
     path = Path(set_file.find_file(path, experiment))
-    if path.suffix == ".pt":
+    if path.suffix in authors_pt.SUFFIXES:
         return authors_pt.read(path, dataset, experiment)
     if dataset is not None:
         raise UserError(f"dataset is only for .pt files, got {dataset!r} for {path}.")
@@ -73,7 +75,7 @@ def export(
         raise UserError(
             f"format must be one of {', '.join(FORMATS)}, got {file_format!r}."
         )
-    path = os.path.abspath(path)
+    path = os.path.abspath(user_path(path, "the output"))
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already: choose another, or delete it.")
     with draft(path) as temporary:

@@ -13,6 +13,7 @@ import numpy as np
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, read_npz, write_npz
+from dc_jax.paths import user_path
 
 SET_NAME = "synthetic_set.npz"
 
@@ -62,6 +63,7 @@ def load_synthetic_set(path: str | os.PathLike) -> SyntheticSet:
 
 def load_synthetic_sets(path: str | os.PathLike) -> list[SyntheticSet]:
     """Reads a set, or all sets of a run in the order of its experiments; see above."""
+    path = user_path(path, "the path of a set")
     sets = [load_synthetic_set(path)]
     while os.path.isfile(next_file := os.path.join(path, set_name(len(sets)))):
         sets.append(load_synthetic_set(next_file))
@@ -74,7 +76,7 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
     Raises:
       FileNotFoundError: there is no such file.
     """
-    path = os.fspath(path)
+    path = str(user_path(path, "the path of a set"))
     if os.path.isdir(path):
         path = os.path.join(path, set_name(experiment))
     if not os.path.isfile(path):

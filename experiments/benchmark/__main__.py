@@ -44,12 +44,13 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import app, flags, logging
 
 from dc_jax.config import default_loops
+from dc_jax.errors import UserError
+from dc_jax.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, refuse
 from experiments.benchmark import report
 from experiments.benchmark.cases import SHAPES, SMOKE, WORKLOADS, Case, peak_work
@@ -142,7 +143,10 @@ def main(argv: Sequence[str]) -> None:
         refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     log_to_terminal()
     _check_flags()
-    folder = Path(_OUTPUT.value)
+    try:
+        folder = user_path(_OUTPUT.value, "--output")
+    except UserError as error:
+        refuse(str(error))
     path = folder / "benchmark.jsonl"
     if path.exists():
         refuse(

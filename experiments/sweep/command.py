@@ -8,6 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, one_line
+from dc_jax.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 
@@ -44,7 +45,9 @@ def main(run: Callable[..., Any], default: str | None, *, sets: str) -> None:
         layout.use_cpu_cores()
         try:
             with fixed_numerics():
-                run(config.value.to_dict(), flags.FLAGS.workdir, *flags.FLAGS.set)
+                workdir = user_path(flags.FLAGS.workdir, "--workdir")
+                sets = [user_path(path, "--set") for path in flags.FLAGS.set]
+                run(config.value.to_dict(), str(workdir), *map(str, sets))
         except ERRORS as error:
             sys.exit(f"error: {one_line(error)}")
         except Stopped as stopped:

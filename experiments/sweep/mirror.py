@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dc_jax.errors import UserError
-from dc_jax.files import is_address, write_atomically
+from dc_jax.files import write_atomically
+from dc_jax.paths import is_address, user_path
 from experiments.sweep.cells import RECORD
 
 # Files and folders of a cell that only the machine that runs it needs.
@@ -36,7 +37,7 @@ class Mirror:
     def open(cls, output: str) -> "Mirror":
         """Returns the folder of an output; for a bucket it is in the user's cache."""
         if not is_address(output):
-            return cls(Path(output).absolute())
+            return cls(user_path(output, "--output").absolute())
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(output.rstrip("/").encode()).hexdigest()[:16]
         return cls(cache / "dc_jax" / name, output.rstrip("/"))

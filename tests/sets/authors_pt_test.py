@@ -1,6 +1,7 @@
 """Tests of reading the sets of the authors' code, where PyTorch is installed."""
 
 import os
+import re
 import zipfile
 
 import numpy as np
@@ -22,7 +23,9 @@ def make_pair(ipc=2, channels=1, num_classes=10):
 
 
 def save(path, data, **kwargs):
-    content = {"data": data, "accs_all_exps": {"ConvNet": [0.5, 0.25]}}
+    # As the authors' code has them.
+    accuracies = {"ConvNet": [np.float64(0.5), np.float64(0.25)]}
+    content = {"data": data, "accs_all_exps": accuracies}
     torch.save(content, path, **kwargs)
     return path
 
@@ -52,6 +55,80 @@ def test_sets_of_all_experiments(tmp_path, is_zip):
     formats.export(loaded, tmp_path / "set.npz", "npz")
     with pytest.raises(ValueError, match="has the sets 0 to 1, not 2"):
         formats.load_synthetic_set(path, dataset="mnist", experiment=2)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("module", ["numpy.core", "numpy._core"])
+def test_numbers_of_either_numpy(tmp_path, is_zip, module):
+    path = save(tmp_path / "a.pt", [make_pair()], _use_new_zipfile_serialization=is_zip)
+
+    def rename(data):
+        ours = re.search(rb"numpy\._?core\.multiarray\nscalar\n", data)[0]
+        return data.replace(ours, f"{module}.multiarray\nscalar\n".encode())
+
+    if is_zip:
+        with (
+            zipfile.ZipFile(path) as old,
+            zipfile.ZipFile(tmp_path / "b.pt", "w") as new,
+        ):
+            for name in old.namelist():
+                data = old.read(name)
+                new.writestr(name, rename(data) if name.endswith(".pkl") else data)
+        path = tmp_path / "b.pt"
+    else:
+        path.write_bytes(rename(path.read_bytes()))
+    loaded = formats.load_synthetic_set(path, dataset="mnist")
+    np.testing.assert_array_equal(
+        loaded.images[..., 0], make_pair()[0].numpy().reshape(10, 2, 4, 5)
+    )
+
+
+@pytest.mark.parametrize("is_soft", [False, True])
+def test_sets_of_mtt_and_datm(tmp_path, is_soft, caplog):
+    """Images in a file, labels or logits in the other."""
+    images, labels = make_pair(channels=3)
+    torch.save(torch.nn.Parameter(images), tmp_path / "images_best.pt")
+    logits = torch.eye(10)[labels] * 9 + torch.rand(20, 10)
+    path = tmp_path / "labels_best.pt"
+    torch.save(logits if is_soft else labels, path)
+    loaded = formats.load_synthetic_set(tmp_path / "images_best.pt", dataset="cifar10")
+    np.testing.assert_array_equal(
+        loaded.images[3, 1], images[7].permute(1, 2, 0).numpy()
+    )
+    assert loaded.labels[3].tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"it is a Tensor \[20.*expected a dict with"):
+        formats.load_synthetic_set(path, dataset="cifar10")
+    path.unlink()
+    with pytest.raises(ValueError, match="its labels must be in .*/labels_best.pt"):
+        formats.load_synthetic_set(tmp_path / "images_best.pt", dataset="cifar10")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth"])
+def test_pairs_of_idc_and_ncfm(tmp_path, suffix):
+    """Images in [0, 1], which are normalised when they are read."""
+    labels = make_pair()[1]
+    images = torch.linspace(0, 1, 20 * 3 * 20).reshape(20, 3, 4, 5)
+    path = tmp_path / f"data_best.{suffix}"
+    torch.save([images, labels], path)
+    loaded = formats.load_synthetic_set(path, dataset="cifar10")
+    pixels = loaded.images * loaded.std + loaded.mean
+    np.testing.assert_allclose(
+        pixels[3, 1], images[7].permute(1, 2, 0).numpy(), atol=1e-6
+    )
+    torch.save((images * 4 - 2, labels), path)
+    with pytest.raises(ValueError, match="in .0, 1., but these go from -2 to 2; if"):
+        formats.load_synthetic_set(path, dataset="cifar10")
+
+
+@pytest.mark.parametrize(
+    "content", [{"model": {}}, [1, 2, 3], torch.zeros(3), "text", {"data": 5}]
+)
+def test_other_files_of_pytorch(tmp_path, content):
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"no list data; expected .*torch\.save") as e:
+        formats.load_synthetic_set(path, dataset="mnist")
+    assert "\n" not in str(e.value)
 
 
 def test_images_in_another_order(tmp_path):
