@@ -177,8 +177,9 @@ def get_config() -> ConfigDict:
     config.execution.slice_size = placeholder(int)
     # A folder that keeps compiled programs, for any number of runs: the same command
     # compiles nothing the second time. It only grows; any file in it may be deleted.
-    # JAX runs what it finds there, so nobody else should be able to write to it. None:
-    # JAX's own setting from the environment; by default nothing is kept.
+    # JAX runs what it finds there, so nobody else should be able to write to it. "off":
+    # nothing is kept. None: JAX's own setting from the environment, otherwise
+    # `compiled` in the user's cache, see docs/command.md.
     config.execution.compilation_cache = placeholder(str)
 
     # How many devices share the networks (of all experiments), and how many share the

@@ -76,6 +76,13 @@ class Progress:
             self._bar.close()
             _BARS.discard(self._bar)
 
+    def hide(self) -> None:
+        """Takes the bar away until it is drawn again, if it is not to stay."""
+        if self._bar is not None and not self._stays:
+            _BARS.discard(self._bar)
+            self._bar.close()
+            self._bar = None
+
     def advance(self, num: int = 1, note: str | None = None) -> None:
         """Counts parts as done; `note` is shown beside the bar from now on."""
         self._done += num
@@ -110,7 +117,9 @@ class Progress:
                 _say(self._line())
 
     def _show(self) -> None:
-        """Draws the bar, or draws it again."""
+        """Draws the bar, or draws it again, in place of those around it."""
+        for other in _ACTIVE[:-1]:
+            other.hide()
         if self._bar is None:
             _clear_bars_for_lines()
             self._bar = tqdm.tqdm(

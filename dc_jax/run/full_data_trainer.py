@@ -126,7 +126,8 @@ class WholeTrainer:
         kept = user_path(given, "config.coreset.networks") if given else None
         self._folder = (kept or folder / "networks") / name
         self._training, self._check = training, check
-        self._compiled: set[int] = set()  # Phases whose updates are.
+        # Of which phases, for how many images, the updates are compiled.
+        self._compiled: set[tuple[int, int]] = set()
         self._updates = [
             compile_everywhere(phase.update, execution) for phase in training.phases
         ]
@@ -171,12 +172,14 @@ class WholeTrainer:
         """
         stream = jax.random.fold_in(jax.random.key(self._config.seed), _STREAM)
         init_key, train_key = jax.random.split(jax.random.fold_in(stream, number))
-        state = self._put(self._training.init(init_key))
+        title = f"Network {number + 1} of {total}"
+        with Progress(f"Making n{title[1:]}"):
+            state = self._put(self._training.init(init_key))
         folder = self._folder / str(number)
         with workdir.locked(folder, waits=True):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
             progress = _Progress(checkpointer, state, self._made_with)
-            self._run(progress, train_key, f"Network {number + 1} of {total}")
+            self._run(progress, train_key, title)
         self._check(progress.state, self._protocol)
         return Trained(number, progress.state, progress.seconds(), progress.accuracies)
 
@@ -250,7 +253,9 @@ class WholeTrainer:
             self._put(indices.astype(np.int32)),
             key,
         )
-        if place not in self._compiled:
+        program = (place, len(indices))  # The last batch of an epoch may be smaller.
+        if program not in self._compiled:
+            self._compiled.add(program)
             self._compile(place, arguments, progress)
             bar.restart()
         progress.state = self._updates[place](*arguments)
@@ -258,7 +263,6 @@ class WholeTrainer:
 
     def _compile(self, place: int, arguments: Any, progress: _Progress) -> None:
         """Compiles the updates of a phase ahead, which a signal may end."""
-        self._compiled.add(place)
         if progress.step > 0:
             progress.save()
         saved = f"The network is saved after {progress.step} batches."
