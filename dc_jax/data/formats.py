@@ -1,6 +1,7 @@
 """The formats in which datasets lie in files, in one table."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,13 +88,14 @@ def describe(place: Path) -> str:
     if not place.exists():
         return "there is no such file or folder"
     if not place.is_dir():
-        return "it is a file"
+        is_archive = place.name.lower().endswith(_ARCHIVES)
+        return f"it is {'an archive, to be unpacked' if is_archive else 'a file'}"
     names = sorted(path.name for path in place.iterdir())
     if not names:
         return "the folder is empty"
     if "dataset_info.json" in names:
         return f"it is in a data folder of TFDS; did you mean {place.parent.parent}?"
-    prepared = [name for name in names if tfds_source.has_prepared(place, name)]
+    prepared = [name for name in names if _has_prepared(place, name)]
     if prepared:
         return f"it holds the TFDS dataset(s) {', '.join(prepared)}"
     archives = [name for name in names if name.lower().endswith(_ARCHIVES)]
@@ -101,6 +103,13 @@ def describe(place: Path) -> str:
         return f"it holds {', '.join(archives[:_NAMED])}, to be unpacked"
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"it holds {', '.join(names[:_NAMED])}{more}"
+
+
+def _has_prepared(folder: Path, name: str) -> bool:
+    """Whether the data folder of TFDS `folder` has a dataset, in any format."""
+    found = folder / re.split("[:/]", name)[0]
+    levels = (f"{depth}dataset_info.json" for depth in ("", "*/", "*/*/"))
+    return any(next(found.glob(level), None) for level in levels)
 
 
 def _load_idx(request: Request) -> Loaded:
@@ -197,7 +206,7 @@ FORMATS = (
     Format(
         "tfds",
         "a dataset of TFDS",
-        tfds_source.has_prepared,
+        _has_prepared,
         load_tfds,
         is_resized=True,
     ),

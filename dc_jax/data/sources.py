@@ -127,6 +127,9 @@ def _make_dataset(name: str, loaded: Loaded) -> Dataset:
     if len(class_names) < 2:
         raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
+        if isinstance(arrays["train_images"], np.memmap):
+            wanted = "must be False where there is no test split"
+            raise UserError(f"config.dataset.stream {wanted}, as in {source}.")
         arrays = split_off_tests(*arrays.values(), class_names, source)
         source += ", a fifth of each class to test"
     images = arrays["train_images"]

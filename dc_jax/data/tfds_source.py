@@ -7,7 +7,6 @@ are imported only where they are needed.
 
 import difflib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,20 +115,14 @@ def prepare(builder: "DatasetBuilder") -> None:
         ) from error
 
 
-def has_prepared(folder: Path, name: str) -> bool:
-    """Whether the data folder of TFDS `folder` has a dataset, in any format."""
-    found = folder / re.split("[:/]", name)[0]
-    levels = (f"{depth}dataset_info.json" for depth in ("", "*/", "*/*/"))
-    return any(next(found.glob(level), None) for level in levels)
-
-
 def read_prepared(
     builder: "DatasetBuilder", *, stream: bool = False, image_size: int | None = None
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
     """Reads both splits of a prepared dataset into memory, or maps the training images.
 
-    The test split is `test`, or `validation`. With `stream` the training images are
-    mapped from a file, which is written next to those of TFDS where it is missing.
+    The test split is `test`, or `validation`, or there is none. With `stream` the
+    training images are mapped from a file, which is written next to those of TFDS where
+    it is missing.
     Pictures of several sizes are resized as `decode` does, and all to `image_size`.
 
     Returns:
@@ -140,7 +133,12 @@ def read_prepared(
       UserError: a split is missing or cannot be read, or the file cannot be written.
     """
     available = list(builder.info.splits)
-    test = "test" if "test" in available else "validation"
+    if "train" not in available:
+        label = _label(builder)
+        raise UserError(f"TFDS {label} has the splits {available}, must have 'train'.")
+    splits = {"train": "train"}
+    tests = [split for split in ("test", "validation") if split in available]
+    splits |= {"test": tests[0]} if tests else {}
     arrays, pictures = {}, {}
     are_resized = image_size or None in builder.info.features["image"].shape
     if are_resized and stream:
@@ -148,11 +146,7 @@ def read_prepared(
             f"config.dataset.stream must be False for TFDS {_label(builder)}, whose "
             "pictures are resized."
         )
-    for split, tfds_split in (("train", "train"), ("test", test)):
-        if tfds_split not in available:
-            wanted = "'train' and 'test' or 'validation'"
-            got = f"the splits {available}"
-            raise UserError(f"TFDS {_label(builder)} has {got}, must have {wanted}.")
+    for split, tfds_split in splits.items():
         if are_resized:
             pictures[split] = _read_encoded(builder, tfds_split)
             continue

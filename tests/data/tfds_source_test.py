@@ -191,12 +191,17 @@ def test_a_file_that_breaks_off_leaves_nothing(prepared, tmp_path, monkeypatch):
 
 
 def _store_own_dataset(
-    data_dir: Path, file_format: str, shape: tuple = (4, 6, 3), more: dict | None = None
+    data_dir: Path,
+    file_format: str,
+    shape: tuple = (4, 6, 3),
+    more: dict | None = None,
+    splits: tuple = ("train", "validation"),
 ) -> dict:
     """Prepares a dataset that TFDS has no code for, with `validation` but no `test`."""
     written = {
         split: (random_pixels(num, num, 4, 6, 3), cycling_labels(num, 3))
         for split, num in (("train", NUM_TRAIN), ("validation", NUM_TEST))
+        if split in splits
     }
     tfds.dataset_builders.store_as_tfds_dataset(
         name="own",
@@ -238,6 +243,20 @@ def test_own_dataset_is_read_in_chunks_and_tested_on_validation(tmp_path, monkey
     test = _as_pairs(own.test_images, own.test_labels)
     assert test == _as_pairs(*written["validation"])
     assert own.mean.tolist() == channel_statistics(own.train_images)[0].tolist()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_a_test_split_a_fifth_is_tested_on(tmp_path):
+    _store_own_dataset(tmp_path, "array_record", splits=("train",))
+    own = load_dataset("own", str(tmp_path))
+    assert (len(own.train_labels), len(own.test_labels)) == (16, 4)
+    with pytest.raises(ValueError, match="stream must be False where there is no test"):
+        load_dataset("own", str(tmp_path), stream=True)
+    _store_own_dataset(tmp_path / "more", "array_record", splits=("validation",))
+    with pytest.raises(
+        ValueError, match=r"the splits \['validation'\], must have 'tra"
+    ):
+        load_dataset("own", str(tmp_path / "more"))
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -18,6 +18,7 @@ import toy_run
 from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
 from dc_jax.run import runner
+from dc_jax.run.checks import check_fit
 from dc_jax.sets import formats, set_file
 from dc_jax.sets.make import make_set
 
@@ -244,6 +245,14 @@ def test_unusable_config_leaves_no_folder(tmp_path, changes, message):
         run_helpers.condense(tmp_path / "run", **changes)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_set_with_numbers_fits_a_dataset_with_names():
+    """As the sets of the authors' code have them."""
+    digits = load_dataset("digits")
+    synthetic = make_set(np.zeros(toy_run.SHAPE), digits)
+    named = dataclasses.replace(digits, class_names=tuple("abcdefghij"))
+    check_fit(synthetic, named, "set.npz")
 
 
 def test_a_set_of_other_images_is_refused(tmp_path):
