@@ -188,6 +188,7 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
     # The continuation of a run: nearly all of it is done.
     config = run_helpers.tiny_config(iterations=5)
     shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
+    shutil.copy(whole[0] / "config.json", tmp_path)
     # Two that are not read, to see that this test can fail.
     config = _with_unused_field(
         dataclasses.replace(config, evaluation=_with_unused_field(config.evaluation))
