@@ -17,6 +17,7 @@ import toy_run
 
 from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
+from dc_jax.files import write_json
 from dc_jax.run import runner
 from dc_jax.sets import formats, set_file
 from dc_jax.sets.make import make_set
@@ -188,12 +189,12 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
     # The continuation of a run: nearly all of it is done.
     config = run_helpers.tiny_config(iterations=5)
     shutil.copytree(whole[0] / "checkpoints", tmp_path / "checkpoints")
-    shutil.copy(whole[0] / "config.json", tmp_path)
     # Two that are not read, to see that this test can fail.
     config = _with_unused_field(
         dataclasses.replace(config, evaluation=_with_unused_field(config.evaluation))
     )
     unused = {(type(config), "unused"), (type(config.evaluation), "unused")}
+    write_json(tmp_path / "config.json", config.to_dict())
     groups = [config, config.dataset, config.network, config.evaluation]
     groups.append(config.execution)
     expected = {(type(g), field.name) for g in groups for field in _fields(g)}
