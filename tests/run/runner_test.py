@@ -17,6 +17,7 @@ import toy_run
 
 from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
+from dc_jax.files import write_json
 from dc_jax.run import runner
 from dc_jax.run.checks import check_fit
 from dc_jax.sets import formats, set_file
@@ -196,6 +197,7 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
     # So that the folder is that of the run.
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     unused = {(type(config), "unused"), (type(config.evaluation), "unused")}
+    write_json(tmp_path / "config.json", config.to_dict())
     groups = [config, config.dataset, config.network, config.evaluation]
     groups.append(config.execution)
     expected = {(type(g), field.name) for g in groups for field in _fields(g)}
