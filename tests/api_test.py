@@ -86,7 +86,7 @@ def command(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_condense_makes_the_images_of_the_command(command, stream):
     theirs = dc_jax.load_synthetic_set(command)
     ours = _condense(overrides=SMALL | {"dataset.stream": stream})

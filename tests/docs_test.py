@@ -179,7 +179,7 @@ def test_where_to_look_is_where_it_is():
     assert len(rows) > 10
     for path, name in rows:
         source = (ROOT / "docs" / path).read_text("utf-8")
-        assert re.search(rf"^(?:def )?{name}\b", source, re.M), f"{path}: {name}"
+        assert re.search(rf"^(?:def |class )?{name}\b", source, re.M), f"{path}: {name}"
 
 
 def test_a_method_from_outside_is_found_by_the_command(tmp_path):
@@ -212,6 +212,7 @@ def my_method(monkeypatch):
     methods.METHODS["moments"] = module.make
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("my_method")
 def test_the_example_gives_the_same_images_when_streamed():
     rng = np.random.default_rng(0)

@@ -76,21 +76,10 @@ def test_all_are_evaluated_alike(compared):
     assert evaluations.pop().augmentation == "none"
 
 
-def test_it_continues_with_what_is_missing(compared, monkeypatch):
+def test_what_is_finished_is_not_made_again(compared, monkeypatch):
     folder, rows = compared
-    made = []
-    real = METHODS["dc"]
-
-    def counting(*args):
-        made.append(args)
-        return real(*args)
-
-    monkeypatch.setitem(METHODS, "dc", counting)
-    monkeypatch.setitem(METHODS, "dm", None)  # It is finished.
-    again = _compare(folder, ("dm", "whole", "dc"))
-    assert again[:3] == rows
-    assert len(made) == 1
-    assert again[3]["method"] == "dc"
+    monkeypatch.setitem(METHODS, "dm", None)
+    assert _compare(folder, ("dm", "whole")) == rows
 
 
 def test_bad_comparisons_are_refused(tmp_path):

@@ -154,8 +154,8 @@ def test_a_compilation_cache_that_cannot_be_written(tmp_path, place):
     argument = f"--config.execution.compilation_cache={place}"
     (line,) = _fail(_CONFIG, f"--workdir={folder}", argument).splitlines()
     field = "config.execution.compilation_cache"
-    expected = f"error: {field} must be a folder that can be written, got '{place}' ("
-    assert line.startswith(expected)
+    assert line.startswith(f"error: {field} must be a folder that can be written")
+    assert f"got '{place}' (" in line
     assert not folder.exists()
 
 

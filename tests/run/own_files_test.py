@@ -145,7 +145,7 @@ def test_every_file_is_on_the_card(run):
 
 
 def test_a_finished_run_does_not_claim_that_its_dataset_is_the_same(copy, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="absl")
     assert _finished(copy)["accuracy_mean"] == 0.75
     (record,) = caplog.records
     assert "whether its dataset is still the same was not checked" in record.message

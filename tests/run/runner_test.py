@@ -121,6 +121,7 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path, caplog):
 )
 def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path, init):
     changes = {"iterations": 3, "outer_loop": 2, "inner_loop": 1, "init": init}
+    changes["network.name"] = "MLP"
     for name, stream in (("memory", False), ("stream", True)):
         run_helpers.condense(tmp_path / name, **changes, **{"dataset.stream": stream})
     run_helpers.assert_same_images(tmp_path / "stream", tmp_path / "memory")
