@@ -25,7 +25,8 @@ def batched(function: Callable[..., Any], loop: str) -> Callable[..., Any]:
     def run(*args):
         num = jax.tree.leaves(args)[0].shape[0]
         size = num if loop == "vmap" else _chunk_size(loop, num)
-        if size == num:
+        # One alone is not vmapped either: convolutions would have groups.
+        if size == num > 1:
             return jax.vmap(function)(*args)
         batch_size = None if size == 1 else size
         return jax.lax.map(lambda one: function(*one), args, batch_size=batch_size)
