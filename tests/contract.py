@@ -186,7 +186,9 @@ class MethodContract:
     def test_vmap_of_networks_and_experiments_equals_map(self, whole):
         self.check_same(self.run(loop="vmap"), whole, rtol=1e-3)
 
-    @pytest.mark.parametrize("loop", ["vmap", "chunk:2"])
+    @pytest.mark.parametrize(
+        "loop", [pytest.param("vmap", marks=pytest.mark.slow), "chunk:2"]
+    )
     def test_classes_at_once_equal_map(self, whole, loop):
         self.check_same(self.run(class_loop=loop), whole, rtol=1e-3)
 

@@ -182,6 +182,7 @@ def test_where_to_look_is_where_it_is():
         assert re.search(rf"^(?:def |class )?{name}\b", source, re.M), f"{path}: {name}"
 
 
+@pytest.mark.slow
 def test_a_method_from_outside_is_found_by_the_command(tmp_path):
     shutil.copy(ROOT / "docs" / "examples" / "my_method.py", tmp_path)
     blocks = _blocks("docs/adding_a_method.md", "python")

@@ -128,7 +128,7 @@ def test_augmentation_is_drawn_for_each_class():
     assert abs(medians[0] - medians[1]) > 1e-3
 
 
-@pytest.mark.parametrize("num", [7, 8])
+@pytest.mark.parametrize("num", [7, pytest.param(8, marks=pytest.mark.slow)])
 def test_slices_change_nothing(num):
     """The gradient of many images at once, in halves, and with a rest."""
     network = _network(NAMES[0])

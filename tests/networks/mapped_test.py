@@ -74,7 +74,9 @@ def test_mapped_is_native(strides, pads, kernel, side, axes):
     _check_equal(lambda conv: jax.vmap(_second_order(conv, strides, pads), axes), *args)
 
 
-@pytest.mark.parametrize("inner", [(0, None), (0, 0)])
+@pytest.mark.parametrize(
+    "inner", [pytest.param((0, None), marks=pytest.mark.slow), (0, 0)]
+)
 def test_mapped_twice_is_native(inner):
     """As networks, which have kernels of their own, over classes."""
     strides, pads, kernel, side = GEOMETRIES[0]
