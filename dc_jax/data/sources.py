@@ -72,7 +72,7 @@ def load_dataset(
     if not builder.is_prepared():
         tfds_source.prepare(builder)
     request = Request(Path(builder.data_path), name, stream, image_size)
-    return _make_dataset(name, read_tfds(builder, request))
+    return _make_dataset(name, read_tfds(builder, request), stream=stream)
 
 
 def published_facts(name: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -98,7 +98,7 @@ def _load_from_path(
         (words,) = (one.words for one in FORMATS if one.name == name)
         raise UserError(f"dataset.path must have {words} for '{name}', got None.")
     if name.startswith(hub.PREFIX):
-        wanted = "None for '{name}'; its files are read with dataset.name=parquet"
+        wanted = f"None for '{name}'; its files are read with dataset.name=parquet"
         raise UserError(f"dataset.path must be {wanted}, got '{path}'.")
     place = user_path(path, "dataset.path")
     if name in EMBEDDED and not find_idx_files(place):
@@ -109,7 +109,8 @@ def _load_from_path(
         _refuse_size(name, image_size)
     if stream and not found.is_streamed:
         raise UserError(f"dataset.stream must be False for '{name}'.")
-    return _make_dataset(name, found.load(Request(place, name, stream, image_size)))
+    loaded = found.load(Request(place, name, stream, image_size))
+    return _make_dataset(name, loaded, stream=stream)
 
 
 def _refuse_size(name: str, image_size: int | None) -> None:
@@ -118,7 +119,7 @@ def _refuse_size(name: str, image_size: int | None) -> None:
         raise UserError(f"dataset.image_size must be {wanted}, got {image_size}.")
 
 
-def _make_dataset(name: str, loaded: Loaded) -> Dataset:
+def _make_dataset(name: str, loaded: Loaded, *, stream: bool = False) -> Dataset:
     """Returns the dataset, with the published statistics where they fit."""
     facts, arrays, source = find_facts(name), loaded.arrays, loaded.source
     class_names = loaded.class_names or facts.class_names
@@ -127,7 +128,7 @@ def _make_dataset(name: str, loaded: Loaded) -> Dataset:
     if len(class_names) < 2:
         raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
     if "test_images" not in arrays:
-        if isinstance(arrays["train_images"], np.memmap):
+        if stream:
             wanted = "must be False where there is no test split"
             raise UserError(f"config.dataset.stream {wanted}, as in {source}.")
         arrays = split_off_tests(*arrays.values(), class_names, source)

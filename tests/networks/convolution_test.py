@@ -107,7 +107,7 @@ def test_trilinear_equals_native_to_second_order(image, kernel, strides, padding
 
 WINOGRAD_CASES = [
     ((6, 4), "SAME"),
-    ((5, 7), "VALID"),
+    pytest.param((5, 7), "VALID", marks=pytest.mark.slow),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
