@@ -58,7 +58,7 @@ class Matching:
     batch_real: int  # N
     optimiser: optax.GradientTransformation  # Of the images.
     num_networks: int  # M
-    network_loop: str  # How the axis M is run: `vmap` or `map`.
+    network_loop: str  # How the axis M is run, see `batched`.
     class_loop: str = "map"  # The same for the axis C.
     layout: Layout = ONE_DEVICE  # The devices.
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
