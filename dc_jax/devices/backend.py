@@ -67,9 +67,9 @@ def fold_slices(
 
 # The largest activation of a slice of images, in bytes. On a CPU a slice should stay in
 # its cache: two cores took 0.42 s for the gradient of the paper's ConvNet on 256 images
-# of 28x28 in slices of 4, and 0.55 s in slices of 8. The compiler for a TPU v5e counts a
-# quarter fewer cycles for slices of 64 images of 32x32 pixels than of 256. On a GPU the
-# bound is memory.
+# of 28x28 in slices of 4, and 0.55 s in slices of 8. The compiler for a TPU v5e counts
+# a quarter fewer cycles for slices of 64 images of 32x32 pixels than of 256. On a GPU
+# the bound is memory.
 _SLICE_BYTES = {"cpu": 2**21, "gpu": 2**27, "tpu": 2**25}
 # The memory that the classes which run at once may need together, in bytes.
 _CLASS_BYTES = 2**33

@@ -1,7 +1,8 @@
 """The programs of a run, over all experiments, and the keys they are called with.
 
-The only module that compiles an algorithm: the pure functions of a method, the evaluation
-of a set, and training on the whole training set. (`data/store.py` compiles a copy.)
+The only module that compiles an algorithm: the pure functions of a method, the
+evaluation of a set, and training on the whole training set. (`data/store.py` compiles a
+copy.)
 """
 
 import functools
