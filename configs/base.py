@@ -99,8 +99,9 @@ def get_config() -> ConfigDict:
 
     config.network = ConfigDict()
     # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, AlexCifarNet, VGG11, VGG11BN, ResNet18,
-    # ResNet18_AP, ResNet18BN, ResNet18BN_AP. ConvNet takes suffixes: depth D1 to D4, width W32 to
-    # W256, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling NP, MP, AP.
+    # ResNet18_AP, ResNet18BN, ResNet18BN_AP. ConvNet takes suffixes: depth D1 to D4,
+    # width W32 to W256, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling
+    # NP, MP, AP.
     config.network.name = "ConvNet"
 
     config.evaluation = ConfigDict()
