@@ -24,6 +24,8 @@ Evaluate: train networks on a saved set, and test them on the config's dataset.
       --config.evaluation.network=MLP
 """
 
+import contextlib
+
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -58,8 +60,10 @@ def main(argv: list[str]) -> None:
     log_to_terminal()
     end_on_ctrl_c("Nothing was begun, or all is saved.")
 
+    # Of several processes the first alone tells; which that is, is not known yet.
+    is_alone = not _CONFIG.value.get("distributed")
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    with Progress("Starting"):
+    with Progress("Starting") if is_alone else contextlib.nullcontext():
         from dc_jax.config import Config
         from dc_jax.devices import layout, processes
         from dc_jax.run import runner

@@ -116,9 +116,8 @@ def test_the_images_saved_are_the_images_evaluated(whole, tmp_path, caplog):
     assert f"The recipe of {copy} has network ConvNetD1W8." in caplog.text
 
 
-@pytest.mark.parametrize(
-    "init", [pytest.param("noise", marks=pytest.mark.slow), "real"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("init", ["noise", "real"])
 def test_a_streamed_run_is_the_same_bit_for_bit(tmp_path, init):
     changes = {"iterations": 3, "outer_loop": 2, "inner_loop": 1, "init": init}
     changes["network.name"] = "MLP"
