@@ -104,8 +104,8 @@ def _remove_damaged(folder: Path, most: int | None) -> None:
 def _is_whole(path: Path) -> bool:
     try:
         decompress_executable(path.read_bytes())
-    except FileNotFoundError:
-        return True  # It is nobody's any more.
+    except OSError:
+        return True  # It is gone, or cannot be read now: no reason to remove it.
     # Whatever the library raises that JAX compresses with.
     except Exception:
         return False
