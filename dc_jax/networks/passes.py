@@ -4,8 +4,8 @@ Both only pass over memory, which accelerators and CPUs wait for. JAX's gradient
 pooling pads and adds what could be copied, and that of a norm reads its input more
 often than needed. A TPU v5e would take 4.1 instead of 6.7 ms for the gradient of 256
 images of 32x32 pixels by the compiler's count of cycles, and an H100 took 7 % less time
-for the inner loop. On a CPU training takes as long as before, and testing a tenth
-longer.
+for the inner loop. On a CPU training takes as long as before; passes over 10,000 test
+images took 4 and 11 % longer in two measurements.
 """
 
 import functools
