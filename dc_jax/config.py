@@ -83,6 +83,7 @@ class EvaluationConfig:
     momentum: float = allow(FRACTION)
     weight_decay: float = allow(at_least(0))
     batch_size: int = allow(at_least(1))
+    random_baseline: bool = allow(ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ _CONFIG = {
 }
 _RESULT = _SUMMARY | {
     "own_protocol": (_NONE, _SUMMARY),
+    "random": (_NONE, _SUMMARY),
     "training_images": int | None,
     "iterations": int | None,
     "seconds": _MAYBE,

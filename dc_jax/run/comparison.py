@@ -96,6 +96,7 @@ def make_configs(
         network_name=of_dc.network.name,
     )
     evaluation = dict(values["evaluation"]) | vars(protocol)
+    evaluation["random_baseline"] = False  # It is a row.
     return {
         name: Config.create({**values, "method": name, "evaluation": evaluation})
         for name in dict.fromkeys([BASELINE, *methods])

@@ -106,6 +106,6 @@ def _is_whole(result: dict[str, Any]) -> bool:
     names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
     return all(
         isinstance(part, dict) and isinstance(part.get(name), int | float)
-        for part in (result, result.get("own_protocol", result))
+        for part in (result, *map(result.get, {"own_protocol", "random"} & set(result)))
         for name in names
     )

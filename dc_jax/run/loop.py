@@ -26,6 +26,7 @@ from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
 from dc_jax.run.evaluation import count_sets, measure_evaluation
 from dc_jax.run.metrics import Metrics
+from dc_jax.run.random_baseline import num_draws
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once, tell_saved
@@ -113,14 +114,21 @@ class Loop:
     def _ends_at_once(self, saved: int) -> contextlib.AbstractContextManager[None]:
         return ends_at_once(lambda: tell_saved(saved, self.folder))
 
-    def _measure_evaluations(self, first: int, state: CondenseState) -> float:
+    def _measure_evaluations(
+        self, first: int, state: CondenseState
+    ) -> dict[str, float]:
         """Compiles the evaluation; returns the seconds of all that are left."""
         config = self.setup.config
         if first == config.iterations:
-            return 0.0
+            return {}
         num = 1 + sum(map(self._is_evaluated, range(first, config.iterations)))
-        each = measure_evaluation(config, self.evaluator, self._first_set(state))
-        return num * config.num_experiments * each
+        of_set, of_one = measure_evaluation(
+            config, self.evaluator, self._first_set(state)
+        )
+        return {
+            "evaluating": num * config.num_experiments * of_set,
+            "evaluating random images": num_draws(config) * of_one,
+        }
 
     def _finish(
         self,

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,13 @@ class Metrics:
         first: int,
         total: int,
         seconds: float = 0.0,
-        evaluating: float = 0.0,
+        evaluating: Mapping[str, float] | None = None,
         tensorboard: bool = False,
     ):
         """Drops losses and snapshots after `first`, and the accuracies from it on.
 
-        A run that continues there does these again; it took `seconds` up to there. The
-        evaluations that are left will take `evaluating` seconds.
+        A run that continues there does these again; it took `seconds` up to there.
+        `evaluating` are the seconds of what comes after the iterations, see `Cost`.
         """
         self._folder, self._is_first = folder, processes.is_first()
         path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
@@ -56,7 +56,7 @@ class Metrics:
         is_told = tensorboard and self._is_first
         self._events = Events(folder, before, seconds) if is_told else None
         self._began = time.monotonic() - seconds
-        self._cost = Cost(total - first, evaluating)
+        self._cost = Cost(total - first, evaluating or {})
         self._bar = Progress(
             "Condensing", total, first=first, unit="iterations", stays=True
         )

@@ -288,6 +288,8 @@ def log_result(result: dict[str, Any], name: str = "") -> None:
     of = {"Test accuracy": result}
     if "own_protocol" in result:
         of["By the training with the learned learning rates"] = result["own_protocol"]
+    if "random" in result:
+        of["As many random real images"] = result["random"]
     for what, one in of.items():
         percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
         num = one["num_experiments"] * one["num_evaluations"]
