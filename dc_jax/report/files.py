@@ -40,6 +40,7 @@ _RESULT = _SUMMARY | {
     "random": (_NONE, _SUMMARY),
     "training_images": int | None,
     "iterations": int | None,
+    "stopped": str | None,
     "seconds": _MAYBE,
     "accuracies_on_the_way": (_NONE, [[_NUMBER]]),
 }

@@ -233,6 +233,8 @@ def _course(run: Files) -> dict[str, str]:
     text = f"{done:,}" if done is not None else f"{max(losses):,} so far"
     if done is None and total is not None:
         text += f", of {total:,}"
+    if run.result.get("stopped"):
+        text += f" of {total:,}: {run.result['stopped']}"
     first = {"noise": "noise", "real": "real images"}.get(run.config.get("init"))
     return {"Iterations": text} | ({"First images": first} if first else {})
 

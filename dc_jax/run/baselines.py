@@ -31,7 +31,7 @@ from dc_jax.training.full_data import WholeTraining, make_whole_training
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("distillation", "tensorboard"),
+    *("patience", "distillation", "tensorboard"),
 )
 
 
@@ -69,14 +69,14 @@ def check_baseline(setup: Setup) -> None:
 
 def choose_sets(
     setup: Setup, folder: Path, *, first: int = 0
-) -> tuple[list[SyntheticSet], float]:
+) -> tuple[list[SyntheticSet], dict[str, float]]:
     """Chooses a coreset for each experiment of a run in a folder, from `first` on.
 
     Where a class has fewer images than are to be chosen, which `check_baseline`
     refuses, some are chosen again.
 
     Returns:
-      The E sets, and the seconds it took, training included.
+      The E sets, and other fields of the result: the seconds, training included.
     """
     config, dataset = setup.config, setup.dataset
     selection = coresets.SELECTIONS[config.method]
@@ -102,7 +102,7 @@ def choose_sets(
                 progress.advance()
         sets.append(make_coreset(chosen, dataset))
         seconds += time.monotonic() - began
-    return sets, seconds
+    return sets, {"seconds_condense": seconds}
 
 
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:

@@ -52,6 +52,9 @@ def finished_result(
             logging.warning("%s is not what the run left; made again.", folder / name)
             return None
     _log_finished(folder, changed, is_checked=dataset is not None)
+    if "stopped" in result:
+        iteration, reason = result["iterations"], result["stopped"]
+        logging.info("Iteration %s was the last: %s.", iteration, reason)
     return result
 
 

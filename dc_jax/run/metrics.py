@@ -19,6 +19,8 @@ from dc_jax.report import kept
 from dc_jax.run.cost import Cost
 from dc_jax.run.tensorboard import Events
 
+_NAME = "metrics.jsonl"
+
 
 class Metrics:
     """What the first process tells of each iteration, and keeps.
@@ -43,10 +45,10 @@ class Metrics:
         `evaluating` are the seconds of what comes after the iterations, see `Cost`.
         """
         self._folder, self._is_first = folder, processes.is_first()
-        path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
+        path = folder / _NAME if self._is_first else Path(os.devnull)
         before = []
         if path.is_file():
-            before = [line for line in read_json_lines(path) if _is_kept(line, first)]
+            before = read_metrics(folder, first)
             text = "".join(json.dumps(line) + "\n" for line in before)
             write_atomically(path, text.encode())
         self._path = path
@@ -123,6 +125,13 @@ class Metrics:
             f"{self._path} was deleted or moved during the run, which ends here: the "
             "last checkpoint, if it is still there, is intact."
         )
+
+
+def read_metrics(folder: Path, first: int) -> list[dict[str, Any]]:
+    """Returns the lines that a run keeps which continues after iteration `first`."""
+    path = folder / _NAME
+    lines = read_json_lines(path) if path.is_file() else []
+    return [line for line in lines if _is_kept(line, first)]
 
 
 def _is_kept(line: dict[str, Any], first: int) -> bool:

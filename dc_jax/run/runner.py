@@ -32,8 +32,9 @@ from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import ends_at_once, tell_saved
 from dc_jax.sets import authors_pt, formats, set_file
 
-# Makes the sets of a run; also returns the seconds it took.
-Make = Callable[[], tuple[list[SyntheticSet], float]]
+# Makes the sets of a run; also returns other fields of the result, `seconds_condense`
+# among them.
+Make = Callable[[], tuple[list[SyntheticSet], dict[str, Any]]]
 
 
 @fixed_numerics()
@@ -184,7 +185,7 @@ def _run(
     setup: Setup, evaluator: Evaluator, folder: Path, make: Make
 ) -> dict[str, Any]:
     """Makes sets, evaluates and saves them; returns the result."""
-    sets, seconds = make()
+    sets, facts = make()
     began = time.monotonic()
     arguments = (setup.config, folder, setup.dataset, setup.protocol, sets)
     processes.on_first(workdir.save_sets, *arguments)
@@ -192,9 +193,8 @@ def _run(
     saved = f"{where} are saved; the same command evaluates the set."
     with ends_at_once(lambda: saved):
         result, counts = evaluate_sets(setup.config, evaluator, sets)
-    if setup.config.method not in BASELINES:
-        result["iterations"] = setup.config.iterations
-    result |= {
+    seconds = facts.pop("seconds_condense")
+    result |= facts | {
         "training_images": int(np.sum(sets[0].labels >= 0)),
         "seconds": round(seconds + time.monotonic() - began, 3),
         "seconds_condense": round(seconds, 3),

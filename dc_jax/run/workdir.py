@@ -28,7 +28,7 @@ from dc_jax.sets.card import make_card, make_recipe
 # A stopped run may be continued with other values of these fields. They do not change
 # the images after a given iteration, except that `execution` changes the rounding.
 _FREE_FIELDS = {
-    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    *("iterations", "patience", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("tensorboard", "evaluation", "execution", "mesh"),
     *("dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
