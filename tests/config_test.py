@@ -111,7 +111,7 @@ def test_edges_are_allowed():
         ("augmentation", "", "config.augmentation must be a name, got ''."),
         ("lr_net", None, "config.lr_net must be float, got None."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
-        ("evaluation__lr", [1], "config.evaluation.lr must be float, got [1]."),
+        ("evaluation__lr", [1], "config.evaluation.lr must be float or None, got [1]."),
         ("ipc", [], "config.ipc must be int or a list of int, got []."),
         ("ipc", [1, "2"], "config.ipc[1] must be int, got '2'."),
         # A group is not a value.
@@ -261,6 +261,13 @@ def test_what_is_given_wins_over_the_methods_defaults():
     assert config.evaluation.augmentation == "none"
     config = Config.create(_values(method="dm", augmentation="none"))
     assert (config.augmentation, config.evaluation.augmentation) == ("none", None)
+
+
+def test_a_named_evaluation_does_not_follow_the_method():
+    for protocol, expected in (("paper", f"dsa:{SIAMESE}"), ("strong", None)):
+        values = _values(method="dm", dataset__name="cifar10")
+        values["evaluation"]["protocol"] = protocol
+        assert Config.create(values).evaluation.augmentation == expected
 
 
 @pytest.mark.parametrize(("ipc", "lr_img"), [(1, 1), (99, 1), (100, 10), (1250, 10)])
