@@ -189,6 +189,8 @@ def _run(
         result, counts = evaluate_sets(setup.config, evaluator, sets)
     if setup.config.method not in BASELINES:
         result["iterations"] = setup.config.iterations
+    if sets[0].soft_labels is not None:  # How many each image has.
+        result["soft_labels"] = len(sets[0].class_names)
     result |= {
         "training_images": int(np.sum(sets[0].labels >= 0)),
         "seconds": round(seconds + time.monotonic() - began, 3),
