@@ -161,6 +161,11 @@ class WholeTrainer:
         write_npz(path, dict(zip(names, made, strict=True)))
         return made
 
+    def read_logits(self, trained: Trained, indices: np.ndarray) -> np.ndarray:
+        """Returns the logits `[n, C]` of the training images of indices `[n]`."""
+        _, logits = self._read_images(trained.state, indices)
+        return logits
+
     def train(self, number: int, total: int) -> Trained:
         """Trains network `number` of `total`, or continues, or finds it trained.
 
