@@ -133,7 +133,7 @@ def evaluate(
         processes.on_first(own_files.check_evaluations, folder)
     name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
-        sets = {str(path): _load_sets(path, name) for path in set_paths}
+        sets = {str(path): load_sets(path, name) for path in set_paths}
         setup = make_setup(config)
         for path, of_path in sets.items():
             for one in of_path:
@@ -225,7 +225,7 @@ def _save(
     return result
 
 
-def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
+def load_sets(path: str, dataset: str) -> list[SyntheticSet]:
     """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
     path = user_path(path, "--set")
 

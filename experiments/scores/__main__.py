@@ -1,0 +1,164 @@
+"""Scores condensed sets, of any program, under the same evaluations.
+
+  python -m experiments.scores --config=configs/fashion_mnist.py --output=runs/scores \\
+      --set=docs/sets/fashion_mnist_1_dc.npz,res_DM_FashionMNIST_ConvNet_10ipc.pt \\
+      --baselines=random,herding --whole=0.935 --config.num_evaluations=5
+
+Writes scores.md, scores.html and scores.json, after each accuracy. The same command
+continues where it was stopped, and measures nothing twice.
+"""
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from dc_jax.errors import ERRORS, UserError, one_line
+from dc_jax.files import read_json, write_atomically, write_json
+from dc_jax.paths import user_path
+from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    None,
+    "Required. Its dataset, network and num_evaluations.",
+    lock_config=True,
+)
+_SET = flags.DEFINE_list(
+    "set", [], "Required. Sets, each a file or the folder of a run, joined by commas."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Required. The folder of the results.")
+_BASELINES = flags.DEFINE_list(
+    "baselines",
+    ["random"],
+    "Methods that choose as many real images, as further rows; always random.",
+)
+_NETWORKS = flags.DEFINE_list(
+    "networks",
+    ["MLP", "LeNet", "AlexNet"],
+    "Other networks that are trained on the sets, for their mean accuracy.",
+)
+_WHOLE = flags.DEFINE_string(
+    "whole",
+    None,
+    "Accuracy of networks that are trained on all images, a fraction, or the folder of "
+    "a run of the method whole. Without it there are no HLR and no LRS.",
+)
+_NAME = "scores.json"
+
+
+def read_whole(text: str | None) -> float | None:
+    """Returns the accuracy that `--whole` names.
+
+    Raises:
+      UserError: it is no fraction, nor the folder of a finished run.
+    """
+    if text is None:
+        return None
+    try:
+        accuracy = float(text)
+    except ValueError:
+        result = read_json(user_path(text, "--whole") / "result.json") or {}
+        accuracy = result.get("accuracy_mean", 0.0)
+    if not 0 < accuracy <= 1:
+        raise UserError(
+            "--whole must be a fraction such as 0.935, or the folder of a finished "
+            f"run, got {text!r}."
+        )
+    return accuracy
+
+
+def run(values: Mapping[str, Any], folder: Path) -> str:
+    """Measures what is not measured yet; returns the table."""
+    # Not imported above, so that `--help` does not wait for JAX.
+    from dc_jax.config import Config
+    from dc_jax.run.setup import load
+    from experiments.scores import measures, rows
+
+    config, whole = Config.create(values), read_whole(_WHOLE.value)
+    rows.check_baselines(_BASELINES.value)
+    before = read_json(folder / _NAME) or {"rows": []}
+    if not isinstance(before.get("rows"), list):
+        raise UserError(f"{folder / _NAME} is of another program: choose another.")
+    dataset = load(config)
+    meter = measures.Meter(values, dataset, measures.make_measures(_NETWORKS.value))
+    given = rows.load_rows(_SET.value, dataset)
+    arguments = (values, _BASELINES.value, given, dataset, folder / "baselines")
+    scored = [*given, *rows.make_baselines(*arguments)]
+    results = [_begin(row, meter, before["rows"]) for row in scored]
+    write = functools.partial(_write, folder, dataset.name, whole, results)
+    text = write()
+    for name, measure in meter.measures.items():
+        for row, result in zip(scored, results, strict=True):
+            is_needed = row.has_soft_labels or not measure.only_soft
+            if is_needed and name not in result["cells"]:
+                logging.info("%s: %s.", row.name, name)
+                result["cells"][name] = meter.measure(name, row)
+                text = write()
+    return text
+
+
+def _begin(row: Any, meter: Any, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the facts of a row, with the accuracies that were measured before."""
+    cells = {one["name"]: one["cells"] for one in before}.get(row.name, {})
+    return {
+        **row.facts(),
+        "num_networks": len(_NETWORKS.value),
+        "cells": {
+            name: cell
+            for name, cell in cells.items()
+            if name in meter.measures
+            and cell["made_with"] == meter.made_with(name, row)
+        },
+    }
+
+
+def _write(
+    folder: Path, dataset: str, whole: float | None, results: list[dict[str, Any]]
+) -> str:
+    """Writes all files; returns the table."""
+    from experiments.scores import tables
+
+    for result in results:
+        result["scores"] = tables.score(result, results, whole)
+    text = tables.to_markdown(results, _NETWORKS.value)
+    page = tables.to_page(dataset, results, _NETWORKS.value)
+    content = {"dataset": dataset, "whole": whole, "rows": results}
+    write_json(folder / _NAME, content)
+    write_atomically(folder / "scores.md", text.encode())
+    write_atomically(folder / "scores.html", page)
+    return text
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    if _CONFIG.value is None or not _SET.value or not _OUTPUT.value:
+        refuse("--config=FILE, --set=PATH and --output=FOLDER are needed.")
+    log_to_terminal()
+
+    from dc_jax.devices import layout
+    from dc_jax.devices.backend import fixed_numerics
+    from dc_jax.run.signals import Stopped
+
+    layout.use_cpu_cores()
+    try:
+        with fixed_numerics():
+            folder = user_path(_OUTPUT.value, "--output")
+            print(run(_CONFIG.value.to_dict(), folder))
+    except ERRORS as error:
+        sys.exit(f"error: {one_line(error)}")
+    except Stopped as stopped:
+        logging.info("%s", stopped)
+        sys.exit(stopped.exit_code)
+    except KeyboardInterrupt:
+        logging.info("Stopped by SIGINT. The same command continues.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
