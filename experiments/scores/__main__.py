@@ -72,25 +72,48 @@ def read_whole(text: str | None) -> float | None:
     return accuracy
 
 
-def run(values: Mapping[str, Any], folder: Path) -> str:
-    """Measures what is not measured yet; returns the table."""
+def run(
+    values: Mapping[str, Any],
+    folder: Path,
+    sets: Sequence[str],
+    *,
+    baselines: Sequence[str] = (),
+    networks: Sequence[str] = (),
+    whole: float | None = None,
+) -> str:
+    """Measures what is not measured yet; returns the table.
+
+    Args:
+      values: of the config.
+      folder: of the results; what was measured before is in it.
+      sets: paths of sets.
+      baselines: methods that choose as many images; `random` is added.
+      networks: that are trained on the sets for their mean accuracy.
+      whole: accuracy of networks that are trained on all images.
+
+    Raises:
+      UserError: an argument or a set is unusable, or the folder is of others.
+      FileNotFoundError: there is no such set.
+      Stopped: by a signal; what was measured is saved.
+    """
     # Not imported above, so that `--help` does not wait for JAX.
     from dc_jax.config import Config
     from dc_jax.run.setup import load
     from experiments.scores import measures, rows
 
-    config, whole = Config.create(values), read_whole(_WHOLE.value)
-    rows.check_baselines(_BASELINES.value)
+    config = Config.create(values)
+    rows.check_baselines(baselines)
     before = read_json(folder / _NAME) or {"rows": []}
     if not isinstance(before.get("rows"), list):
         raise UserError(f"{folder / _NAME} is of another program: choose another.")
     dataset = load(config)
-    meter = measures.Meter(values, dataset, measures.make_measures(_NETWORKS.value))
-    given = rows.load_rows(_SET.value, dataset)
-    arguments = (values, _BASELINES.value, given, dataset, folder / "baselines")
+    meter = measures.Meter(values, dataset, measures.make_measures(networks))
+    given = rows.load_rows(sets, dataset)
+    arguments = (values, baselines, given, dataset, folder / "baselines")
     scored = [*given, *rows.make_baselines(*arguments)]
     results = [_begin(row, meter, before["rows"]) for row in scored]
-    write = functools.partial(_write, folder, dataset.name, whole, results)
+    content = {"dataset": dataset.name, "networks": list(networks), "whole": whole}
+    write = functools.partial(_write, folder, content | {"rows": results})
     text = write()
     for name, measure in meter.measures.items():
         for row, result in zip(scored, results, strict=True):
@@ -107,7 +130,6 @@ def _begin(row: Any, meter: Any, before: Sequence[Mapping[str, Any]]) -> dict[st
     cells = {one["name"]: one["cells"] for one in before}.get(row.name, {})
     return {
         **row.facts(),
-        "num_networks": len(_NETWORKS.value),
         "cells": {
             name: cell
             for name, cell in cells.items()
@@ -117,20 +139,17 @@ def _begin(row: Any, meter: Any, before: Sequence[Mapping[str, Any]]) -> dict[st
     }
 
 
-def _write(
-    folder: Path, dataset: str, whole: float | None, results: list[dict[str, Any]]
-) -> str:
+def _write(folder: Path, content: dict[str, Any]) -> str:
     """Writes all files; returns the table."""
     from experiments.scores import tables
 
-    for result in results:
-        result["scores"] = tables.score(result, results, whole)
-    text = tables.to_markdown(results, _NETWORKS.value)
-    page = tables.to_page(dataset, results, _NETWORKS.value)
-    content = {"dataset": dataset, "whole": whole, "rows": results}
+    rows = content["rows"]
+    for row in rows:
+        row["scores"] = tables.score(row, rows, content)
+    text = tables.to_markdown(content)
     write_json(folder / _NAME, content)
     write_atomically(folder / "scores.md", text.encode())
-    write_atomically(folder / "scores.html", page)
+    write_atomically(folder / "scores.html", tables.to_page(content))
     return text
 
 
@@ -149,7 +168,9 @@ def main(argv: list[str]) -> None:
     try:
         with fixed_numerics():
             folder = user_path(_OUTPUT.value, "--output")
-            print(run(_CONFIG.value.to_dict(), folder))
+            options = {"baselines": _BASELINES.value, "networks": _NETWORKS.value}
+            options["whole"] = read_whole(_WHOLE.value)
+            print(run(_CONFIG.value.to_dict(), folder, _SET.value, **options))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")
     except Stopped as stopped:

@@ -31,18 +31,22 @@ NOTE = (
 Row = Mapping[str, Any]
 
 
-def score(row: Row, rows: Sequence[Row], whole: float | None) -> dict[str, float]:
+def score(
+    row: Row, rows: Sequence[Row], content: Mapping[str, Any]
+) -> dict[str, float]:
     """Returns the scores that the accuracies allow, fractions, by name.
 
     Args:
       row: whose they are.
       rows: all of them; the baselines of its size are among them.
-      whole: accuracy of networks that are trained on all images, if it is known.
+      content: of `scores.json`: the other networks, and `whole`, the accuracy of all
+        images, or None.
     """
+    whole = content["whole"]
     mean = _means(row)
     scores: dict[str, float] = {}
     others = [mean[name] for name in mean if name.startswith(ON)]
-    if others and len(others) == row["num_networks"]:
+    if others and len(others) == len(content["networks"]):
         scores["cross_architecture"] = float(np.mean(others))
     hard = mean.get("hard" if row["soft_labels"] else "strong")
     if whole is not None and hard is not None:
@@ -98,18 +102,19 @@ def _line(row: Row) -> tuple[str, ...]:
     )
 
 
-def to_markdown(rows: Sequence[Row], networks: Sequence[str]) -> str:
-    """Returns the table and what its columns are."""
-    note = NOTE.format(networks=", ".join(networks) or "none")
-    return f"{tables.markdown(HEAD, lines(rows))}\n\n{note}\n"
+def to_markdown(content: Mapping[str, Any]) -> str:
+    """Returns the table of `scores.json` and what its columns are."""
+    return f"{tables.markdown(HEAD, lines(content['rows']))}\n\n{_note(content)}\n"
 
 
-def to_page(dataset: str, rows: Sequence[Row], networks: Sequence[str]) -> bytes:
+def to_page(content: Mapping[str, Any]) -> bytes:
     """Returns the same as a page."""
-    title = f"{dataset}: scores of condensed sets"
-    note = NOTE.format(networks=", ".join(networks) or "none")
-    body = (
-        f"<h1>{markup.text(title)}</h1>{markup.table('Scores', HEAD, lines(rows))}"
-        f'<p class="soft">{markup.text(note)}</p>'
-    )
+    title = f"{content['dataset']}: scores of condensed sets"
+    table = markup.table("Scores", HEAD, lines(content["rows"]))
+    note = markup.text(_note(content))
+    body = f'<h1>{markup.text(title)}</h1>{table}<p class="soft">{note}</p>'
     return template.fill(title, body)
+
+
+def _note(content: Mapping[str, Any]) -> str:
+    return NOTE.format(networks=", ".join(content["networks"]) or "none")
