@@ -8,6 +8,7 @@ given. Not for use inside `jax.jit`: a call compiles programs of its own.
 
 import contextlib
 import dataclasses
+import json
 import os
 import signal
 import tempfile
@@ -158,6 +159,8 @@ def evaluate(
         integers in their order.
       network: another than the recipe's.
       epochs: others than the recipe's; one more is run, as the authors' code does.
+      overrides: as for `condense`. `{"evaluation.protocol": "strong"}` is another
+        evaluation, of which the recipe only says the network.
 
     Returns:
       The test accuracy of each network, a fraction. Shape `[num_networks]`.
@@ -171,7 +174,10 @@ def evaluate(
             "synthetic_set must be a set of condense, select or load_synthetic_set, "
             f"got {synthetic_set!r:.80}."
         )
-    training = training_of(synthetic_set)
+    training, name = training_of(synthetic_set), NAME
+    if "evaluation.protocol" in (overrides or {}):  # Not the recipe's values then.
+        training = {n: value for n, value in training.items() if n == "network"}
+        name = str(json.loads(synthetic_set.recipe or "{}").get("dataset", NAME))
     if epochs is None and "evaluation.epochs" not in (overrides or {}):
         check_recipe(training)
     fields = {f"evaluation.{name}": value for name, value in training.items()}
@@ -189,7 +195,7 @@ def evaluate(
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
-        config, NAME, num_classes, images.shape[1:], layout
+        config, name, num_classes, images.shape[1:], layout
     )
     evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
