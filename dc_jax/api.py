@@ -109,8 +109,8 @@ def select(
     Args:
       images, labels, class_names, overrides: as for `condense`.
       ipc: images per class, or a number for each class.
-      method: `random`, `herding`, `nearest_mean`, `k_center`, `forgetting`, `k_means`,
-        `sensitivity` or `gradient_diversity`. All but `random` first train a network on
+      method: `random`, `random_soft`, `herding`, `nearest_mean`, `k_center`,
+        `forgetting`, `k_means`, `sensitivity` or `gradient_diversity`. All but `random` first train a network on
         all images, for the epochs of `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
