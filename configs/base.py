@@ -111,8 +111,8 @@ def get_config() -> ConfigDict:
     config.evaluation.network = placeholder(str)
     # How networks are trained on the set, "paper": as in the authors' code. "dsa": the
     # same with the augmentation of dsa, whatever made the set. "strong": one recipe of
-    # today for every set, with this augmentation, CutMix and a cosine. The network
-    # after the last epoch counts. The fields below change single values of it.
+    # today for every set: AdamW with this augmentation, CutMix and a cosine. The
+    # network after the last epoch counts. The fields below change single values of it.
     config.evaluation.protocol = "paper"
     # Epochs as the authors count them: one more is run. None: 300, or 1,000 with
     # augmentation; strong 300.
@@ -124,7 +124,10 @@ def get_config() -> ConfigDict:
     # of dc: "crop_scale_rotate" for mnist, "crop_noise" for ConvNetBN, else "none". For
     # dsa and strong "dsa:" and all operations, without flip for digits, mnist and svhn.
     config.evaluation.augmentation = placeholder(str)
-    # SGD. None: 0.01, 0.9, 5e-4, and batches of 256 images.
+    # "sgd" or "adamw". None: sgd; strong adamw.
+    config.evaluation.optimiser = placeholder(str)
+    # None: 0.01, 0.9, 5e-4, and batches of 256 images; for strong the learning rate is
+    # 0.001 and the weight decay, which AdamW keeps apart from the gradient, 0.01.
     config.evaluation.lr = placeholder(float)
     config.evaluation.momentum = placeholder(float)
     config.evaluation.weight_decay = placeholder(float)

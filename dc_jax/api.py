@@ -110,8 +110,9 @@ def select(
       images, labels, class_names, overrides: as for `condense`.
       ipc: images per class, or a number for each class.
       method: `random`, `random_soft`, `herding`, `nearest_mean`, `k_center`,
-        `forgetting`, `k_means`, `sensitivity` or `gradient_diversity`. All but `random` first train a network on
-        all images, for the epochs of `overrides={"coreset.epochs": 20}`.
+        `forgetting`, `k_means`, `sensitivity` or `gradient_diversity`. All but
+        `random` first train a network on all images, for the epochs of
+        `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
       workdir: a folder for the trained network and in the end the set. None: nothing

@@ -85,6 +85,7 @@ class EvaluationConfig:
     epochs: int | None = allow(at_least(0))
     augmentation: str | None = allow(NOT_EMPTY)
     protocol: str = allow(one_of(*PROTOCOLS))
+    optimiser: str | None = allow(one_of("sgd", "adamw"))
     lr: float | None = allow(POSITIVE)
     momentum: float | None = allow(FRACTION)
     weight_decay: float | None = allow(at_least(0))

@@ -20,6 +20,7 @@ from dc_jax.evaluation.evaluator import (
 from dc_jax.evaluation.protocol import (
     NAMED,
     Protocol,
+    adamw,
     cosine,
     make_protocol,
     phases,
@@ -45,6 +46,7 @@ OPEN = EvaluationConfig(
     momentum=None,
     weight_decay=None,
     batch_size=None,
+    optimiser=None,
     schedule=None,
     cutmix=None,
 )
@@ -101,6 +103,8 @@ def test_named_evaluations_are_the_same_for_every_method_but_for_flips():
     assert make("strong", "svhn", augmentation="dsa:flip").augmentation == "dsa:flip"
     changed = make("strong", cutmix=0.0, epochs=7, lr=0.5, schedule="drop")
     assert (changed.cutmix, changed.epochs, changed.lr) == (0, 7, 0.5)
+    assert changed.optimiser == strong.optimiser == "adamw"
+    assert "AdamW" in str(strong)
     assert (changed.schedule, changed.protocol) == ("drop", "strong")
     for one in (dsa, strong, changed):
         assert one.protocol in str(one)
@@ -160,6 +164,14 @@ def test_sgd_is_pytorchs():
         updates, state = optimiser.update(jnp.float32(grad), state, w)
         w = optax.apply_updates(w, updates)
         np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def test_adamw_by_hand():
+    """The first update is the sign of the gradient, and the decay is apart from it."""
+    optimiser = adamw(0.1, 0.9, 0.5)
+    w = jnp.float32(2)
+    updates, _ = optimiser.update(jnp.float32(7), optimiser.init(w), w)
+    np.testing.assert_allclose(updates, -0.1 * (1 + 0.5 * 2), rtol=1e-5)
 
 
 def test_sgd_without_momentum():

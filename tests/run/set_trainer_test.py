@@ -27,6 +27,7 @@ def _make(augmentation, loop, name=None):
     protocol = Protocol("Tiny", 8, augmentation, 0.05, 0.9, 5e-4, 4)
     if augmentation == "strong":
         how = {"augmentation": "none", "schedule": "cosine", "cutmix": 0.5}
+        how |= {"optimiser": "adamw", "lr": 1e-3}
         protocol = dataclasses.replace(protocol, **how)
     network = toy.Tiny(3)
     if name:
