@@ -103,15 +103,12 @@ def run(
 
     config = Config.create(values)
     rows.check_baselines(baselines)
-    before = read_json(folder / _NAME) or {"rows": []}
-    if not isinstance(before.get("rows"), list):
-        raise UserError(f"{folder / _NAME} is of another program: choose another.")
-    dataset = load(config)
+    before, dataset = _read_rows(folder), load(config)
     meter = measures.Meter(values, dataset, measures.make_measures(networks))
     given = rows.load_rows(sets, dataset)
     arguments = (values, baselines, given, dataset, folder / "baselines")
     scored = [*given, *rows.make_baselines(*arguments)]
-    results = [_begin(row, meter, before["rows"]) for row in scored]
+    results = [_begin(row, meter, before) for row in scored]
     content = {"dataset": dataset.name, "networks": list(networks), "whole": whole}
     write = functools.partial(_write, folder, content | {"rows": results})
     text = write()
@@ -123,6 +120,14 @@ def run(
                 result["cells"][name] = meter.measure(name, row)
                 text = write()
     return text
+
+
+def _read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Returns what was measured before, none where the folder is new."""
+    rows = (read_json(folder / _NAME) or {"rows": []}).get("rows")
+    if not isinstance(rows, list):
+        raise UserError(f"{folder / _NAME} is of another program: choose another.")
+    return rows
 
 
 def _begin(row: Any, meter: Any, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -105,6 +105,13 @@ def test_soft_labels_are_those_of_the_network(networks, tmp_path, no_training):
     assert result["soft_labels"] == 10
 
 
+def test_the_whole_set_by_a_training_of_one_phase(tmp_path):
+    changes = {"evaluation.protocol": "strong", "evaluation.batch_size": 1024}
+    result = _condense(tmp_path, method="whole", **changes)
+    assert result["protocol"]["schedule"] == "cosine"
+    assert result["accuracy_mean"] > 0.05
+
+
 def test_experiments_differ(networks, tmp_path):
     changes = {"num_experiments": 2, "method": "herding"}
     _condense(tmp_path, networks, **changes)
