@@ -195,7 +195,7 @@ def use_cpu_cores(most: int | None = None) -> None:
     To be called before JAX looks for devices. On two cores the gradient of 256 images
     took 0.22 s with two devices of one thread, and 0.28 s with one of two.
     """
-    _wait_for_slow_devices()
+    wait_for_slow_devices()
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags:
         return
@@ -206,7 +206,7 @@ def use_cpu_cores(most: int | None = None) -> None:
     jax.config.update("jax_num_cpu_devices", min(num, most or num))
 
 
-def _wait_for_slow_devices() -> None:
+def wait_for_slow_devices() -> None:
     """Makes CPU devices wait for one another for a day, unless the user says how long.
 
     XLA would end the process when one is 60 seconds behind, which happens where other
