@@ -122,6 +122,10 @@ def get_config() -> ConfigDict:
     config.evaluation.momentum = 0.9
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
+    # Whether a run also tells what random real images are worth: min(5,
+    # `num_evaluations`) draws of as many images per class, with one network for each,
+    # trained in the same way. Not for "random" and "whole".
+    config.evaluation.random_baseline = True
 
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of

@@ -30,14 +30,17 @@ from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.paths import user_path
 from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
-from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.run.evaluation import build_evaluator, count_sets
-from dc_jax.run.overrides import NAME, make_config, make_values
+from dc_jax.run.overrides import (
+    NAME,
+    make_evaluation_config,
+    make_set_config,
+    make_values,
+)
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.run.workdir import save_set
 from dc_jax.sets import set_file
-from dc_jax.sets.card import training_of
 
 
 def condense(
@@ -87,7 +90,7 @@ def condense(
             f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
-    config = make_config(fields | {"iterations": iterations}, overrides)
+    config = make_set_config(fields | {"iterations": iterations}, overrides)
     return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
@@ -130,7 +133,7 @@ def select(
             f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
-    config = make_config(fields, overrides)
+    config = make_set_config(fields, overrides)
     return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
@@ -166,20 +169,9 @@ def evaluate(
       UserError: an argument is not as above, or images and set do not fit.
       RuntimeError: it was called inside a JAX transformation.
     """
-    if not isinstance(synthetic_set, SyntheticSet):
-        raise UserError(
-            "synthetic_set must be a set of condense, select or load_synthetic_set, "
-            f"got {synthetic_set!r:.80}."
-        )
-    training = training_of(synthetic_set)
-    if epochs is None and "evaluation.epochs" not in (overrides or {}):
-        check_recipe(training)
-    fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
-    fields |= {name: value for name, value in given.items() if value is not None}
-    fields |= {"num_evaluations": num_networks, "seed": seed}
-    config = make_config(fields, overrides)
-    check_names(config)
+    given |= {"num_evaluations": num_networks, "seed": seed}
+    config = make_evaluation_config(synthetic_set, given, overrides)
     images, labels = make_test_split(
         test_images,
         test_labels,

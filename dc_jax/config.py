@@ -83,6 +83,7 @@ class EvaluationConfig:
     momentum: float = allow(FRACTION)
     weight_decay: float = allow(at_least(0))
     batch_size: int = allow(at_least(1))
+    random_baseline: bool = allow(ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,7 @@ class Config:
     momentum_img: float = allow(FRACTION)
     lr_net: float = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)
+    patience: int | None = allow(at_least(1))
     eval_every: int = allow(at_least(0))
     checkpoint_minutes: float = allow(at_least(0))
     tensorboard: bool = allow(ANY)

@@ -80,6 +80,10 @@ class Evaluator:
         """Returns the epochs of `num` networks together, as `count` tells them."""
         return num * sum(phase.epochs for phase in self.by_protocol.phases)
 
+    def calls(self, num: int) -> int:
+        """Returns how many calls of a program train `num` networks."""
+        return -(-num // (self.at_once or num))
+
     def compile(self, synthetic: SyntheticSet, keys: Any) -> None:
         """Compiles what `count` needs, once."""
         data, programs = _by_protocol(synthetic), self.by_protocol
