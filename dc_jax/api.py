@@ -32,7 +32,6 @@ from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
 from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.overrides import (
-    NAME,
     make_evaluation_config,
     make_set_config,
     make_values,
@@ -111,9 +110,10 @@ def select(
     Args:
       images, labels, class_names, overrides: as for `condense`.
       ipc: images per class, or a number for each class.
-      method: `random`, `herding`, `nearest_mean`, `k_center`, `forgetting`, `k_means`,
-        `sensitivity` or `gradient_diversity`. All but `random` first train a network on
-        all images, for the epochs of `overrides={"coreset.epochs": 20}`.
+      method: `random`, `random_soft`, `herding`, `nearest_mean`, `k_center`,
+        `forgetting`, `k_means`, `sensitivity` or `gradient_diversity`. All but
+        `random` first train a network on all images, for the epochs of
+        `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
       workdir: a folder for the trained network and in the end the set. None: nothing
@@ -161,6 +161,8 @@ def evaluate(
         integers in their order.
       network: another than the recipe's.
       epochs: others than the recipe's; one more is run, as the authors' code does.
+      overrides: as for `condense`. `{"evaluation.protocol": "strong"}` is another
+        evaluation, of which the recipe only says the network.
 
     Returns:
       The test accuracy of each network, a fraction. Shape `[num_networks]`.
@@ -181,7 +183,7 @@ def evaluate(
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
-        config, NAME, num_classes, images.shape[1:], layout
+        config, config.dataset.name, num_classes, images.shape[1:], layout
     )
     evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]

@@ -29,6 +29,7 @@ def one_of(*names: str) -> dict[str, Any]:
 
 POSITIVE = {"is_allowed": lambda value: 0 < value < math.inf, "allowed": "positive"}
 FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
+PROBABILITY = {"is_allowed": lambda value: 0 <= value <= 1, "allowed": "in [0, 1]"}
 SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
 ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
 NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}

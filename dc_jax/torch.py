@@ -26,6 +26,8 @@ class CondensedDataset(torch.utils.data.Dataset):
 
     Attributes:
       images, labels: all of them, tensors `[n, D, H, W]` and `[n]`.
+      soft_labels: the probabilities to learn in their place, a tensor `[n, C]`; None if
+        the set has none.
       mean, std: tensors `[D]`. Test images are `(pixels - mean) / std` with pixels in
         [0, 1].
       class_names: in the order of the labels.
@@ -47,6 +49,10 @@ class CondensedDataset(torch.utils.data.Dataset):
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
         self.images = torch.from_numpy(images)
         self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.soft_labels = None
+        if synthetic.soft_labels is not None:
+            soft_labels, _ = flatten_set(synthetic.soft_labels, synthetic.labels)
+            self.soft_labels = torch.from_numpy(soft_labels)
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
         self.class_names = synthetic.class_names
         self.recipe: dict[str, Any] = json.loads(synthetic.recipe or "{}")

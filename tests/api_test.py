@@ -13,10 +13,12 @@ import run_helpers
 from data_helpers import run_python
 
 import dc_jax
+from dc_jax import api
 from dc_jax.data.dataset import channel_statistics
 from dc_jax.data.store import normalise
 from dc_jax.methods import coresets
 from dc_jax.run import evaluation, loop, metrics, runner
+from dc_jax.sets.card import training_of
 
 SMALL = {
     "batch_real": 8,
@@ -109,6 +111,27 @@ def test_evaluate_trains_as_the_recipe_says(command):
         overrides={"mesh.net": 1, "mesh.classes": 1},
     )
     np.testing.assert_array_equal(ours, result["accuracies"][0])
+
+
+def test_another_evaluation_is_not_that_of_the_recipe(command, monkeypatch):
+    seen = []
+
+    def count_sets(config, evaluator, sets):
+        seen.append(evaluator.protocol)
+        return np.ones((1, 1, 10, 10))
+
+    monkeypatch.setattr(api, "count_sets", count_sets)
+    synthetic = dc_jax.load_synthetic_set(command)
+    recipe = json.loads(synthetic.recipe) | {"dataset": "digits"}
+    synthetic = synthetic.replace(recipe=json.dumps(recipe))
+    for overrides in ({}, {"evaluation.protocol": "strong"}):
+        dc_jax.evaluate(synthetic, TESTS, TEST_LABELS, overrides=overrides)
+    own, strong = seen
+    assert vars(own) == training_of(synthetic)
+    assert (strong.network, strong.protocol) == (own.network, "strong")
+    assert strong.epochs != own.epochs
+    # The digits are not flipped: the recipe has the name of the dataset.
+    assert strong.augmentation == "dsa:color_crop_cutout_scale_rotate"
 
 
 @pytest.mark.slow

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from dc_jax import report
+from dc_jax.base import stored_bytes
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
@@ -111,7 +111,8 @@ def make_row(
     """Returns what is told of a method.
 
     Its `accuracy_mean` and `accuracy_std`, fractions; its `images`; the `bytes` of
-    these with a byte for each value; and the `seconds` that making them took.
+    these and of soft labels, see `stored_bytes`; and the `seconds` that making them
+    took.
     """
     images = result["training_images"]
     seconds = 0.0 if method == "whole" else result["seconds_condense"]
@@ -121,7 +122,7 @@ def make_row(
         "accuracy_std": result["accuracy_std"],
         "accuracies": result["accuracies"],
         "images": images,
-        "bytes": images * int(np.prod(image_shape)),
+        "bytes": stored_bytes(images, image_shape, result.get("soft_labels", 0)),
         "seconds": seconds,
     }
 

@@ -139,7 +139,7 @@ def evaluate(
         processes.on_first(own_files.check_evaluations, folder)
     name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
-        sets = {str(path): _load_sets(path, name) for path in set_paths}
+        sets = {str(path): load_sets(path, name) for path in set_paths}
         setup = make_setup(config)
         for path, of_path in sets.items():
             for one in of_path:
@@ -193,6 +193,8 @@ def _run(
     saved = f"{where} are saved; the same command evaluates the set."
     with ends_at_once(lambda: saved):
         result, counts = evaluate_sets(setup.config, evaluator, sets)
+    if sets[0].soft_labels is not None:  # How many each image has.
+        result["soft_labels"] = len(sets[0].class_names)
     seconds = facts.pop("seconds_condense")
     result |= facts | {
         "training_images": int(np.sum(sets[0].labels >= 0)),
@@ -245,7 +247,7 @@ def _end(
     return result
 
 
-def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
+def load_sets(path: str, dataset: str) -> list[SyntheticSet]:
     """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
     path = user_path(path, "--set")
 

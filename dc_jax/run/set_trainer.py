@@ -165,10 +165,12 @@ def _time_epochs(train: Callable[[int], None], epochs: int) -> float:
 
 
 def _by_protocol(synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
-    images, labels = flatten_set(
-        jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
-    )
-    return images, jnp.asarray(labels)
+    """Returns the images `[n, H, W, D]`, and labels `[n]` or soft labels `[n, C]`."""
+    labels = np.asarray(synthetic.labels)
+    images, flat_labels = flatten_set(jnp.asarray(synthetic.images), labels)
+    if synthetic.soft_labels is not None:
+        flat_labels, _ = flatten_set(np.asarray(synthetic.soft_labels), labels)
+    return images, jnp.asarray(flat_labels)
 
 
 def _num(keys: Any) -> int:

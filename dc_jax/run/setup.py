@@ -117,9 +117,7 @@ def log_choices(setup: Setup) -> None:
     )
     if setup.protocol.augmentation.startswith(SIAMESE_PREFIX):
         text = "Networks are trained on the set with augmentation %s, as the authors "
-        text += (
-            "do: `python -m dc_jax.compare` trains alike on sets of all methods."
-        )
+        text += "do: `python -m dc_jax.compare` trains alike on sets of all methods."
         logging.info(text, setup.protocol.augmentation)
     if config.method in ("dc", "dsa"):
         outer_loop, inner_loop = config.loops()

@@ -29,9 +29,12 @@ _ARRAYS = {
 _OPTIONAL = {
     "indices": ("int32", "CI"),
     "learning_rates": ("float32", "RI"),
+    "soft_labels": ("float32", "CIC"),
     "recipe": ("text", ""),
 }
 NAMES = (*_ARRAYS, *_OPTIONAL)
+# How far the sum of an image's soft labels may be from 1.
+_ROUNDING = 1e-3
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
@@ -184,8 +187,25 @@ def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
             f"{prefix}: indices go from {indices.min()}, expected from 0, and -1 only "
             "and always where the labels are -1."
         )
+    _check_soft_labels(arrays, is_image, prefix)
     if "learning_rates" in arrays and not is_image.all():
         raise UserError(
             f"{prefix}: learning_rates need as many images of each class, there are "
             f"{class_ipc.min()} to {class_ipc.max()}."
+        )
+
+
+def _check_soft_labels(
+    arrays: Mapping[str, np.ndarray], is_image: np.ndarray, prefix: str
+) -> None:
+    """Raises a `UserError` unless soft labels, if there are any, are probabilities."""
+    if "soft_labels" not in arrays:
+        return
+    soft_labels = arrays["soft_labels"]
+    sums = soft_labels.sum(axis=2, dtype=np.float64)
+    if soft_labels.min() < 0 or np.abs(sums - is_image).max() > _ROUNDING:
+        raise UserError(
+            f"{prefix}: soft_labels go from {soft_labels.min()}, with sums from "
+            f"{sums.min():.4g} to {sums.max():.4g}; expected none below 0, with a sum "
+            "of 1, and 0 where the labels are -1."
         )

@@ -58,6 +58,15 @@ def test_every_method_has_a_row_and_random_images_are_the_first(compared):
     assert all(f"{100 * row['accuracy_mean']:.1f} ±" in page for row in rows)
 
 
+def test_soft_labels_are_counted():
+    result = {"training_images": 6, "accuracy_mean": 0.5, "accuracy_std": 0.0}
+    result |= {"accuracies": [[0.5]], "seconds_condense": 1.0}
+    assert comparison.make_row("random", result, (4, 4, 1))["bytes"] == 6 * 16
+    result["soft_labels"] = 3
+    row = comparison.make_row("random_soft", result, (4, 4, 1))
+    assert row["bytes"] == 6 * (16 + 3 * 4)
+
+
 def test_all_are_evaluated_alike(compared):
     folder, rows = compared
     protocols = [
