@@ -123,6 +123,13 @@ def get_config() -> ConfigDict:
     config.evaluation.weight_decay = 5e-4
     config.evaluation.batch_size = 256
 
+    # Multi-formation, for dc, dsa and dm: each stored image holds factor x factor
+    # smaller ones, which are enlarged before networks are trained on them. So the same
+    # bytes hold more images. 1, 2, 3 or 4. With init "real" each of the smaller ones
+    # begins as a real image.
+    config.formation = ConfigDict()
+    config.formation.factor = 1
+
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of
     # its own, which is learned.

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import optax
 
+from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore
 
 Array = jax.Array | np.ndarray
@@ -49,6 +50,8 @@ class SyntheticSet:
     # [R, I] float32, those of dataset distillation, with which `train_unrolled` uses
     # the images in their order; None for other methods.
     learning_rates: Array | None = None
+    # Each image holds factor x factor others, see `formation.decode`.
+    factor: int = flax.struct.field(pytree_node=False, default=1)
     # The text of a JSON object that says how networks were trained on the set, with
     # which accuracy, and how it was made, see `card.make_recipe`; None where unknown.
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)
@@ -73,15 +76,20 @@ def make_labels(class_ipc: Sequence[int]) -> np.ndarray:
     return np.where(is_image, labels, np.int32(-1))
 
 
-def flatten_set(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:
-    """Returns the images of a set without its blank slots, and their labels.
+def flatten_set(
+    images: Array, labels: np.ndarray, factor: int = 1
+) -> tuple[Array, np.ndarray]:
+    """Returns what networks are trained on: the images of a set, and their labels.
 
-    `[C, I, H, W, D]`, `[C, I]` -> `[n, H, W, D]`, `[n]`. The images may be traced: how
+    `[C, I, H, W, D]`, `[C, I]` -> `[n, H, W, D]`, `[n]`: without the blank slots, and
+    decoded where an image holds factor x factor others. The images may be traced: how
     many there are is known from the labels.
     """
     flat, flat_labels = images.reshape(-1, *images.shape[2:]), labels.reshape(-1)
     keep = flat_labels >= 0
-    return (flat, flat_labels) if keep.all() else (flat[keep], flat_labels[keep])
+    if not keep.all():
+        flat, flat_labels = flat[keep], flat_labels[keep]
+    return decode(flat, factor), flat_labels.repeat(factor**2)
 
 
 @flax.struct.dataclass

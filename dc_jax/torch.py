@@ -43,8 +43,10 @@ class CondensedDataset(torch.utils.data.Dataset):
         synthetic = formats.load_synthetic_set(
             path, dataset=dataset, experiment=experiment
         )
-        images, labels = flatten_set(np.asarray(synthetic.images), synthetic.labels)
-        images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
+        images, labels = flatten_set(
+            np.asarray(synthetic.images), synthetic.labels, synthetic.factor
+        )
+        images = np.ascontiguousarray(np.moveaxis(np.asarray(images), -1, 1))
         self.images = torch.from_numpy(images)
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)

@@ -96,8 +96,11 @@ def make_configs(
         network_name=of_dc.network.name,
     )
     evaluation = dict(values["evaluation"]) | vars(protocol)
+    values = {**values, "evaluation": evaluation}
+    # Real images are stored as they are.
+    real = {**values, "formation": {"factor": 1}}
     return {
-        name: Config.create({**values, "method": name, "evaluation": evaluation})
+        name: Config.create({**(values if name in METHODS else real), "method": name})
         for name in dict.fromkeys([BASELINE, *methods])
     }
 

@@ -162,7 +162,7 @@ def _time_epochs(train: Callable[[int], None], epochs: int) -> float:
 
 def _by_protocol(synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
     images, labels = flatten_set(
-        jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
+        jnp.asarray(synthetic.images), np.asarray(synthetic.labels), synthetic.factor
     )
     return images, jnp.asarray(labels)
 

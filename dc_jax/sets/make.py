@@ -7,17 +7,25 @@ import numpy as np
 
 from dc_jax.base import CondenseState, SyntheticSet, make_labels
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.formation import decode
 
 
 def make_sets(
-    state: CondenseState, dataset: Dataset, class_ipc: Sequence[int]
+    state: CondenseState,
+    dataset: Dataset,
+    class_ipc: Sequence[int],
+    factor: int = 1,
 ) -> list[SyntheticSet]:
     """Returns the sets of all experiments of a state, whose leaves are `[E, ...]`.
 
-    `class_ipc` `[C]` are the numbers of images of each class of the dataset.
+    `class_ipc` `[C]` are the numbers of images of each class of the dataset, and each
+    image holds factor x factor others.
     """
     labels = make_labels(class_ipc)
-    sets = [make_set(images, dataset, labels) for images in np.asarray(state.images)]
+    sets = [
+        make_set(images, dataset, labels).replace(factor=factor)
+        for images in np.asarray(state.images)
+    ]
     if state.raw_lrs is None:
         return sets
     rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
@@ -41,3 +49,14 @@ def make_set(
         std=dataset.std,
         class_names=dataset.class_names,
     )
+
+
+def decode_set(synthetic: SyntheticSet) -> SyntheticSet:
+    """Returns a set of the images that networks are trained on, whose factor is 1."""
+    if synthetic.factor == 1:
+        return synthetic
+    images = [
+        np.asarray(decode(images, synthetic.factor)) for images in synthetic.images
+    ]
+    labels = np.asarray(synthetic.labels).repeat(synthetic.factor**2, axis=1)
+    return synthetic.replace(images=np.stack(images), labels=labels, factor=1)

@@ -203,5 +203,7 @@ def _images(task: Task) -> Images:
 
 def _remembered(task: Task, memory: SyntheticSet) -> Images:
     """Returns the images of a memory with the network's labels."""
-    images, labels = flatten_set(np.asarray(memory.images), np.asarray(memory.labels))
-    return images, task.classes[labels].astype(np.int32)
+    images, labels = flatten_set(
+        np.asarray(memory.images), np.asarray(memory.labels), memory.factor
+    )
+    return np.asarray(images), task.classes[labels].astype(np.int32)
