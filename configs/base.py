@@ -143,6 +143,13 @@ def get_config() -> ConfigDict:
     # trained in the same way. Not for "random" and "whole".
     config.evaluation.random_baseline = True
 
+    # Multi-formation, for dc, dsa and dm: each stored image holds factor x factor
+    # smaller ones, which are enlarged before networks are trained on them. So the same
+    # bytes hold more images. 1, 2, 3 or 4. With init "real" each of the smaller ones
+    # begins as a real image.
+    config.formation = ConfigDict()
+    config.formation.factor = 1
+
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of
     # its own, which is learned.

@@ -27,6 +27,7 @@ from dc_jax.fields import (
     one_of,
 )
 
+FACTORS = (1, 2, 3, 4)  # Of multi-formation.
 DISTANCES = ("ours", "mse", "cos")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
@@ -96,6 +97,11 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FormationConfig:
+    factor: int = allow(one_of(*FACTORS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
     epochs: int = allow(at_least(1))
     lr: float | None = allow(POSITIVE)
@@ -155,6 +161,7 @@ class Config:
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
+    formation: FormationConfig
     distillation: DistillationConfig
     coreset: CoresetConfig
     execution: ExecutionConfig

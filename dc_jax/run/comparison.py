@@ -99,8 +99,11 @@ def make_configs(
     )
     evaluation = dict(values["evaluation"]) | vars(protocol)
     evaluation["random_baseline"] = False  # It is a row.
+    values = {**values, "evaluation": evaluation}
+    # Real images are stored as they are.
+    real = {**values, "formation": {"factor": 1}}
     return {
-        name: Config.create({**values, "method": name, "evaluation": evaluation})
+        name: Config.create({**(values if name in METHODS else real), "method": name})
         for name in dict.fromkeys([BASELINE, *methods])
     }
 

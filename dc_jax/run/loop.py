@@ -258,7 +258,8 @@ class Loop:
     def _make_sets(self, state: CondenseState) -> list[SyntheticSet]:
         dataset = self.setup.dataset
         class_ipc = self.setup.config.class_ipc(dataset.num_classes)
-        return make_sets(state, dataset, class_ipc)
+        factor = self.setup.config.formation.factor
+        return make_sets(state, dataset, class_ipc, factor)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.setup.config.eval_every
