@@ -29,6 +29,11 @@ def get_config() -> ConfigDict:
     # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
     # 20000. A run of dd cannot continue with another number.
     config.iterations = placeholder(int)
+    # Whether condensing may end sooner: after a multiple of so many iterations, once
+    # their mean loss is not below that of as many before. With `eval_every` and
+    # `dataset.validation`: once the accuracy on the held-out images has not risen for
+    # so many iterations. None: never. 50 or more, since losses are noisy.
+    config.patience = placeholder(int)
     # T, updates of the images in an iteration (dc, dsa). None: the authors' 1, 10, 20,
     # 30, 40, 50 for the same number of images per class; `ipc` between these; 50 above.
     config.outer_loop = placeholder(int)

@@ -25,11 +25,11 @@ from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
 from dc_jax.run.evaluation import count_sets, measure_evaluation
 from dc_jax.run.metrics import Metrics
-from dc_jax.run.patience import Enough, Patience
 from dc_jax.run.random_baseline import num_draws
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once, tell_saved
+from dc_jax.run.stopping import Enough, Patience
 from dc_jax.sets.make import make_sets
 
 
@@ -63,6 +63,7 @@ class Loop:
     evaluator: Evaluator
     folder: Path
     checkpointer: Checkpointer
+    is_evaluated_after: bool = True  # Otherwise nothing is compiled for that.
 
     def run(self, method: Method) -> tuple[list[SyntheticSet], dict[str, Any]]:
         """Returns the set of each experiment, and other fields of the result."""
@@ -118,12 +119,11 @@ class Loop:
         """Makes an iteration for each number and store; returns the last state.
 
         Raises:
-          Enough: there have been enough iterations.
-          Stopped, FloatingPointError: see `_finish`.
+          Enough, Stopped, FloatingPointError: see `_finish`.
         """
         # Two iterations' images of a dataset larger than memory may be too many.
         is_ahead = not self.setup.config.dataset.stream
-        pending, first = None, None
+        pending = first = None
         for iteration, store in pairs:
             if self._is_evaluated(iteration):
                 self._finish(pending, session)
@@ -158,12 +158,12 @@ class Loop:
     ) -> dict[str, float]:
         """Compiles the evaluation; returns the seconds of all that are left."""
         config = self.setup.config
-        if not iterations:
+        num = sum(map(self._is_evaluated, iterations))
+        num += bool(iterations and self.is_evaluated_after)
+        if num == 0:
             return {}
-        num = 1 + sum(map(self._is_evaluated, iterations))
-        of_set, of_one = measure_evaluation(
-            config, self.evaluator, self._first_set(state)
-        )
+        synthetic = self._first_set(state)
+        of_set, of_one = measure_evaluation(config, self.evaluator, synthetic)
         return {
             "evaluating": num * config.num_experiments * of_set,
             "evaluating random images": num_draws(config) * of_one,

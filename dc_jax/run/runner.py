@@ -110,7 +110,7 @@ def make_first_set(
     workdir.check_name(folder)
     processes.on_first(workdir.check_is_free, config, folder)
     setup = make_setup(config, dataset)
-    make = _maker(setup, make_evaluator(setup), folder)
+    make = _maker(setup, make_evaluator(setup), folder, is_evaluated_after=False)
     with workdir.claimed(config, folder):
         sets, _ = make()
     return sets[0], setup.protocol
@@ -169,7 +169,9 @@ def _evaluate(
     }
 
 
-def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:
+def _maker(
+    setup: Setup, evaluator: Evaluator, folder: Path, *, is_evaluated_after: bool = True
+) -> Make:
     """Checks a run; returns what makes its sets."""
     config = setup.config
     if config.method in BASELINES:
@@ -177,7 +179,8 @@ def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:
         return functools.partial(choose_sets, setup, folder)
     method = make_method(config, setup.network, setup.execution)
     log_choices(setup)
-    loop = Loop(setup, evaluator, folder, Checkpointer(folder / "checkpoints"))
+    checkpointer = Checkpointer(folder / "checkpoints")
+    loop = Loop(setup, evaluator, folder, checkpointer, is_evaluated_after)
     return functools.partial(loop.run, method)
 
 

@@ -8,8 +8,8 @@ import run_helpers
 import toy_run
 
 from dc_jax.run import loop
-from dc_jax.run.patience import is_level, is_past_best
 from dc_jax.run.signals import Stopped
+from dc_jax.run.stopping import is_level, is_past_best
 
 
 @pytest.mark.parametrize(
