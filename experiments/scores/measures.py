@@ -69,16 +69,19 @@ class Meter:
     def __init__(
         self, values: Mapping[str, Any], dataset: Dataset, measures: dict[str, Measure]
     ):
-        """Checks the fields of the measures.
+        """Makes all networks, so that what is wrong with one is told first.
 
         Raises:
-          UserError: a network is unknown, or the config is unusable.
+          UserError: a network is unknown or needs larger images, or the config is
+            unusable.
         """
         self.measures, self._dataset = measures, dataset
         self._configs = {n: _config(values, m.fields) for n, m in measures.items()}
         for config in self._configs.values():
             check_names(config)
         self._evaluators: dict[str, Evaluator] = {}
+        for name in measures:
+            self._evaluator(name)
 
     def made_with(self, name: str, row: Row) -> dict[str, Any]:
         """Returns all that the accuracy of a measure follows from, but the code."""

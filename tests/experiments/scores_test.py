@@ -113,6 +113,7 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
     for options, message in (
         ({"baselines": ["dc"]}, "--baselines must be among .*'dc'"),
         ({"networks": ["Net"]}, "config.evaluation.network.*'Net'"),
+        ({"networks": ["LeNet"]}, "config.evaluation.network.*16x16"),
     ):
         with pytest.raises(ValueError, match=message):
             scores.run(values, tmp_path / "scores", [path], **options)
