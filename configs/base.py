@@ -29,6 +29,11 @@ def get_config() -> ConfigDict:
     # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
     # 20000. A run of dd cannot continue with another number.
     config.iterations = placeholder(int)
+    # Whether condensing may end sooner: after a multiple of so many iterations, once
+    # their mean loss is not below that of as many before. With `eval_every` and
+    # `dataset.validation`: once the accuracy on the held-out images has not risen for
+    # so many iterations. None: never. 50 or more, since losses are noisy.
+    config.patience = placeholder(int)
     # T, updates of the images in an iteration (dc, dsa). None: the authors' 1, 10, 20,
     # 30, 40, 50 for the same number of images per class; `ipc` between these; 50 above.
     config.outer_loop = placeholder(int)
@@ -138,6 +143,17 @@ def get_config() -> ConfigDict:
     config.evaluation.schedule = placeholder(str)
     # How likely a batch is mixed by CutMix, from 0 to 1. None: 0; strong 0.5.
     config.evaluation.cutmix = placeholder(float)
+    # Whether a run also tells what random real images are worth: min(5,
+    # `num_evaluations`) draws of as many images per class, with one network for each,
+    # trained in the same way. Not for "random" and "whole".
+    config.evaluation.random_baseline = True
+
+    # Multi-formation, for dc, dsa and dm: each stored image holds factor x factor
+    # smaller ones, which are enlarged before networks are trained on them. So the same
+    # bytes hold more images. 1, 2, 3 or 4. With init "real" each of the smaller ones
+    # begins as a real image.
+    config.formation = ConfigDict()
+    config.formation.factor = 1
 
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of

@@ -8,7 +8,6 @@ given. Not for use inside `jax.jit`: a call compiles programs of its own.
 
 import contextlib
 import dataclasses
-import json
 import os
 import signal
 import tempfile
@@ -31,14 +30,16 @@ from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.paths import user_path
 from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
-from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.run.evaluation import build_evaluator, count_sets
-from dc_jax.run.overrides import NAME, make_config, make_values
+from dc_jax.run.overrides import (
+    make_evaluation_config,
+    make_set_config,
+    make_values,
+)
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
 from dc_jax.run.workdir import save_set
 from dc_jax.sets import set_file
-from dc_jax.sets.card import training_of
 
 
 def condense(
@@ -88,7 +89,7 @@ def condense(
             f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
-    config = make_config(fields | {"iterations": iterations}, overrides)
+    config = make_set_config(fields | {"iterations": iterations}, overrides)
     return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
@@ -132,7 +133,7 @@ def select(
             f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
         )
     fields = {"ipc": ipc, "method": method, "network.name": network, "seed": seed}
-    config = make_config(fields, overrides)
+    config = make_set_config(fields, overrides)
     return _make_set(config, make_dataset(images, labels, class_names), workdir)
 
 
@@ -170,23 +171,9 @@ def evaluate(
       UserError: an argument is not as above, or images and set do not fit.
       RuntimeError: it was called inside a JAX transformation.
     """
-    if not isinstance(synthetic_set, SyntheticSet):
-        raise UserError(
-            "synthetic_set must be a set of condense, select or load_synthetic_set, "
-            f"got {synthetic_set!r:.80}."
-        )
-    training, name = training_of(synthetic_set), NAME
-    if "evaluation.protocol" in (overrides or {}):  # Not the recipe's values then.
-        training = {n: value for n, value in training.items() if n == "network"}
-        name = str(json.loads(synthetic_set.recipe or "{}").get("dataset", NAME))
-    if epochs is None and "evaluation.epochs" not in (overrides or {}):
-        check_recipe(training)
-    fields = {f"evaluation.{name}": value for name, value in training.items()}
     given = {"evaluation.network": network, "evaluation.epochs": epochs}
-    fields |= {name: value for name, value in given.items() if value is not None}
-    fields |= {"num_evaluations": num_networks, "seed": seed}
-    config = make_config(fields, overrides)
-    check_names(config)
+    given |= {"num_evaluations": num_networks, "seed": seed}
+    config = make_evaluation_config(synthetic_set, given, overrides)
     images, labels = make_test_split(
         test_images,
         test_labels,
@@ -196,7 +183,7 @@ def evaluate(
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
-        config, name, num_classes, images.shape[1:], layout
+        config, config.dataset.name, num_classes, images.shape[1:], layout
     )
     evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]

@@ -53,6 +53,8 @@ class SyntheticSet:
     # [C, I, C] float32, the probabilities that networks are trained to give to each
     # class for each image, 0 in blank slots; None where these are the labels alone.
     soft_labels: Array | None = None
+    # Each image holds factor x factor others, see `decode_set`.
+    factor: int = flax.struct.field(pytree_node=False, default=1)
     # The text of a JSON object that says how networks were trained on the set, with
     # which accuracy, and how it was made, see `card.make_recipe`; None where unknown.
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)

@@ -27,6 +27,7 @@ from dc_jax.fields import (
     one_of,
 )
 
+FACTORS = (1, 2, 3, 4)  # Of multi-formation.
 DISTANCES = ("ours", "mse", "cos")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
@@ -92,6 +93,12 @@ class EvaluationConfig:
     batch_size: int | None = allow(at_least(1))
     schedule: str | None = allow(one_of("drop", "cosine"))
     cutmix: float | None = allow(PROBABILITY)
+    random_baseline: bool = allow(ANY)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FormationConfig:
+    factor: int = allow(one_of(*FACTORS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -147,12 +154,14 @@ class Config:
     momentum_img: float = allow(FRACTION)
     lr_net: float = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)
+    patience: int | None = allow(at_least(1))
     eval_every: int = allow(at_least(0))
     checkpoint_minutes: float = allow(at_least(0))
     tensorboard: bool = allow(ANY)
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
+    formation: FormationConfig
     distillation: DistillationConfig
     coreset: CoresetConfig
     execution: ExecutionConfig

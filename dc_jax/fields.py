@@ -19,11 +19,11 @@ def at_least(minimum: float) -> dict[str, Any]:
     }
 
 
-def one_of(*names: str) -> dict[str, Any]:
+def one_of(*values: Any) -> dict[str, Any]:
     """Returns the rule of a choice."""
     return {
-        "is_allowed": lambda value: value in names,
-        "allowed": f"one of {', '.join(names)}",
+        "is_allowed": lambda value: value in values,
+        "allowed": f"one of {', '.join(map(str, values))}",
     }
 
 

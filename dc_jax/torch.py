@@ -17,6 +17,7 @@ import torch
 
 from dc_jax.base import flatten_set
 from dc_jax.sets import formats
+from dc_jax.sets.make import decode_set
 
 
 class CondensedDataset(torch.utils.data.Dataset):
@@ -45,6 +46,7 @@ class CondensedDataset(torch.utils.data.Dataset):
         synthetic = formats.load_synthetic_set(
             path, dataset=dataset, experiment=experiment
         )
+        synthetic = decode_set(synthetic)
         images, labels = flatten_set(np.asarray(synthetic.images), synthetic.labels)
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
         self.images = torch.from_numpy(images)

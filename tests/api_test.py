@@ -337,8 +337,8 @@ def test_what_is_wrong_with_an_evaluation():
             dc_jax.evaluate(chosen, images, labels)
     with pytest.raises(ValueError, match="must be a set of .* got 'runs/digits'"):
         dc_jax.evaluate("runs/digits", TESTS, TEST_LABELS)
-    strange = chosen.replace(recipe='{"training": {"optimiser": "adam"}}')
-    with pytest.raises(ValueError, match=r"config\.evaluation\.optimiser is not"):
+    strange = chosen.replace(recipe='{"training": {"sharpness": 1}}')
+    with pytest.raises(ValueError, match=r"config\.evaluation\.sharpness is not"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)
     strange = chosen.replace(recipe='{"training": ["adam"]}')
     with pytest.raises(ValueError, match="recipe"):

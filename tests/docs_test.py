@@ -20,7 +20,7 @@ import dc_jax
 from configs import base
 from dc_jax import api, methods
 from dc_jax.config import Config
-from dc_jax.run import command_line
+from dc_jax.run import command_line, comparison
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -207,7 +207,8 @@ def my_method(monkeypatch):
     """The example is known by its name for the time of a test."""
     monkeypatch.syspath_prepend(ROOT / "docs" / "examples")
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    monkeypatch.setattr(api, "METHODS", methods.METHODS)
+    for module in (api, comparison):
+        monkeypatch.setattr(module, "METHODS", methods.METHODS)
     module = importlib.import_module("my_method")
     # Only the first import in a process does this itself.
     methods.METHODS["moments"] = module.make

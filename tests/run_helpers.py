@@ -24,6 +24,7 @@ TINY = {
     "checkpoint_minutes": 0.0,
     "network.name": "ConvNetD1W8",
     "evaluation.epochs": 1,
+    "evaluation.random_baseline": False,
     "mesh.net": 1,
     "mesh.classes": 1,
 }

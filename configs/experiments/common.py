@@ -40,6 +40,8 @@ def run_fields(values: dict[str, Any]) -> ConfigDict:
     config = ConfigDict({name: placeholder(int) for name in numbers})
     config.dataset = {"path": placeholder(str)}
     config.network = {"name": placeholder(str)}
+    # Where random images are compared with, they are runs of their own.
+    config.evaluation = {"random_baseline": False}
     config.update(values)
     return config
 

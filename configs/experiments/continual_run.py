@@ -63,4 +63,5 @@ def get_config() -> ConfigDict:
     # The accuracy of training on the memory alone does not matter.
     config.condense.num_evaluations = 1
     config.condense.evaluation.epochs = 1
+    config.condense.evaluation.random_baseline = False
     return config

@@ -61,6 +61,11 @@ def load_dataset(
     if name.startswith(hub.PREFIX):
         loaded = Loaded(*hub.read_hub(name, image_size), f"Hugging Face {name[3:]}")
         return _make_dataset(name, loaded)
+    return _load_by_name(name, stream=stream, image_size=image_size)
+
+
+def _load_by_name(name: str, *, stream: bool, image_size: int | None) -> Dataset:
+    """Loads a dataset of a Python package, of Debian's, or of TFDS."""
     if name in EMBEDDED:
         _refuse_size(name, image_size)
         source, arrays = read_embedded(name)

@@ -113,7 +113,8 @@ def make_protocol(
       UserError: the augmentation is unknown.
     """
     named, facts = NAMED[config.protocol], find_facts(dataset_name)
-    given = {name: value for name, value in vars(config).items() if value is not None}
+    names = [field.name for field in dataclasses.fields(Protocol)]
+    given = {n: getattr(config, n) for n in names if getattr(config, n) is not None}
     fields = vars(named) | {"network": network_name} | given
     if fields["augmentation"] is None:
         is_noisy = fields["network"] == "ConvNetBN"

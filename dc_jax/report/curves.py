@@ -7,6 +7,7 @@ import numpy as np
 from dc_jax.report.charts import line_chart
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure
+from dc_jax.report.trend import accuracy_trend, loss_trend
 
 
 def curves(run: Files) -> str:
@@ -27,10 +28,11 @@ def _loss(run: Files) -> str:
     at, values = [x["iteration"] for x in lines], [x["loss"] for x in lines]
     label = f"Loss by iteration, first {values[0]:.4g}, last {values[-1]:.4g}"
     chart = line_chart({"loss": (at, values)}, label=label, x_label="iteration")
-    return figure(chart, "Loss, mean over the sets")
+    return figure(chart, f"Loss, mean over the sets. {loss_trend(values)}")
 
 
 def _accuracy(run: Files) -> str:
+    trend = ""
     every, by_epoch = run.config.get("eval_every"), "accuracies_on_the_way"
     lines = _lines(run, "accuracy_mean", "accuracy_std")
     if every and run.result.get(by_epoch):
@@ -43,12 +45,16 @@ def _accuracy(run: Files) -> str:
         at = [x[unit] for x in lines]
         mean = 100 * np.array([x["accuracy_mean"] for x in lines])
         std = 100 * np.array([x["accuracy_std"] for x in lines])
+        if last is not None:
+            num = run.result["num_experiments"] * run.result["num_evaluations"]
+            trend = accuracy_trend(at, mean, std, num)
     else:
         return ""
     label = f"Test accuracy by {unit}, first {mean[0]:.1f} %, last {mean[-1]:.1f} %"
     spread = (mean - std, mean + std)
     chart = line_chart({"": (at, mean)}, label=label, x_label=unit, spread=spread)
-    return figure(chart, "Test accuracy in percent, and its standard deviation")
+    caption = "Test accuracy in percent, and its standard deviation"
+    return figure(chart, f"{caption}. {trend}")
 
 
 def _layers(run: Files) -> str:

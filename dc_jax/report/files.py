@@ -37,8 +37,10 @@ _CONFIG = {
 }
 _RESULT = _SUMMARY | {
     "own_protocol": (_NONE, _SUMMARY),
+    "random": (_NONE, _SUMMARY),
     "training_images": int | None,
     "iterations": int | None,
+    "stopped": str | None,
     "seconds": _MAYBE,
     "accuracies_on_the_way": (_NONE, [[_NUMBER]]),
 }

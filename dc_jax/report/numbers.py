@@ -70,6 +70,17 @@ def _own_accuracy(result: Mapping[str, Any]) -> str:
     return _accuracy(result["own_protocol"]) if result.get("own_protocol") else ""
 
 
+def _random(result: Mapping[str, Any]) -> str:
+    return _accuracy(result["random"]) if result.get("random") else ""
+
+
+def _gain(result: Mapping[str, Any]) -> str:
+    if not result.get("random"):
+        return ""
+    gain = 100 * (result["accuracy_mean"] - result["random"]["accuracy_mean"])
+    return f"{gain:+.1f} points"
+
+
 def _images(result: Mapping[str, Any]) -> str:
     number = result.get("training_images")
     return "" if number is None else f"{number:,}"
@@ -91,6 +102,8 @@ NUMBERS = (
     ("Test accuracy", _accuracy),
     ("Networks tested", lambda run: run["num_experiments"] * run["num_evaluations"]),
     ("Accuracy with the set's own training", _own_accuracy),
+    ("As many random real images", _random),
+    ("Gain over random images", _gain),
     ("Training images", _images),
     ("Total time", _time),
 )
@@ -220,6 +233,8 @@ def _course(run: Files) -> dict[str, str]:
     text = f"{done:,}" if done is not None else f"{max(losses):,} so far"
     if done is None and total is not None:
         text += f", of {total:,}"
+    if run.result.get("stopped"):
+        text += f" of {total:,}: {run.result['stopped']}"
     first = {"noise": "noise", "real": "real images"}.get(run.config.get("init"))
     return {"Iterations": text} | ({"First images": first} if first else {})
 

@@ -31,7 +31,7 @@ from dc_jax.training.full_data import WholeTraining, make_whole_training
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("distillation", "tensorboard"),
+    *("patience", "distillation", "tensorboard"),
 )
 
 
@@ -68,11 +68,16 @@ def check_baseline(setup: Setup) -> None:
     logging.info("Not used by %s: config.%s.", config.method, unused)
 
 
-def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
-    """Chooses a coreset for each experiment of a run in a folder.
+def choose_sets(
+    setup: Setup, folder: Path, *, first: int = 0
+) -> tuple[list[SyntheticSet], dict[str, float]]:
+    """Chooses a coreset for each experiment of a run in a folder, from `first` on.
+
+    Where a class has fewer images than are to be chosen, which `check_baseline`
+    refuses, some are chosen again.
 
     Returns:
-      The E sets, and the seconds it took, training included.
+      The E sets, and other fields of the result: the seconds, training included.
     """
     config, dataset = setup.config, setup.dataset
     selection = coresets.SELECTIONS[config.method]
@@ -80,7 +85,7 @@ def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
     trainer = _feature_trainer(setup, folder) if is_trained else None
     class_ipc = config.class_ipc(dataset.num_classes)
     sets, seconds = [], 0.0
-    for experiment in range(config.num_experiments):
+    for experiment in range(first, first + config.num_experiments):
         trained = None
         if trainer is not None:
             trained = trainer.train(experiment, config.num_experiments)
@@ -93,13 +98,14 @@ def choose_sets(setup: Setup, folder: Path) -> tuple[list[SyntheticSet], float]:
                 members = np.flatnonzero(dataset.train_labels == label)
                 rng = np.random.default_rng([config.seed, experiment, label])
                 known = _learn(config, trainer, trained, members, label)
-                chosen[label, :num] = members[selection.select(*known, num, rng)]
+                places = np.resize(selection.select(*known, num, rng), num)
+                chosen[label, :num] = members[places]
                 progress.advance()
         sets.append(make_coreset(chosen, dataset))
         if selection.has_soft_labels:
             sets[-1] = _with_soft_labels(config, sets[-1], trainer, trained)
         seconds += time.monotonic() - began
-    return sets, seconds
+    return sets, {"seconds_condense": seconds}
 
 
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:

@@ -18,6 +18,7 @@ from dc_jax.files import read_json, write_json
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
+from dc_jax.run.checks import check_names
 from dc_jax.run.setup import choose_evaluation_network, load
 
 NAME = "comparison.json"
@@ -86,6 +87,7 @@ def make_configs(
                 f"--methods must be among {', '.join(known)}, got {name!r}."
             )
     of_dc = Config.create({**values, "method": "dc", "augmentation": "none"})
+    check_names(of_dc)
     protocol = make_protocol(
         dataclasses.replace(
             of_dc.evaluation,
@@ -96,8 +98,12 @@ def make_configs(
         network_name=of_dc.network.name,
     )
     evaluation = dict(values["evaluation"]) | vars(protocol)
+    evaluation["random_baseline"] = False  # It is a row.
+    values = {**values, "evaluation": evaluation}
+    # Real images are stored as they are.
+    real = {**values, "formation": {"factor": 1}}
     return {
-        name: Config.create({**values, "method": name, "evaluation": evaluation})
+        name: Config.create({**(values if name in METHODS else real), "method": name})
         for name in dict.fromkeys([BASELINE, *methods])
     }
 

@@ -1,6 +1,7 @@
 """What a run will cost in time, told once from the first iterations."""
 
 import time
+from collections.abc import Mapping
 
 from absl import logging
 
@@ -13,8 +14,8 @@ _MEASURED, _SHORT = 2.0, 10.0
 class Cost:
     """Tells how long the iterations that are left, and evaluating, will take."""
 
-    def __init__(self, iterations: int, evaluating: float):
-        """`evaluating` are the seconds of all evaluations that are left."""
+    def __init__(self, iterations: int, evaluating: Mapping[str, float]):
+        """`evaluating` are the seconds of all evaluations that are left, by name."""
         self._iterations, self._evaluating = iterations, evaluating
         self._done, self._is_told = 0, False
         self.begin()
@@ -31,10 +32,9 @@ class Cost:
             return
         self._is_told = True
         condensing = (self._iterations - self._done) * seconds / self._done
-        if condensing + self._evaluating > _SHORT:
-            logging.info(
-                "The run takes about %s: %s condensing, %s evaluating.",
-                describe_seconds(condensing + self._evaluating),
-                describe_seconds(condensing),
-                describe_seconds(self._evaluating),
-            )
+        parts = {"condensing": condensing, **self._evaluating}
+        total = sum(parts.values())
+        if total > _SHORT:
+            texts = [f"{describe_seconds(s)} {name}" for name, s in parts.items() if s]
+            text = "The run takes about %s: %s."
+            logging.info(text, describe_seconds(total), ", ".join(texts))

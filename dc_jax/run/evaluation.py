@@ -53,27 +53,42 @@ def build_evaluator(
 
 def measure_evaluation(
     config: Config, evaluator: Evaluator, synthetic: SyntheticSet
-) -> float:
-    """Compiles the evaluation, and returns the seconds that it will take for a set."""
+) -> tuple[float, float]:
+    """Compiles the evaluation, and returns the seconds that it will take.
+
+    For a set, and for one network.
+    """
     keys = evaluation_keys(config.seed, 0, config.num_evaluations)
     with Progress("Compiling the evaluation"):
         evaluator.compile(synthetic, keys)
     with Progress("Measuring how long the evaluation takes"):
-        return evaluator.measure(synthetic, keys)
+        seconds = evaluator.measure(synthetic, keys)
+    return seconds, seconds / evaluator.calls(config.num_evaluations)
 
 
 def count_sets(
-    config: Config, evaluator: Evaluator, sets: list[SyntheticSet]
+    config: Config,
+    evaluator: Evaluator,
+    sets: list[SyntheticSet],
+    *,
+    first: int = 0,
+    num: int | None = None,
+    of: str = "",
 ) -> np.ndarray:
-    """Returns confusion matrices of networks trained on each set, `[E, N, C, C]`."""
-    num = config.num_evaluations
-    text = "Evaluating %d set(s) with %d networks each: %s."
-    logging.info(text, len(sets), num, evaluator.protocol)
-    keys = [evaluation_keys(config.seed, place, num) for place in range(len(sets))]
+    """Returns confusion matrices of networks trained on each set, `[E, N, C, C]`.
+
+    The sets are those of the experiments from `first` on, `of` which images the log
+    tells. N is `num`, or `config.num_evaluations`.
+    """
+    num = config.num_evaluations if num is None else num
+    text = "Evaluating %d set(s)%s with %d network(s) each: %s."
+    logging.info(text, len(sets), of, num, evaluator.protocol)
+    places = range(first, first + len(sets))
+    keys = [evaluation_keys(config.seed, place, num) for place in places]
     with Progress("Compiling the evaluation"):
         evaluator.compile(sets[0], keys[0])
     total = len(sets) * evaluator.epochs(num)
-    with Progress("Evaluating", total, unit="epochs") as progress:
+    with Progress(f"Evaluating{of}", total, unit="epochs") as progress:
         counts = [
             evaluator.count(s, k, progress) for s, k in zip(sets, keys, strict=True)
         ]

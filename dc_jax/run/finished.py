@@ -52,6 +52,9 @@ def finished_result(
             logging.warning("%s is not what the run left; made again.", folder / name)
             return None
     _log_finished(folder, changed, is_checked=dataset is not None)
+    if "stopped" in result:
+        iteration, reason = result["iterations"], result["stopped"]
+        logging.info("Iteration %s was the last: %s.", iteration, reason)
     return result
 
 
@@ -106,6 +109,6 @@ def _is_whole(result: dict[str, Any]) -> bool:
     names = ("accuracy_mean", "accuracy_std", "num_experiments", "num_evaluations")
     return all(
         isinstance(part, dict) and isinstance(part.get(name), int | float)
-        for part in (result, result.get("own_protocol", result))
+        for part in (result, *map(result.get, {"own_protocol", "random"} & set(result)))
         for name in names
     )

@@ -4,13 +4,12 @@ import contextlib
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 
 from dc_jax.base import CondenseState, Method, SyntheticSet
@@ -26,9 +25,11 @@ from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
 from dc_jax.run.evaluation import count_sets, measure_evaluation
 from dc_jax.run.metrics import Metrics
+from dc_jax.run.random_baseline import num_draws
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once, tell_saved
+from dc_jax.run.stopping import Enough, Patience
 from dc_jax.sets.make import make_sets
 
 
@@ -39,6 +40,15 @@ class _Step(NamedTuple):
     before: CondenseState
     after: CondenseState
     out: dict[str, Any]  # Its metrics.
+
+
+class _Session(NamedTuple):
+    """What the iterations of a session are told to."""
+
+    signals: StopSignals
+    metrics: Metrics
+    clock: "_Clock"
+    patience: Patience
 
 
 @dataclasses.dataclass
@@ -53,9 +63,10 @@ class Loop:
     evaluator: Evaluator
     folder: Path
     checkpointer: Checkpointer
+    is_evaluated_after: bool = True  # Otherwise nothing is compiled for that.
 
-    def run(self, method: Method) -> tuple[list[SyntheticSet], float]:
-        """Returns the set of each experiment, and the seconds it took."""
+    def run(self, method: Method) -> tuple[list[SyntheticSet], dict[str, Any]]:
+        """Returns the set of each experiment, and other fields of the result."""
         config = self.setup.config
         init, step = compile_method(method, self.setup.execution)
         init_keys, step_keys, _ = jax.vmap(
@@ -66,7 +77,10 @@ class Loop:
         with Progress("Compiling the beginning"):
             state = jax.block_until_ready(init(store, init_keys))
         first, state, before = self._restore(state)
-        evaluating = self._measure_evaluations(first, state)
+        patience = Patience(config, self.folder, first)
+        last = first if patience.reason() else config.iterations
+        iterations = range(first, last)
+        evaluating = self._measure_evaluations(iterations, state)
         clock = _Clock(before)
         metrics = Metrics(
             self.folder,
@@ -76,34 +90,60 @@ class Loop:
             evaluating=evaluating,
             tensorboard=config.tensorboard,
         )
-        iterations = range(first, config.iterations)
-        # Two iterations' images of a dataset larger than memory may be too many.
-        is_ahead = not config.dataset.stream
-        pending = None
+        done = last
         with metrics, StopSignals() as signals, make_stores(iterations) as stores:
             if first == 0:
                 metrics.images(0, lambda: self._first_set(state))
-            for iteration, store in zip(iterations, stores, strict=False):
-                if self._is_evaluated(iteration):
-                    self._finish(pending, signals, metrics, clock)
-                    pending = None
-                    self._save(iteration, state, clock)
-                    metrics.accuracy(iteration, self._evaluate(state, iteration))
-                arguments = (state, store, step_keys, jnp.int32(iteration))
-                if iteration == first:
-                    self._compile(step, arguments, first)
-                    metrics.begin()
-                after, out = step(*arguments)
-                self._finish(pending, signals, metrics, clock)
-                pending = _Step(iteration, state, after, out)
-                state = after
-                if not is_ahead:
-                    self._finish(pending, signals, metrics, clock)
-                    pending = None
-            self._finish(pending, signals, metrics, clock)
-        if first < config.iterations:
-            self._save(config.iterations, state, clock)
-        return self._make_sets(state), clock.seconds()
+            session = _Session(signals, metrics, clock, patience)
+            try:
+                pairs = zip(iterations, stores, strict=False)
+                state = self._iterate(step, state, step_keys, pairs, session)
+            except Enough as enough:
+                done, state = enough.iteration, enough.state
+        if iterations:
+            self._save(done, state, clock)
+        facts: dict[str, Any] = {"iterations": done}
+        if reason := patience.reason():
+            logging.info("Iteration %d is the last: %s.", done, reason)
+            facts["stopped"] = reason
+        return self._make_sets(state), facts | {"seconds_condense": clock.seconds()}
+
+    def _iterate(
+        self,
+        step: Callable[..., Any],
+        state: CondenseState,
+        keys: jax.Array,
+        pairs: Iterable[tuple[int, ClassStore]],
+        session: "_Session",
+    ) -> CondenseState:
+        """Makes an iteration for each number and store; returns the last state.
+
+        Raises:
+          Enough, Stopped, FloatingPointError: see `_finish`.
+        """
+        # Two iterations' images of a dataset larger than memory may be too many.
+        is_ahead = not self.setup.config.dataset.stream
+        pending = first = None
+        for iteration, store in pairs:
+            if self._is_evaluated(iteration):
+                self._finish(pending, session)
+                pending = None
+                self._save(iteration, state, session.clock)
+                self._evaluate(iteration, state, session)
+            arguments = (state, store, keys, jnp.int32(iteration))
+            if first is None:
+                first = iteration
+                self._compile(step, arguments, first)
+                session.metrics.begin()
+            after, out = step(*arguments)
+            self._finish(pending, session)
+            pending = _Step(iteration, state, after, out)
+            state = after
+            if not is_ahead:
+                self._finish(pending, session)
+                pending = None
+        self._finish(pending, session)
+        return state
 
     def _compile(self, step: Any, arguments: tuple[Any, ...], first: int) -> None:
         """Compiles the step ahead of its first call, which a signal may end."""
@@ -113,30 +153,33 @@ class Loop:
     def _ends_at_once(self, saved: int) -> contextlib.AbstractContextManager[None]:
         return ends_at_once(lambda: tell_saved(saved, self.folder))
 
-    def _measure_evaluations(self, first: int, state: CondenseState) -> float:
+    def _measure_evaluations(
+        self, iterations: range, state: CondenseState
+    ) -> dict[str, float]:
         """Compiles the evaluation; returns the seconds of all that are left."""
         config = self.setup.config
-        if first == config.iterations:
-            return 0.0
-        num = 1 + sum(map(self._is_evaluated, range(first, config.iterations)))
-        each = measure_evaluation(config, self.evaluator, self._first_set(state))
-        return num * config.num_experiments * each
+        num = sum(map(self._is_evaluated, iterations))
+        num += bool(iterations and self.is_evaluated_after)
+        if num == 0:
+            return {}
+        synthetic = self._first_set(state)
+        of_set, of_one = measure_evaluation(config, self.evaluator, synthetic)
+        return {
+            "evaluating": num * config.num_experiments * of_set,
+            "evaluating random images": num_draws(config) * of_one,
+        }
 
-    def _finish(
-        self,
-        step: _Step | None,
-        signals: StopSignals,
-        metrics: Metrics,
-        clock: "_Clock",
-    ) -> None:
+    def _finish(self, step: _Step | None, session: "_Session") -> None:
         """Waits for a step, checks it, and records it.
 
         Raises:
+          Enough: there have been enough iterations.
           Stopped: by a signal; the state before the step is saved.
           FloatingPointError: the step's loss or images are not finite; likewise.
         """
         if step is None:
             return
+        signals, metrics, clock, patience = session
         if not signals.wait(step.out):
             self._save(step.iteration, step.before, clock)
             raise Stopped(signals.number, step.iteration)
@@ -154,6 +197,9 @@ class Loop:
         more = jax.tree.map(lambda values: float(values.mean()), more)
         metrics.loss(done, out["loss"], more)
         metrics.images(done, lambda: self._first_set(step.after))
+        patience.note(done, loss=float(out["loss"].mean()))
+        if patience.reason():
+            raise Enough(done, step.after)
         if clock.since_save() >= 60 * self.setup.config.checkpoint_minutes:
             self._save(done, step.after, clock)
 
@@ -212,17 +258,29 @@ class Loop:
     def _make_sets(self, state: CondenseState) -> list[SyntheticSet]:
         dataset = self.setup.dataset
         class_ipc = self.setup.config.class_ipc(dataset.num_classes)
-        return make_sets(state, dataset, class_ipc)
+        factor = self.setup.config.formation.factor
+        return make_sets(state, dataset, class_ipc, factor)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.setup.config.eval_every
         return bool(every) and iteration > 0 and iteration % every == 0
 
-    def _evaluate(self, state: CondenseState, iteration: int) -> np.ndarray:
-        """Returns the accuracies `[E, N]` of a state that is saved."""
+    def _evaluate(
+        self, iteration: int, state: CondenseState, session: "_Session"
+    ) -> None:
+        """Records the accuracies of a state that is saved.
+
+        Raises:
+          Enough: there have been enough iterations.
+        """
         with self._ends_at_once(iteration):
             sets = self._make_sets(state)
-            return accuracies(count_sets(self.setup.config, self.evaluator, sets))
+            counts = count_sets(self.setup.config, self.evaluator, sets)
+        of_sets = accuracies(counts)
+        session.metrics.accuracy(iteration, of_sets)
+        session.patience.note(iteration, accuracy_mean=float(of_sets.mean()))
+        if session.patience.reason():
+            raise Enough(iteration, state)
 
 
 class _Clock:

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from dc_jax.progress import Progress
 from dc_jax.report import kept
 from dc_jax.run.cost import Cost
 from dc_jax.run.tensorboard import Events
+
+_NAME = "metrics.jsonl"
 
 
 class Metrics:
@@ -34,19 +36,19 @@ class Metrics:
         first: int,
         total: int,
         seconds: float = 0.0,
-        evaluating: float = 0.0,
+        evaluating: Mapping[str, float] | None = None,
         tensorboard: bool = False,
     ):
         """Drops losses and snapshots after `first`, and the accuracies from it on.
 
-        A run that continues there does these again; it took `seconds` up to there. The
-        evaluations that are left will take `evaluating` seconds.
+        A run that continues there does these again; it took `seconds` up to there.
+        `evaluating` are the seconds of what comes after the iterations, see `Cost`.
         """
         self._folder, self._is_first = folder, processes.is_first()
-        path = folder / "metrics.jsonl" if self._is_first else Path(os.devnull)
+        path = folder / _NAME if self._is_first else Path(os.devnull)
         before = []
         if path.is_file():
-            before = [line for line in read_json_lines(path) if _is_kept(line, first)]
+            before = read_metrics(folder, first)
             text = "".join(json.dumps(line) + "\n" for line in before)
             write_atomically(path, text.encode())
         self._path = path
@@ -56,7 +58,7 @@ class Metrics:
         is_told = tensorboard and self._is_first
         self._events = Events(folder, before, seconds) if is_told else None
         self._began = time.monotonic() - seconds
-        self._cost = Cost(total - first, evaluating)
+        self._cost = Cost(total - first, evaluating or {})
         self._bar = Progress(
             "Condensing", total, first=first, unit="iterations", stays=True
         )
@@ -123,6 +125,13 @@ class Metrics:
             f"{self._path} was deleted or moved during the run, which ends here: the "
             "last checkpoint, if it is still there, is intact."
         )
+
+
+def read_metrics(folder: Path, first: int) -> list[dict[str, Any]]:
+    """Returns the lines that a run keeps which continues after iteration `first`."""
+    path = folder / _NAME
+    lines = read_json_lines(path) if path.is_file() else []
+    return [line for line in lines if _is_kept(line, first)]
 
 
 def _is_kept(line: dict[str, Any], first: int) -> bool:

@@ -1,14 +1,20 @@
 """A config for a call from Python: the defaults, the arguments, and overrides."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from dc_jax.config import Config
+from dc_jax.base import SyntheticSet
+from dc_jax.config import SIAMESE_PREFIX, Config
 from dc_jax.errors import UserError
+from dc_jax.run.checks import check_names, check_recipe
+from dc_jax.run.comparison import make_configs
+from dc_jax.sets.card import training_of
 
 # The name of the dataset of a call.
 NAME = "arrays"
@@ -16,11 +22,64 @@ NAME = "arrays"
 _NOT_HERE = ("eval_every", "num_experiments", "num_evaluations", "distributed")
 
 
-def make_config(
+def make_set_config(
     fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
 ) -> Config:
-    """Returns the config of `make_values`."""
-    return Config.create(make_values(fields, overrides))
+    """Returns the config of a set: those of all methods are evaluated alike."""
+    values = make_values(fields, overrides)
+    method = values["method"]
+    config = make_configs(values, [method])[method]
+    alike, own = config.evaluation.augmentation, Config.create(values).evaluation
+    if own.augmentation not in (None, alike):
+        logging.info(
+            "Networks are trained on the sets of all methods with augmentation %s, so "
+            "that these can be compared. The authors of %s train with overrides="
+            "{'evaluation.augmentation': '%s', 'evaluation.epochs': 1000}.",
+            alike,
+            method,
+            own.augmentation,
+        )
+    return config
+
+
+def make_evaluation_config(
+    synthetic_set: SyntheticSet,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+) -> Config:
+    """Returns the config of an evaluation, by a set's recipe and what is given.
+
+    Raises:
+      UserError: it is no set, or a field is wrong.
+    """
+    if not isinstance(synthetic_set, SyntheticSet):
+        raise UserError(
+            "synthetic_set must be a set of condense, select or load_synthetic_set, "
+            f"got {synthetic_set!r:.80}."
+        )
+    training = training_of(synthetic_set)
+    if "evaluation.protocol" in (overrides or {}):  # Not the recipe's values then.
+        training = {n: value for n, value in training.items() if n == "network"}
+        name = json.loads(synthetic_set.recipe or "{}").get("dataset", NAME)
+        given = {"dataset.name": str(name), **given}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "evaluation.epochs" not in {*given, *(overrides or {})}:
+        check_recipe(training)
+    fields = {f"evaluation.{name}": value for name, value in training.items()}
+    config = Config.create(make_values(fields | given, overrides))
+    check_names(config)
+    augmentation = config.evaluation.augmentation or ""
+    is_own = augmentation.startswith(SIAMESE_PREFIX)
+    is_own = is_own and config.evaluation.protocol == "paper"
+    if is_own and "evaluation.augmentation" not in (overrides or {}):
+        logging.warning(
+            "The set's recipe trains as the authors of its method do: give the same "
+            "network, epochs=%s and overrides={'evaluation.augmentation': '%s'} for "
+            "the sets that it is compared with.",
+            config.evaluation.epochs,
+            augmentation,
+        )
+    return config
 
 
 def make_values(

@@ -20,7 +20,7 @@ from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.paths import user_path
 from dc_jax.progress import Progress
-from dc_jax.run import own_files, workdir
+from dc_jax.run import own_files, random_baseline, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
@@ -32,8 +32,9 @@ from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import ends_at_once, tell_saved
 from dc_jax.sets import authors_pt, formats, set_file
 
-# Makes the sets of a run; also returns the seconds it took.
-Make = Callable[[], tuple[list[SyntheticSet], float]]
+# Makes the sets of a run; also returns other fields of the result, `seconds_condense`
+# among them.
+Make = Callable[[], tuple[list[SyntheticSet], dict[str, Any]]]
 
 
 @fixed_numerics()
@@ -61,6 +62,10 @@ def condense(
         result = processes.on_first(finished_result, config, folder, dataset)
         if result is None:
             result = _condense(config, folder, dataset)
+        elif random_baseline.is_missing(config, result):
+            setup = make_setup(config, dataset)
+            with workdir.claimed(config, folder):
+                result = _end(setup, make_evaluator(setup), folder, result)
         else:
             processes.on_first(report.refresh, folder)
     workdir.log_result(result)
@@ -75,7 +80,8 @@ def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str
         check_baseline(setup)
         with workdir.claimed(config, folder):
             accuracies, facts = whole_accuracies(setup, folder)
-            return _save(setup, folder, [], workdir.summarise(accuracies) | facts)
+            result = _save(setup, folder, [], workdir.summarise(accuracies) | facts)
+            return _end(setup, None, folder, result)
     evaluator = make_evaluator(setup)
     make = _maker(setup, evaluator, folder)
     with workdir.claimed(config, folder):
@@ -104,7 +110,7 @@ def make_first_set(
     workdir.check_name(folder)
     processes.on_first(workdir.check_is_free, config, folder)
     setup = make_setup(config, dataset)
-    make = _maker(setup, make_evaluator(setup), folder)
+    make = _maker(setup, make_evaluator(setup), folder, is_evaluated_after=False)
     with workdir.claimed(config, folder):
         sets, _ = make()
     return sets[0], setup.protocol
@@ -163,7 +169,9 @@ def _evaluate(
     }
 
 
-def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:
+def _maker(
+    setup: Setup, evaluator: Evaluator, folder: Path, *, is_evaluated_after: bool = True
+) -> Make:
     """Checks a run; returns what makes its sets."""
     config = setup.config
     if config.method in BASELINES:
@@ -171,7 +179,8 @@ def _maker(setup: Setup, evaluator: Evaluator, folder: Path) -> Make:
         return functools.partial(choose_sets, setup, folder)
     method = make_method(config, setup.network, setup.execution)
     log_choices(setup)
-    loop = Loop(setup, evaluator, folder, Checkpointer(folder / "checkpoints"))
+    checkpointer = Checkpointer(folder / "checkpoints")
+    loop = Loop(setup, evaluator, folder, checkpointer, is_evaluated_after)
     return functools.partial(loop.run, method)
 
 
@@ -179,7 +188,7 @@ def _run(
     setup: Setup, evaluator: Evaluator, folder: Path, make: Make
 ) -> dict[str, Any]:
     """Makes sets, evaluates and saves them; returns the result."""
-    sets, seconds = make()
+    sets, facts = make()
     began = time.monotonic()
     arguments = (setup.config, folder, setup.dataset, setup.protocol, sets)
     processes.on_first(workdir.save_sets, *arguments)
@@ -187,16 +196,16 @@ def _run(
     saved = f"{where} are saved; the same command evaluates the set."
     with ends_at_once(lambda: saved):
         result, counts = evaluate_sets(setup.config, evaluator, sets)
-    if setup.config.method not in BASELINES:
-        result["iterations"] = setup.config.iterations
     if sets[0].soft_labels is not None:  # How many each image has.
         result["soft_labels"] = len(sets[0].class_names)
-    result |= {
+    seconds = facts.pop("seconds_condense")
+    result |= facts | {
         "training_images": int(np.sum(sets[0].labels >= 0)),
         "seconds": round(seconds + time.monotonic() - began, 3),
         "seconds_condense": round(seconds, 3),
     }
-    return _save(setup, folder, sets, result, counts)
+    result = _save(setup, folder, sets, result, counts)
+    return _end(setup, evaluator, folder, result)
 
 
 def _save(
@@ -206,7 +215,7 @@ def _save(
     result: dict[str, Any],
     counts: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Saves what a run leaves behind; returns the result."""
+    """Saves what a run leaves behind, but the report; returns the result."""
     result = {**result, "protocol": dataclasses.asdict(setup.protocol)}
     with Progress("Saving the result"):
         processes.on_first(
@@ -219,6 +228,22 @@ def _save(
             result=result,
             counts=counts,
         )
+    return result
+
+
+def _end(
+    setup: Setup, evaluator: Evaluator | None, folder: Path, result: dict[str, Any]
+) -> dict[str, Any]:
+    """Evaluates random images too, and writes the report; returns the result.
+
+    The evaluator is None where random images are not evaluated.
+    """
+    if random_baseline.is_missing(setup.config, result):
+        workdir.log_result(result)
+        saved = f"The result is saved in {folder}; the same command goes on from there."
+        with ends_at_once(lambda: saved):
+            random = random_baseline.evaluate_random(setup, evaluator, folder)
+            result = processes.on_first(random_baseline.save, folder, result, random)
     saved = f"The result is saved in {folder}; the same command writes the report."
     with ends_at_once(lambda: saved), Progress("Writing the report"):
         processes.on_first(report.write_if_possible, folder)

@@ -18,6 +18,7 @@ from dc_jax.data.store import normalise
 from dc_jax.evaluation.evaluator import Data, Phase, Programs
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.progress import Progress
+from dc_jax.sets.make import decode_set
 
 # How long a call should take, and by what factor the next may have more epochs.
 _SECONDS, _GROWTH = 1.0, 4
@@ -79,6 +80,10 @@ class Evaluator:
     def epochs(self, num: int) -> int:
         """Returns the epochs of `num` networks together, as `count` tells them."""
         return num * sum(phase.epochs for phase in self.by_protocol.phases)
+
+    def calls(self, num: int) -> int:
+        """Returns how many calls of a program train `num` networks."""
+        return -(-num // (self.at_once or num))
 
     def compile(self, synthetic: SyntheticSet, keys: Any) -> None:
         """Compiles what `count` needs, once."""
@@ -162,6 +167,7 @@ def _time_epochs(train: Callable[[int], None], epochs: int) -> float:
 
 def _by_protocol(synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
     """Returns the images `[n, H, W, D]`, and labels `[n]` or soft labels `[n, C]`."""
+    synthetic = decode_set(synthetic)
     labels = np.asarray(synthetic.labels)
     images, flat_labels = flatten_set(jnp.asarray(synthetic.images), labels)
     if synthetic.soft_labels is not None:

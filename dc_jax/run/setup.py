@@ -6,7 +6,7 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax.config import Config, describe_ipc
+from dc_jax.config import SIAMESE_PREFIX, Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
@@ -115,6 +115,10 @@ def log_choices(setup: Setup) -> None:
         config.num_networks,
         config.num_experiments,
     )
+    if setup.protocol.augmentation.startswith(SIAMESE_PREFIX):
+        text = "Networks are trained on the set with augmentation %s, as the authors "
+        text += "do: `python -m dc_jax.compare` trains alike on sets of all methods."
+        logging.info(text, setup.protocol.augmentation)
     if config.method in ("dc", "dsa"):
         outer_loop, inner_loop = config.loops()
         between = f", with {inner_loop} inner epoch(s) between them"

@@ -28,7 +28,7 @@ from dc_jax.sets.card import make_card, make_recipe
 # A stopped run may be continued with other values of these fields. They do not change
 # the images after a given iteration, except that `execution` changes the rounding.
 _FREE_FIELDS = {
-    *("iterations", "num_evaluations", "eval_every", "checkpoint_minutes"),
+    *("iterations", "patience", "num_evaluations", "eval_every", "checkpoint_minutes"),
     *("tensorboard", "evaluation", "execution", "mesh"),
     *("dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
@@ -288,6 +288,8 @@ def log_result(result: dict[str, Any], name: str = "") -> None:
     of = {"Test accuracy": result}
     if "own_protocol" in result:
         of["By the training with the learned learning rates"] = result["own_protocol"]
+    if "random" in result:
+        of["As many random real images"] = result["random"]
     for what, one in of.items():
         percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
         num = one["num_experiments"] * one["num_evaluations"]

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.config import FACTORS
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, read_npz, write_npz
 from dc_jax.paths import user_path
@@ -30,6 +31,7 @@ _OPTIONAL = {
     "indices": ("int32", "CI"),
     "learning_rates": ("float32", "RI"),
     "soft_labels": ("float32", "CIC"),
+    "factor": ("int32", ""),
     "recipe": ("text", ""),
 }
 NAMES = (*_ARRAYS, *_OPTIONAL)
@@ -41,7 +43,8 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
     Its folder is made where needed. The keys are the fields of `SyntheticSet` that are
-    not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture.
+    not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. The
+    factor is left out where it is 1.
 
     Raises:
       UserError: the set could not be loaded again, for instance because an image
@@ -96,9 +99,11 @@ def set_name(experiment: int) -> str:
 
 
 def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
-    """Returns the fields of a set that are not None, as NumPy arrays."""
+    """Returns the fields of a set as NumPy arrays, without None and a factor of 1."""
     names = np.array(synthetic_set.class_names, dtype=np.str_)
     fields = vars(synthetic_set) | {"class_names": names}
+    factor = np.int32(synthetic_set.factor)
+    fields["factor"] = factor if factor > 1 else None
     return {k: np.asarray(value) for k, value in fields.items() if value is not None}
 
 
@@ -111,6 +116,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
     fields = {name: value for name, value in arrays.items() if name != "pixels"}
     fields["class_names"] = tuple(arrays["class_names"].tolist())
+    if "factor" in arrays:
+        fields["factor"] = int(arrays["factor"])
     if "recipe" in arrays:
         fields["recipe"] = str(arrays["recipe"])
     return SyntheticSet(**fields)
@@ -160,6 +167,8 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         raise UserError(
             f"{prefix}: learning_rates go from {rates.min()}, expected none below 0."
         )
+    if (factor := int(arrays.get("factor", 1))) not in FACTORS:
+        raise UserError(f"{prefix}: factor is {factor}, expected one of {FACTORS}.")
     try:
         is_object = isinstance(json.loads(str(arrays.get("recipe", "{}"))), dict)
     except (ValueError, RecursionError):

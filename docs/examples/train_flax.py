@@ -6,15 +6,15 @@ import sys
 import jax
 import optax
 from digits import load_tests
-from flax import linen as nn
 
 import dc_jax
+from dc_jax.networks import make_network
 
 s = dc_jax.load_synthetic_set(sys.argv[1])
 recipe = json.loads(s.recipe)["training"]
 images, labels = (array[s.labels >= 0] for array in (s.images, s.labels))
-block = [nn.Conv(128, (3, 3)), nn.GroupNorm(128), nn.relu]
-network = nn.Sequential([*block, lambda x: x.reshape(len(x), -1), nn.Dense(10)])
+# A `flax.linen.Module`, that of the recipe. Any other will do.
+network = make_network(recipe["network"], len(s.class_names), images.shape[1:])
 params = network.init(jax.random.key(0), images[:1])
 lr = optax.piecewise_constant_schedule(recipe["lr"], {recipe["epochs"] // 2 + 2: 0.1})
 decay, sgd = recipe["weight_decay"], optax.sgd(lr, recipe["momentum"])

@@ -11,12 +11,12 @@ from keras import layers
 s = np.load(sys.argv[1])
 recipe = json.loads(str(s["recipe"]))["training"]
 images, labels = (s[name][s["labels"] >= 0] for name in ("images", "labels"))
-first = [layers.Conv2D(128, 3, padding="same"), layers.GroupNormalization(128)]
-second = [layers.Conv2D(128, 3, padding="same"), layers.GroupNormalization(128)]
-pool = [layers.AveragePooling2D(2), layers.Flatten(), layers.Dense(10)]
-network = keras.Sequential(
-    [*first, layers.ReLU(), layers.AveragePooling2D(2), *second, layers.ReLU(), *pool]
-)
+decay = keras.regularizers.L2(recipe["weight_decay"] / 2)
+# ConvNetW64D1, that of the recipe: one block of 64 channels, with instance norm.
+conv = layers.Conv2D(64, 3, padding="same", kernel_regularizer=decay)
+block = [conv, layers.GroupNormalization(64, epsilon=1e-5), layers.ReLU()]
+last = [layers.Flatten(), layers.Dense(10, kernel_regularizer=decay)]
+network = keras.Sequential([*block, layers.AveragePooling2D(2), *last])
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 steps = -(-len(labels) // recipe["batch_size"]) * (recipe["epochs"] // 2 + 2)
 lr = keras.optimizers.schedules.PiecewiseConstantDecay(

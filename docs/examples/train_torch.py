@@ -13,11 +13,9 @@ with safe_open(sys.argv[1], framework="pt") as file:
     images, labels, mean, std = map(file.get_tensor, names)
     recipe = json.loads(file.metadata()["recipe"])["training"]
 images, labels = images[labels >= 0].movedim(-1, 1), labels[labels >= 0].long()
-first = [nn.LazyConv2d(128, 3, padding=1), nn.GroupNorm(128, 128)]
-second = [nn.LazyConv2d(128, 3, padding=1), nn.GroupNorm(128, 128)]
-rest = [nn.ReLU(), nn.AvgPool2d(2)]
-network = nn.Sequential(*first, *rest, *second, *rest, nn.Flatten(), nn.LazyLinear(10))
-network(images[:1])
+# ConvNetW64D1, that of the recipe: one block of 64 channels, with instance norm.
+block = [nn.Conv2d(1, 64, 3, padding=1), nn.GroupNorm(64, 64), nn.ReLU()]
+network = nn.Sequential(*block, nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64 * 16, 10))
 lr, momentum, decay = recipe["lr"], recipe["momentum"], recipe["weight_decay"]
 optimiser = torch.optim.SGD(network.parameters(), lr, momentum, weight_decay=decay)
 drop = torch.optim.lr_scheduler.MultiStepLR(optimiser, [recipe["epochs"] // 2 + 2])

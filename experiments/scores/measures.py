@@ -17,6 +17,7 @@ from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.workdir import summarise
+from dc_jax.sets.make import decode_set
 from dc_jax.sets.set_file import set_pixels
 from experiments.scores.rows import Row
 
@@ -56,6 +57,7 @@ def _without_soft_labels(one: SyntheticSet) -> SyntheticSet:
 
 def _of_8_bits(one: SyntheticSet) -> SyntheticSet:
     """Returns the set that an export as PNG holds."""
+    one = decode_set(one)
     is_image = (np.asarray(one.labels) >= 0)[..., None, None, None]
     images = (set_pixels(one) / np.float32(255) - one.mean) / one.std
     return one.replace(images=np.where(is_image, images, 0).astype(np.float32))

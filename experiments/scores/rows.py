@@ -61,6 +61,7 @@ class Row:
         digest = hashlib.sha256()
         for one in self.sets:
             arrays = (one.images, one.labels, one.soft_labels, one.mean, one.std)
+            digest.update(str(one.factor).encode())
             for array in arrays:
                 digest.update(b"" if array is None else np.asarray(array).tobytes())
         return digest.hexdigest()

@@ -50,6 +50,10 @@ def test_no_key_is_used_twice():
         evaluation.evaluate_sets(config, noting, sets)
         keys, own_keys = map(jnp.concatenate, (noting.keys, noting.own_keys))
         assert keys.shape == own_keys.shape == (num_experiments * num,)
+        of_random = _NotingEvaluator()
+        # Those of random images, whose sets are further experiments.
+        evaluation.count_sets(config, of_random, sets[:5], first=num_experiments, num=1)
+        used.append(jnp.concatenate(of_random.keys))
         # A network's key is split once more: for its beginning and its training.
         used += [keys, own_keys, _children(keys, 3), _children(own_keys, 2)]
         of_experiments = jnp.stack(

@@ -270,6 +270,21 @@ def test_experiments_do_not_depend_on_how_many_there_are(toy, tmp_path):
     np.testing.assert_allclose(one[0], two[0], rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_not_evaluated_is_not_measured(toy, tmp_path, monkeypatch):
+    calls = []
+
+    def measure(*_):
+        calls.append(1)
+        return 0.0, 0.0
+
+    monkeypatch.setattr(loop, "measure_evaluation", measure)
+    config = run_helpers.tiny_config(iterations=1)
+    runner.make_first_set(config, str(tmp_path / "set"), load_dataset("digits"))
+    assert (calls, toy) == ([], [])
+    run_helpers.condense(tmp_path / "run", iterations=1)
+    assert calls == [1]
+
+
 def test_seeds_differ(toy, tmp_path):
     run_helpers.condense(tmp_path / "a", iterations=1)
     run_helpers.condense(tmp_path / "b", iterations=1, seed=1)

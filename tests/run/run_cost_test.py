@@ -24,22 +24,23 @@ def _count(cost, clock, seconds, num, caplog):
 
 
 def test_a_long_run(clock, caplog):
-    cost = Cost(1000, 300.0)
+    cost = Cost(1000, {"evaluating": 300.0, "evaluating random images": 60.0})
     clock[0] = 88.0  # It is compiled.
     cost.begin()
     lines = _count(cost, clock, 2.1, 20, caplog)
     text = (
-        "The run takes about 40 minutes: 35 minutes condensing, 5 minutes evaluating."
+        "The run takes about 41 minutes: 35 minutes condensing, 5 minutes evaluating, "
+        "60 seconds evaluating random images."
     )
     assert lines == [text]
 
 
 def test_quick_iterations_are_measured_for_a_while(clock, caplog):
-    cost = Cost(1000, 0.0)
+    cost = Cost(1000, {})
     assert _count(cost, clock, 0.1, 19, caplog) == []
     (line,) = _count(cost, clock, 0.1, 2, caplog)
     assert "about 2 minutes: 2 minutes condensing" in line
 
 
 def test_a_short_run_is_not_told_of(clock, caplog):
-    assert _count(Cost(4, 1.0), clock, 2.0, 4, caplog) == []
+    assert _count(Cost(4, {"evaluating": 1.0}), clock, 2.0, 4, caplog) == []

@@ -65,6 +65,7 @@ def path(tmp_path):
         {"indices": np.array([[5, 0], [7, 1], [2, 9]], np.int32)},
         {"learning_rates": RATES},
         {"soft_labels": SOFT},
+        {"factor": 2},
         {"recipe": '{"method": "größer"}'},
     ],
 )
