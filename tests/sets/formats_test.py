@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from data_helpers import run_python
 from PIL import Image
-from run_helpers import ROOT
+from run_helpers import ROOT, without_progress
 
 import dc_jax
 from dc_jax.base import SyntheticSet
@@ -322,7 +322,7 @@ def export(*arguments: str) -> tuple[int, str]:
         text=True,
         timeout=300,
     )
-    return done.returncode, done.stdout
+    return done.returncode, without_progress(done.stdout)
 
 
 def test_command(tmp_path):
