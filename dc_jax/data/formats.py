@@ -133,8 +133,7 @@ def _load_parquet(request: Request) -> Loaded:
 
 
 def _load_csv(request: Request) -> Loaded:
-    arrays = csv_source.read_csv(request.place)
-    return Loaded(arrays, None, f"CSV in {request.place}")
+    return Loaded(*csv_source.read_csv(request.place), f"CSV in {request.place}")
 
 
 def load_tfds(request: Request) -> Loaded:
@@ -200,7 +199,7 @@ FORMATS = (
     Format(
         "csv",
         "CSV files with a label and the pixels of an image in each row",
-        lambda place, name: csv_source.has_csv(place),
+        csv_source.has_csv,
         _load_csv,
     ),
     Format(
