@@ -13,24 +13,31 @@ _CHUNK = 1024
 # What the splits are called, in any case; the first one that is there counts.
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+# The split to test on where `test` has no labels, as in a competition.
+_VALIDATION_NAMES = TEST_NAMES[2:]
 
 
-def name_splits(names: Iterable[str], where: str) -> dict[str, str]:
+def name_splits(
+    names: Iterable[str], where: str, *, with_validation: bool = False
+) -> dict[str, str]:
     """Returns which of the names are those of the splits "train" and "test".
 
-    Either can be missing. `where` is for errors.
+    Either can be missing. `where` is for errors. On demand there is "validation" too,
+    if the name of "test" is another one.
 
     Raises:
       UserError: names differ in nothing but their case.
     """
     names = sorted(names)
     splits = {}
-    for split, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+    kinds = {"train": TRAIN_NAMES, "test": TEST_NAMES}
+    kinds |= {"validation": _VALIDATION_NAMES} if with_validation else {}
+    for split, wanted in kinds.items():
         found = [[name for name in names if name.lower() == one] for one in wanted]
         found = next(filter(None, found), [])
         if len(found) > 1:
             raise UserError(f"{where} has {' and '.join(found)}: keep one of them.")
-        if found:
+        if found and found[0] not in splits.values():
             splits[split] = found[0]
     return splits
 

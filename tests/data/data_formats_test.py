@@ -372,6 +372,34 @@ def test_bad_parquet_is_named(tmp_path):
         load_dataset("parquet", str(tmp_path))
 
 
+def test_missing_parts_of_parquet_are_named(tmp_path):
+    for i in (0, 2):
+        _write_parquet(tmp_path / f"train-0000{i}-of-00003.parquet", NUM_TRAIN)
+    with pytest.raises(
+        ValueError, match=r"has 2 of the 3 .* of train; missing: train-00001-of-00003\."
+    ):
+        load_dataset("parquet", str(tmp_path))
+    part = tmp_path / "train-00000-of-00003.parquet"
+    assert len(load_dataset("parquet", str(part)).test_labels) == 10
+    part.rename(tmp_path / "train-00000-of-77777.parquet")
+    with pytest.raises(ValueError, match=r"has 1 of the 7.* train-00003-of.* and oth"):
+        load_dataset("parquet", str(tmp_path))
+
+
+def test_labels_of_minus_one_are_none(tmp_path):
+    none = dict.fromkeys(range(10), -1)
+    _write_parquet(tmp_path / "train.parquet", NUM_TRAIN)
+    _write_parquet(tmp_path / "test.parquet", NUM_TEST, strings=none)
+    dataset = load_dataset("parquet", str(tmp_path))
+    assert (len(dataset.train_labels), len(dataset.test_labels)) == (10, 10)
+    _write_parquet(tmp_path / "validation.parquet", NUM_TEST)
+    _check(load_dataset("parquet", str(tmp_path)), 5, 3)
+    # Not read where the test split has labels.
+    (tmp_path / "validation.parquet").write_bytes(b"")
+    _write_parquet(tmp_path / "test.parquet", NUM_TEST)
+    _check(load_dataset("parquet", str(tmp_path)), 5, 3)
+
+
 class _FakeSplit:
     """What is used of a split of `datasets`."""
 
