@@ -47,6 +47,11 @@ def one_line(error: object, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def short_name(name: str) -> str:
+    """Returns the name of a class, which may be anybody's, for a message or the log."""
+    return one_line(name, 60) if name else "''"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
     texts = ("RESOURCE_EXHAUSTED", "Out of memory")

@@ -13,7 +13,7 @@ from dc_jax.data.formats import FORMATS, Loaded, Request, find_format, read_tfds
 from dc_jax.data.idx import find_idx_files
 from dc_jax.data.npz_source import check_class_names
 from dc_jax.data.splits import split_off_tests
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, short_name
 from dc_jax.paths import user_path
 
 # Names of formats, which are nothing without a path.
@@ -131,7 +131,8 @@ def _make_dataset(name: str, loaded: Loaded, *, stream: bool = False) -> Dataset
     # Dataset refuses an empty file with a better message.
     class_names = check_class_names(class_names or None, arrays["train_labels"], source)
     if len(class_names) < 2:
-        raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
+        name = short_name(class_names[0])
+        raise UserError(f"{source} has the class {name} alone, needs 2.")
     if "test_images" not in arrays:
         if stream:
             wanted = "must be False where there is no test split"
@@ -165,7 +166,7 @@ def _log_classes(dataset: Dataset) -> None:
     splits = (dataset.train_labels, dataset.test_labels)
     train, test = (np.bincount(one, minlength=dataset.num_classes) for one in splits)
     counts = [
-        f"{name} {train[label]} + {test[label]}"
+        f"{short_name(name)} {train[label]} + {test[label]}"
         for label, name in enumerate(dataset.class_names[:_NAMED])
     ]
     if dataset.num_classes > _NAMED:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dc_jax.data.dataset import Dataset
-from dc_jax.errors import UserError
+from dc_jax.data.dataset import NO_GAPS, Dataset
+from dc_jax.errors import UserError, short_name
 
 # Images that are moved at once.
 _CHUNK = 1024
@@ -57,7 +57,8 @@ def hold_out(dataset: Dataset, num: int, *, in_place: bool = False) -> Dataset:
     if counts.min() < 2:
         raise UserError(
             "config.dataset.validation must be None where a class has a single "
-            f"training image, as {dataset.class_names[counts.argmin()]} has, got {num}."
+            "training image, as "
+            f"{short_name(dataset.class_names[counts.argmin()])} has, got {num}."
         )
     least, most = dataset.num_classes, len(labels) - dataset.num_classes
     if not least <= num <= most:
@@ -84,10 +85,11 @@ def split_off_tests(
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
-        name, num = class_names[counts.argmin()], counts.min()
+        name, num = short_name(class_names[counts.argmin()]), counts.min()
+        hint = "or give a test split" if num else NO_GAPS
         raise UserError(
             f"{source}: class {name} has {num} image(s), must have at least 2, one of "
-            "which is tested with; or give a test split."
+            f"which is tested with; {hint}."
         )
     return _divide(
         images, labels, max(len(class_names), round(0.2 * len(labels))), True

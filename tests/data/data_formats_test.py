@@ -394,8 +394,7 @@ def test_labels_of_minus_one_are_none(tmp_path):
     assert (len(dataset.train_labels), len(dataset.test_labels)) == (10, 10)
     _write_parquet(tmp_path / "validation.parquet", NUM_TEST)
     _check(load_dataset("parquet", str(tmp_path)), 5, 3)
-    # Not read where the test split has labels.
-    (tmp_path / "validation.parquet").write_bytes(b"")
+    _write_parquet(tmp_path / "validation.parquet", NUM_TRAIN)
     _write_parquet(tmp_path / "test.parquet", NUM_TEST)
     _check(load_dataset("parquet", str(tmp_path)), 5, 3)
 
