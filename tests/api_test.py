@@ -295,6 +295,7 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((), {"class_names": ["a", "b"]}, "class_names must be 3 strings"),
         ((), {"method": "herding"}, "method must be one of dc, .*; see select"),
         ((), {"method": "no"}, "method must be one of dc, .* got 'no'"),
+        ((), {"method": ["dc"]}, r"method must be one of dc, .* got \['dc'\]"),
         ((), {"ipc": 0}, r"config\.ipc must be at least 1, got 0"),
         ((), {"network": "Net"}, r"config\.network\.name: .* got 'Net'"),
         ((), {"overrides": {"batch": 8}}, "'batch' is not a field of the config"),
@@ -343,6 +344,14 @@ def test_what_is_wrong_with_an_evaluation():
     strange = chosen.replace(recipe='{"training": ["adam"]}')
     with pytest.raises(ValueError, match="recipe"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)
+
+
+@pytest.mark.parametrize("methods", ["dc", 3])
+def test_methods_are_several(methods):
+    with pytest.raises(
+        ValueError, match=rf"methods must be several.*, got {methods!r}"
+    ):
+        dc_jax.compare(IMAGES, LABELS, TESTS, TEST_LABELS, methods=methods)
 
 
 def test_not_inside_a_transformation():
