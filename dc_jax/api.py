@@ -83,7 +83,7 @@ def condense(
       FloatingPointError: the loss or the images stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
-    if method not in [*METHODS]:  # It need not be hashable.
+    if method not in METHODS:
         other = "; see select" if method in SELECTIONS else ""
         raise UserError(
             f"method must be one of {', '.join(METHODS)}, got {method!r}{other}."
@@ -127,7 +127,7 @@ def select(
       FloatingPointError: the network stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
-    if method not in [*SELECTIONS]:
+    if method not in SELECTIONS:
         other = "; see condense" if method in METHODS else ""
         raise UserError(
             f"method must be one of {', '.join(SELECTIONS)}, got {method!r}{other}."
