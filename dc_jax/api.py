@@ -11,7 +11,7 @@ import dataclasses
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +229,8 @@ def compare(
       FloatingPointError: a loss, images or a network stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise UserError(f"methods must be several, as ['dc', 'dm'], got {methods!r}.")
     dataset = make_dataset(images, labels, class_names)
     tests = make_test_split(
         test_images, test_labels, dataset.class_names, dataset.image_shape
@@ -238,7 +240,7 @@ def compare(
     fields |= {"iterations": iterations, "num_evaluations": num_networks}
     values = make_values(fields, overrides)
     with _interruptible(), _folder(workdir) as folder:
-        return comparison.compare(values, methods, Path(folder), dataset)
+        return comparison.compare(values, list(methods), Path(folder), dataset)
 
 
 def _folder(

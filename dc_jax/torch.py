@@ -6,6 +6,7 @@
   loader = torch.utils.data.DataLoader(condensed, batch_size=256, shuffle=True)
 
 Importing this module needs PyTorch: `pip install -e ".[torch]"`. No other module does.
+`docs/formats.md` tells how to get the small one for CPUs.
 """
 
 import json
@@ -58,6 +59,11 @@ class CondensedDataset(torch.utils.data.Dataset):
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
         self.class_names = synthetic.class_names
         self.recipe: dict[str, Any] = json.loads(synthetic.recipe or "{}")
+
+    def __repr__(self) -> str:
+        num, *shape = self.images.shape
+        size, name = "x".join(map(str, shape)), type(self).__name__
+        return f"{name}({num} images of {size}, {len(self.class_names)} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -282,8 +282,8 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((IMAGES * 1.0, LABELS), {}, r"train_images must be in \[0, 1\]"),
         ((IMAGES, LABELS / 2), {}, "labels must be whole numbers"),
         ((IMAGES, LABELS - 1), {}, "labels must count from 0"),
-        ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image[.]"),
-        ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* at 0"),
+        ((IMAGES, LABELS * 2), {}, "class 1 .* no training image: .* without gaps"),
+        ((IMAGES, LABELS + 1), {}, "class 0 .* no training image: .* from 0 with"),
         ((IMAGES * np.nan, LABELS), {}, "train_images must be .* got NaN"),
         (
             (np.stack([IMAGES] * 3, 1), LABELS),
@@ -343,6 +343,14 @@ def test_what_is_wrong_with_an_evaluation():
     strange = chosen.replace(recipe='{"training": ["adam"]}')
     with pytest.raises(ValueError, match="recipe"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)
+
+
+@pytest.mark.parametrize("methods", ["dc", 3])
+def test_methods_are_several(methods):
+    with pytest.raises(
+        ValueError, match=rf"methods must be several.*, got {methods!r}"
+    ):
+        dc_jax.compare(IMAGES, LABELS, TESTS, TEST_LABELS, methods=methods)
 
 
 def test_not_inside_a_transformation():

@@ -120,9 +120,9 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray, boo
             )
         return images, labels, False
     kind = type(content).__name__
-    shape = list(content.shape) if isinstance(content, torch.Tensor) else ""
+    shape = f" {list(content.shape)}" if isinstance(content, torch.Tensor) else ""
     raise UserError(
-        f"{path} is no set of the authors' code: it is a {kind} {shape}, has no list "
+        f"{path} is no set of the authors' code: it is a {kind}{shape}, has no list "
         f"data; expected {_KNOWN}."
     )
 
