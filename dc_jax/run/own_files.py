@@ -61,6 +61,11 @@ def is_of_a_run(name: str) -> bool:
     return any(pattern.fullmatch(name) for pattern in (_OF_A_RUN, _BELOW))
 
 
+def picture_name(experiment: int) -> str:
+    """Returns the file name of the picture of an experiment's set."""
+    return f"images_{experiment}.png" if experiment else "images.png"
+
+
 def find_results(folder: Path) -> list[str]:
     """Returns the names of the files in which a run keeps its results, for its card.
 

@@ -211,22 +211,14 @@ def save_sets(
     dataset: Dataset,
     protocol: Protocol,
     sets: list[SyntheticSet],
-    accuracies: Sequence[Sequence[float]] | None = None,
+    accuracies: Sequence[Sequence[float]],
 ) -> None:
-    """Writes the set of each experiment, and its picture.
-
-    Before the evaluation there are no accuracies. A result that the folder holds then
-    is of other images, or of other networks, and is deleted with its report.
-    """
-    if accuracies is None:
-        for name in ("card.json", "result.json", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-        accuracies = [()] * len(sets)
+    """Writes the set of each experiment, and its picture."""
     for experiment, synthetic in enumerate(sets):
         path = folder / set_file.set_name(experiment)
         save_set(config, path, dataset, synthetic, protocol, accuracies[experiment])
-        number = f"_{experiment}" if experiment else ""
-        image_grid.save_image_grid(folder / f"images{number}.png", synthetic)
+        picture = folder / own_files.picture_name(experiment)
+        image_grid.save_image_grid(picture, synthetic)
 
 
 def save_run(
@@ -239,10 +231,12 @@ def save_run(
     result: dict[str, Any],
     counts: np.ndarray | None = None,
 ) -> None:
-    """Writes all that a run leaves but the report, and last the card.
+    """Writes what a run leaves, and last the card.
 
-    A run is finished once its card is there, which repeats config and result, and has a
-    record of every other file. For the `counts` see `report.keep`.
+    The result is safe once the card is there, which repeats it and the config, and has
+    a record of every other file. What takes long or can be made again follows:
+    `finished.add_neighbours`, `random_baseline` and the report. For the `counts` see
+    `report.keep_confusion`.
 
     Raises:
       OSError: a file cannot be written, or the folder was deleted.
@@ -251,8 +245,10 @@ def save_run(
         raise FileNotFoundError(f"--workdir={folder} was deleted during the run.")
     accuracies = result["accuracies"]
     save_sets(config, folder, dataset, protocol, sets, accuracies)
-    report.keep(folder, dataset, sets, counts)
+    report.keep_confusion(folder, counts)
     write_json(folder / "result.json", result)
+    # Those that are there may be of other images.
+    names = [n for n in own_files.find_results(folder) if n != report.NEIGHBOURS]
     card = make_card(
         method=config.method,
         config=config.to_dict(),
@@ -261,7 +257,7 @@ def save_run(
         protocol=vars(protocol),
         accuracy=result,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        files={name: folder / name for name in own_files.find_results(folder)},
+        files={name: folder / name for name in names},
     )
     write_json(folder / "card.json", card)
 

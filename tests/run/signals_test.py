@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from data_helpers import run_python
 
-from dc_jax.run.signals import StopSignals, ends_at_once, tell_saved
+from dc_jax.run.signals import StopSignals, deferred, ends_at_once, tell_saved
 
 # Children of one process, since each new one would import JAX for seconds. A child says
 # that it is ready, and then is in C, where Python's handlers are not called.
@@ -68,6 +68,18 @@ def test_the_end_of_a_terminal_stops_a_run_unless_nohup_forbids_it(is_deaf):
         assert signal.getsignal(signal.SIGHUP) == handler
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_short_work_is_ended_before_a_signal_acts():
+    done = []
+    before = signal.signal(signal.SIGTERM, lambda *_: done.append("told"))
+    try:
+        with deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("saved")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["saved", "told"]
 
 
 def test_what_is_saved_is_told():
