@@ -20,6 +20,7 @@ from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import runner
 from dc_jax.run.checks import check_names
 from dc_jax.run.setup import choose_evaluation_network, load
+from dc_jax.run.signals import ends_at_once
 
 NAME = "comparison.json"
 # What every other method is compared with.
@@ -52,20 +53,27 @@ def compare(
       Stopped: by a signal; what was made so far is saved.
     """
     configs = make_configs(values, methods)
-    processes.on_first(_check_folder, folder)
-    if dataset is None:
-        dataset = load(next(iter(configs.values())))
-    rows = []
-    for name, config in configs.items():
-        logging.info("Method %s, %d of %d.", name, len(rows) + 1, len(configs))
-        result = runner.condense(config, str(folder / name), dataset=dataset)
-        rows.append(make_row(name, result, dataset.image_shape))
-        # Also after each: a comparison that is stopped shows what there is.
-        content = {"dataset": dataset.name, "ipc": describe_ipc(config.ipc)}
-        content |= {"protocol": result["protocol"], "methods": rows}
-        processes.on_first(write_json, folder / NAME, content)
-        processes.on_first(report.write_comparison, folder)
+    rows: list[dict[str, Any]] = []
+    with ends_at_once(lambda: _saved(len(rows), len(configs), folder)):
+        processes.on_first(_check_folder, folder)
+        if dataset is None:
+            dataset = load(next(iter(configs.values())))
+        for name, config in configs.items():
+            logging.info("Method %s, %d of %d.", name, len(rows) + 1, len(configs))
+            result = runner.condense(config, str(folder / name), dataset=dataset)
+            rows.append(make_row(name, result, dataset.image_shape))
+            # Also after each: a comparison that is stopped shows what there is.
+            content = {"dataset": dataset.name, "ipc": describe_ipc(config.ipc)}
+            content |= {"protocol": result["protocol"], "methods": rows}
+            processes.on_first(write_json, folder / NAME, content)
+            processes.on_first(report.write_comparison, folder)
     return rows
+
+
+def _saved(done: int, num: int, folder: Path) -> str:
+    """Says what this command has done; earlier ones may have done more."""
+    text = f"{done} of {num} methods are done in {folder}"
+    return f"{text}; the same command continues with what is saved."
 
 
 def make_configs(

@@ -1,6 +1,7 @@
 """Comparing methods: under one evaluation, continued, and nothing of others touched."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -97,6 +98,21 @@ def test_the_whole_training_set_is_a_method(compared):
     *before, whole = _compare(folder, ("dm", "whole"))
     assert before == rows
     assert (whole["images"], whole["bytes"]) == (60, 60 * 16)
+
+
+def test_signals_are_handled_while_the_dataset_is_loaded(tmp_path, monkeypatch):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def load(config):
+        for number, handler in zip(numbers, before, strict=True):
+            assert signal.getsignal(number) != handler
+        raise FileNotFoundError
+
+    monkeypatch.setattr(comparison, "load", load)
+    values = run_helpers.tiny_config().to_dict()
+    with pytest.raises(FileNotFoundError):
+        comparison.compare(values, ["random"], tmp_path)
 
 
 def test_bad_comparisons_are_refused(tmp_path):

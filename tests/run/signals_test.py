@@ -45,6 +45,36 @@ def test_a_signal_ends_the_process_with_one_line():
     assert len(output.strip().splitlines()) == 3
 
 
+# Before JAX is imported: what `begin` does while a command starts.
+_STARTING = """
+import os, signal, sys, time
+import dc_jax.main, dc_jax.report.__main__
+from dc_jax.run.command_line import begin
+assert "jax" not in sys.modules
+numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+begin("Nothing was begun.")
+assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+begin("Nothing was begun.")
+for number in numbers:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + number, status
+"""
+
+
+def test_a_signal_while_a_command_starts_is_told():
+    output = run_python(_STARTING)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    lines = [f"Stopped by {name}. Nothing was begun." for name in names]
+    assert output.splitlines() == lines
+
+
 def test_all_is_as_it_was_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
     with ends_at_once(lambda: "Nothing is saved."):
