@@ -94,7 +94,7 @@ def write(folder: Path) -> Path:
         `report.html` is somebody else's.
     """
     page, path = make_page(folder), folder / NAME
-    if path.exists() and not is_ours(folder):
+    if path.exists() and not is_ours(path):
         raise UserError(f"{path} is no report of a run: rename it.")
     write_atomically(path, page)
     return path
@@ -110,8 +110,8 @@ def make_page(folder: Path) -> bytes:
     return fill(numbers.title(run), body)
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether the report in a folder was made here."""
-    with (folder / NAME).open("rb") as file:
+def is_ours(path: Path) -> bool:
+    """Whether a page is a report that was made here."""
+    with path.open("rb") as file:
         head = file.read(4000)
     return any(mark in head for mark in _MARKS)

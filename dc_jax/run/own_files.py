@@ -52,7 +52,7 @@ def check_evaluations(folder: Path) -> None:
         names = {name for line in read_json_lines(path) for name in line}
         if "accuracy_mean" not in names:
             raise _stranger(folder, path.name)
-    elif (folder / "report.html").exists() and not report.is_ours(folder):
+    elif (page := folder / "report.html").exists() and not report.is_ours(page):
         raise _stranger(folder, "report.html")
 
 
