@@ -44,7 +44,8 @@ def finished_result(
         case [dict(files), {"checksum": _}, dict(result)] if _is_whole(result):
             pass
         case _:
-            raise UserError(f"{path} is damaged: delete it, or choose another folder.")
+            hint = "put back a copy of it, or choose another folder"
+            raise UserError(f"{path} is damaged: {hint}.")
     if dataset is not None:
         check_images(folder, dataset)
     if not _restore_result(folder, result, files.get("result.json")):
@@ -53,6 +54,7 @@ def finished_result(
     changed = [name for name in files if not _is_as_left(folder / name, files[name])]
     if not _restore_pictures(folder, changed, files):
         return None
+    _restore_config(folder, config)
     history = [name for name in changed if name.startswith(_HISTORY)]
     _log_finished(folder, history, is_checked=dataset is not None)
     if "stopped" in result:
@@ -136,6 +138,14 @@ def _restore_pictures(
         if not _is_as_left(path, files[name]):
             return False
     return True
+
+
+def _restore_config(folder: Path, config: Config) -> None:
+    """Writes `config.json` where it is missing; no evaluation needs it."""
+    path = folder / "config.json"
+    if not path.exists():
+        logging.warning("%s is not what the run left; written again.", path)
+        write_json(path, config.to_dict())
 
 
 def _restore_result(folder: Path, result: dict[str, Any], record: Any) -> bool:
