@@ -12,6 +12,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from dc_jax import report
+from dc_jax.accuracy import num_networks, spread
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
@@ -287,7 +288,9 @@ def log_result(result: dict[str, Any], name: str = "") -> None:
     if "random" in result:
         of["As many random real images"] = result["random"]
     for what, one in of.items():
-        percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
-        num = one["num_experiments"] * one["num_evaluations"]
-        text = "%s%s %s (mean and standard deviation of %d networks)."
-        logging.info(text, f"{name}: " if name else "", what, percent, num)
+        num = num_networks(one)
+        percent = f"{one['accuracy_mean']:.2%}{spread(one['accuracy_std'], num, 2)}"
+        of_what = f"mean and standard deviation of {num} networks"
+        of_what = "one network" if num == 1 else of_what
+        text = "%s%s %s (%s)."
+        logging.info(text, f"{name}: " if name else "", what, percent, of_what)

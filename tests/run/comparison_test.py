@@ -57,6 +57,7 @@ def test_every_method_has_a_row_and_random_images_are_the_first(compared):
     assert content["methods"] == rows
     page = (folder / "comparison.html").read_text()
     assert all(f"{100 * row['accuracy_mean']:.1f} ±" in page for row in rows)
+    assert "<h1>arrays, 2 images per class: methods</h1>" in page
 
 
 def test_soft_labels_are_counted():
