@@ -38,6 +38,12 @@ class _NumbersParser(flags.ArgumentParser):
 _CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
 # An argument that sets a field.
 _FIELD = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
+# What Python and absl say of values, and what would be right.
+_WANTED = {
+    r"invalid literal for int\(\)": "a whole number",
+    "could not convert string to float": "a number",
+    r"\('Non-boolean argument": "true or false",
+}
 _PACKAGE = Path(__file__).resolve().parent.parent
 # An argument that names the file of a config.
 _OWN_FILE = re.compile(r"--?config=(.*?\.py)(?::.*)?", re.DOTALL)
@@ -126,6 +132,10 @@ def _explain(error: Exception, argv: list[str]) -> str:
             return f"--config.{match[1]} is a group of fields{hint}"
     if isinstance(error, flags.Error):
         text = str(error).strip()
+        for reason, wanted in _WANTED.items():
+            # The value may be any text.
+            if match := re.fullmatch(rf"flag (--.*): {reason}.*", text, re.DOTALL):
+                return f"{one_line(match[1], 200)} must be {wanted}."
         # If the call of the config's file fails, the message has a whole traceback.
         if "Traceback (most recent call last)" in text:
             text = f"--config: {text.splitlines()[-1]}"
