@@ -55,6 +55,9 @@ def finished_result(
     if not _restore_pictures(folder, changed, files):
         return None
     _restore_config(folder, config)
+    if report.NEIGHBOURS in changed:
+        path = folder / report.NEIGHBOURS
+        logging.warning("%s is not what the run left; made again.", path)
     history = [name for name in changed if name.startswith(_HISTORY)]
     _log_finished(folder, history, is_checked=dataset is not None)
     if "stopped" in result:
