@@ -111,7 +111,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:
         problem = f"{path} is damaged ({one_line(error, 200)})"
-        raise UserError(f"{problem}: delete it, or choose another folder.") from error
+        # Nobody is told to delete it: it may be another program's.
+        hint = "put back a copy of it, or choose another folder"
+        raise UserError(f"{problem}: {hint}.") from error
 
 
 def read_json_lines(
