@@ -49,6 +49,7 @@ OPEN = EvaluationConfig(
     optimiser=None,
     schedule=None,
     cutmix=None,
+    random_baseline=True,
 )
 
 
