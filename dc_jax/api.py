@@ -11,7 +11,7 @@ import dataclasses
 import os
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
 from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.overrides import (
-    NAME,
     make_evaluation_config,
     make_set_config,
     make_values,
@@ -111,9 +110,10 @@ def select(
     Args:
       images, labels, class_names, overrides: as for `condense`.
       ipc: images per class, or a number for each class.
-      method: `random`, `herding`, `nearest_mean`, `k_center`, `forgetting`, `k_means`,
-        `sensitivity` or `gradient_diversity`. All but `random` first train a network on
-        all images, for the epochs of `overrides={"coreset.epochs": 20}`.
+      method: `random`, `random_soft`, `herding`, `nearest_mean`, `k_center`,
+        `forgetting`, `k_means`, `sensitivity` or `gradient_diversity`. All but
+        `random` first train a network on all images, for the epochs of
+        `overrides={"coreset.epochs": 20}`.
       network: that is trained.
       seed: of all randomness.
       workdir: a folder for the trained network and in the end the set. None: nothing
@@ -161,6 +161,8 @@ def evaluate(
         integers in their order.
       network: another than the recipe's.
       epochs: others than the recipe's; one more is run, as the authors' code does.
+      overrides: as for `condense`. `{"evaluation.protocol": "strong"}` is another
+        evaluation, of which the recipe only says the network.
 
     Returns:
       The test accuracy of each network, a fraction. Shape `[num_networks]`.
@@ -181,7 +183,7 @@ def evaluate(
     num_classes = len(synthetic_set.class_names)
     layout = make_layout(config, num_classes)
     protocol, module, execution = make_evaluation(
-        config, NAME, num_classes, images.shape[1:], layout
+        config, config.dataset.name, num_classes, images.shape[1:], layout
     )
     evaluator = build_evaluator(protocol, module, execution, images, labels)
     return accuracies(count_sets(config, evaluator, [synthetic_set]))[0]
@@ -227,6 +229,8 @@ def compare(
       FloatingPointError: a loss, images or a network stopped being finite.
       RuntimeError: it was called inside a JAX transformation.
     """
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise UserError(f"methods must be several, as ['dc', 'dm'], got {methods!r}.")
     dataset = make_dataset(images, labels, class_names)
     tests = make_test_split(
         test_images, test_labels, dataset.class_names, dataset.image_shape
@@ -236,7 +240,7 @@ def compare(
     fields |= {"iterations": iterations, "num_evaluations": num_networks}
     values = make_values(fields, overrides)
     with _interruptible(), _folder(workdir) as folder:
-        return comparison.compare(values, methods, Path(folder), dataset)
+        return comparison.compare(values, list(methods), Path(folder), dataset)
 
 
 def _folder(

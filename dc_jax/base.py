@@ -14,6 +14,7 @@ Axis glossary, used in every docstring of this package:
   n    images in all
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -49,6 +50,11 @@ class SyntheticSet:
     # [R, I] float32, those of dataset distillation, with which `train_unrolled` uses
     # the images in their order; None for other methods.
     learning_rates: Array | None = None
+    # [C, I, C] float32, the probabilities that networks are trained to give to each
+    # class for each image, 0 in blank slots; None where these are the labels alone.
+    soft_labels: Array | None = None
+    # Each image holds factor x factor others, see `decode_set`.
+    factor: int = flax.struct.field(pytree_node=False, default=1)
     # The text of a JSON object that says how networks were trained on the set, with
     # which accuracy, and how it was made, see `card.make_recipe`; None where unknown.
     recipe: str | None = flax.struct.field(pytree_node=False, default=None)
@@ -77,11 +83,22 @@ def flatten_set(images: Array, labels: np.ndarray) -> tuple[Array, np.ndarray]:
     """Returns the images of a set without its blank slots, and their labels.
 
     `[C, I, H, W, D]`, `[C, I]` -> `[n, H, W, D]`, `[n]`. The images may be traced: how
-    many there are is known from the labels.
+    many there are is known from the labels. Other arrays `[C, I, ...]` may be given in
+    the place of the images, such as soft labels.
     """
     flat, flat_labels = images.reshape(-1, *images.shape[2:]), labels.reshape(-1)
     keep = flat_labels >= 0
     return (flat, flat_labels) if keep.all() else (flat[keep], flat_labels[keep])
+
+
+def stored_bytes(num_images: int, image_shape: Sequence[int], num_soft: int = 0) -> int:
+    """Returns how many bytes the images of a set and their labels take.
+
+    There is a byte for each value of an image `[H, W, D]`, and four for each of the
+    `num_soft` probabilities of an image. Other labels follow from the order of the
+    images, and take none.
+    """
+    return num_images * (math.prod(image_shape) + 4 * num_soft)
 
 
 @flax.struct.dataclass

@@ -8,12 +8,12 @@ the same numbers; and the folder of a run for every method. The same command con
 a comparison that was stopped. Random images are always among the methods.
 """
 
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
-from dc_jax.errors import ERRORS, one_line
 from dc_jax.paths import user_path
-from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
+from dc_jax.progress import Progress
+from dc_jax.run.command_line import begin, end_on_signals, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Required. The file that describes the run.", lock_config=True
@@ -29,23 +29,19 @@ def main(argv: list[str]) -> None:
         refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
     if _CONFIG.value is None or not _WORKDIR.value:
         refuse("--config=FILE and --workdir=FOLDER are needed.")
-    log_to_terminal()
+    begin()
 
     # Not before: `--help` and a mistyped flag need not wait for JAX.
-    from dc_jax.devices import layout, processes
-    from dc_jax.report.comparison import HEAD, cells
-    from dc_jax.run.comparison import compare
-    from dc_jax.run.signals import Stopped
+    with Progress("Starting"):
+        from dc_jax.devices import layout
+        from dc_jax.report.comparison import HEAD, cells
+        from dc_jax.run.comparison import compare
+        from dc_jax.run.ending import ends_in_a_line
 
     layout.use_cpu_cores()
-    try:
+    with ends_in_a_line():
         folder = user_path(_WORKDIR.value, "--workdir")
         rows = compare(_CONFIG.value.to_dict(), _METHODS.value, folder)
-    except ERRORS as error:
-        processes.fail(one_line(error))
-    except Stopped as stopped:
-        logging.info("%s", stopped)
-        processes.leave(stopped.exit_code)
     table = [HEAD, *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
@@ -53,4 +49,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_on_signals("Nothing was begun.")
     app.run(main, flags_parser=parse_flags)

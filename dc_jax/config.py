@@ -19,6 +19,7 @@ from dc_jax.fields import (
     FRACTION,
     NOT_EMPTY,
     POSITIVE,
+    PROBABILITY,
     SEED,
     allow,
     at_least,
@@ -26,9 +27,14 @@ from dc_jax.fields import (
     one_of,
 )
 
+FACTORS = (1, 2, 3, 4)  # Of multi-formation.
 DISTANCES = ("ours", "mse", "cos")
 # Marks strategies of Siamese augmentation where others are allowed too.
 SIAMESE_PREFIX = "dsa:"
+# All operations of Siamese augmentation, in the authors' order.
+FULL_SIAMESE = "color_crop_cutout_flip_scale_rotate"
+# The evaluations, see `evaluation.protocol`.
+PROTOCOLS = ("paper", "dsa", "strong")
 
 # Inner epochs of the authors' code, by images per class, which are the outer steps.
 _PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
@@ -45,7 +51,7 @@ _DEFAULTS = {
 # of their code, and its README). DD has what its authors' code has for ten classes:
 # batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
 # of CIFAR-10.
-_SIAMESE = {"init": "real", "augmentation": "color_crop_cutout_flip_scale_rotate"}
+_SIAMESE = {"init": "real", "augmentation": FULL_SIAMESE}
 _METHOD_DEFAULTS = {
     "dsa": _SIAMESE,
     "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
@@ -79,11 +85,20 @@ class EvaluationConfig:
     network: str | None = allow(NOT_EMPTY)
     epochs: int | None = allow(at_least(0))
     augmentation: str | None = allow(NOT_EMPTY)
-    lr: float = allow(POSITIVE)
-    momentum: float = allow(FRACTION)
-    weight_decay: float = allow(at_least(0))
-    batch_size: int = allow(at_least(1))
+    protocol: str = allow(one_of(*PROTOCOLS))
+    optimiser: str | None = allow(one_of("sgd", "adamw"))
+    lr: float | None = allow(POSITIVE)
+    momentum: float | None = allow(FRACTION)
+    weight_decay: float | None = allow(at_least(0))
+    batch_size: int | None = allow(at_least(1))
+    schedule: str | None = allow(one_of("drop", "cosine"))
+    cutmix: float | None = allow(PROBABILITY)
     random_baseline: bool = allow(ANY)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FormationConfig:
+    factor: int = allow(one_of(*FACTORS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +109,8 @@ class DistillationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CoresetConfig:
-    epochs: int = allow(at_least(1))
+    epochs: int | None = allow(at_least(1))
+    temperature: float | None = allow(POSITIVE)
     never_learned: str = allow(one_of("max", "zero"))
     networks: str | None = allow(NOT_EMPTY)
 
@@ -145,6 +161,7 @@ class Config:
     dataset: DatasetConfig
     network: NetworkConfig
     evaluation: EvaluationConfig
+    formation: FormationConfig
     distillation: DistillationConfig
     coreset: CoresetConfig
     execution: ExecutionConfig
@@ -158,8 +175,9 @@ class Config:
     def create(cls, values: Mapping[str, Any]) -> "Config":
         """Checks plain values, as from `ConfigDict.to_dict()`, and freezes them.
 
-        Fields that are None get the default that depends on the method. Networks are
-        evaluated with the augmentation that images are condensed with.
+        Fields that are None get the default that depends on the method. By the paper's
+        evaluation, networks are trained with the augmentation that images are condensed
+        with.
 
         Raises:
           UserError: a field is unknown, missing, of a wrong type or not allowed.
@@ -169,10 +187,14 @@ class Config:
         missing = {n: v for n, v in defaults.items() if getattr(config, n) is None}
         config = dataclasses.replace(config, **missing)
         evaluation = config.evaluation
-        if evaluation.augmentation is None and config.augmentation != "none":
+        is_open = evaluation.protocol == "paper" and evaluation.augmentation is None
+        if is_open and config.augmentation != "none":
             augmentation = SIAMESE_PREFIX + config.augmentation
             evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
-        return dataclasses.replace(config, evaluation=evaluation)
+        coreset = config.coreset
+        if coreset.epochs is None:
+            coreset = dataclasses.replace(coreset, epochs=_coreset_epochs(config))
+        return dataclasses.replace(config, evaluation=evaluation, coreset=coreset)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values of JSON's types, which `create` takes."""
@@ -215,8 +237,25 @@ def method_defaults(config: Config) -> dict[str, Any]:
     if config.method == "dm" and config.mean_ipc >= 100:
         defaults["lr_img"] = 10.0
     if not find_facts(config.dataset.name).is_flippable:
-        defaults["augmentation"] = defaults["augmentation"].replace("flip_", "")
+        defaults["augmentation"] = without_flip(defaults["augmentation"])
     return defaults
+
+
+def _coreset_epochs(config: Config) -> int:
+    """Returns the epochs of networks that coresets need.
+
+    Those that label images were stopped after 20, 44 and 128 epochs for 1, 10 and 50
+    images per class of CIFAR-10; between these the number is interpolated.
+    """
+    if config.method != "random_soft":
+        return 20
+    epochs = np.interp(np.log(config.mean_ipc), np.log([1, 10, 50]), [20, 44, 128])
+    return round(float(epochs))
+
+
+def without_flip(strategy: str) -> str:
+    """Returns `FULL_SIAMESE` as it is for images of which a mirror image is another."""
+    return strategy.replace("flip_", "")
 
 
 def default_loops(ipc: int) -> tuple[int, int]:

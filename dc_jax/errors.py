@@ -1,9 +1,13 @@
 """Errors that are the user's own mistakes, and how they are told: in one line."""
 
+import contextlib
 import importlib
 import os
 import re
 import types
+from collections.abc import Iterator
+
+from absl import logging
 
 
 class UserError(ValueError):
@@ -47,6 +51,11 @@ def one_line(error: object, limit: int | None = None) -> str:
     return line if limit is None or len(line) <= limit else f"{line[: limit - 1]}…"
 
 
+def short_name(name: str) -> str:
+    """Returns the name of a class, which may be anybody's, for a message or the log."""
+    return one_line(name, 60) if name else "''"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error, of Python, NumPy or JAX, is that there is too little memory."""
     texts = ("RESOURCE_EXHAUSTED", "Out of memory")
@@ -67,6 +76,20 @@ def check_fits(num_bytes: int, what: str) -> None:
         memory = f"the {there / 2**30:.1f} GiB of memory of this machine"
         size = f"{num_bytes / 2**30:,.1f} GiB"
         raise UserError(f"{what} take {size}, more than {memory}.")
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Holds back what a library logs, but errors: our own message tells what is wrong.
+
+    It logs by absl.
+    """
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def load_package(name: str, extra: str) -> types.ModuleType:

@@ -15,7 +15,7 @@ from absl import app, flags, logging
 
 from dc_jax.errors import ERRORS, one_line, printable
 from dc_jax.progress import Progress
-from dc_jax.run.command_line import end_on_ctrl_c, parse_flags, refuse
+from dc_jax.run.command_line import end_on_signals, parse_flags, refuse
 
 _FORMATS = ["npz", "safetensors", "parquet", "huggingface", "png", "tfds"]
 
@@ -53,13 +53,14 @@ def main(argv: list[str]) -> None:
     # TFDS tells of each of its files, where they are before they are moved.
     logging.set_verbosity(logging.ERROR)
 
-    end_on_ctrl_c(f"Nothing is written to {_OUTPUT.value}.")
-
+    nothing = f"Nothing is written to {printable(_OUTPUT.value)}."
+    end_on_signals(nothing)
     # Not before: `--help` and a mistyped flag need not wait for JAX.
     with Progress("Starting"):
         from dc_jax.config import describe_ipc
         from dc_jax.sets import formats
 
+    end_on_signals(nothing, cleans=True)
     try:
         with Progress(f"Writing {_OUTPUT.value}"):
             synthetic_set = formats.load_synthetic_set(
@@ -78,4 +79,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_on_signals("Nothing was begun.")
     app.run(main, flags_parser=parse_flags)

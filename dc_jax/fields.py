@@ -19,16 +19,17 @@ def at_least(minimum: float) -> dict[str, Any]:
     }
 
 
-def one_of(*names: str) -> dict[str, Any]:
+def one_of(*values: Any) -> dict[str, Any]:
     """Returns the rule of a choice."""
     return {
-        "is_allowed": lambda value: value in names,
-        "allowed": f"one of {', '.join(names)}",
+        "is_allowed": lambda value: value in values,
+        "allowed": f"one of {', '.join(map(str, values))}",
     }
 
 
 POSITIVE = {"is_allowed": lambda value: 0 < value < math.inf, "allowed": "positive"}
 FRACTION = {"is_allowed": lambda value: 0 <= value < 1, "allowed": "in [0, 1)"}
+PROBABILITY = {"is_allowed": lambda value: 0 <= value <= 1, "allowed": "in [0, 1]"}
 SEED = {"is_allowed": lambda value: 0 <= value < 2**32, "allowed": "in [0, 2**32)"}
 ANY = {"is_allowed": lambda value: True, "allowed": "anything"}
 NOT_EMPTY = {"is_allowed": bool, "allowed": "a name"}

@@ -111,7 +111,9 @@ def read_json(path: str | os.PathLike) -> dict[str, Any] | None:
         return None
     except (ValueError, RecursionError) as error:
         problem = f"{path} is damaged ({one_line(error, 200)})"
-        raise UserError(f"{problem}: delete it, or choose another folder.") from error
+        # Nobody is told to delete it: it may be another program's.
+        hint = "put back a copy of it, or choose another folder"
+        raise UserError(f"{problem}: {hint}.") from error
 
 
 def read_json_lines(
@@ -231,9 +233,13 @@ def _read_array(archive: zipfile.ZipFile, name: str, compressed: bool) -> np.nda
             raise UserError(f"{name} has .npy version {version}; expected 1.0 or 2.0.")
         shape, _, dtype = _HEADER_READERS[version](file)
         num_bytes = math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise UserError(
+                f"{name} holds Python objects, which could run code: save strings as "
+                "array.astype(str), numbers as array.astype(int)."
+            )
         # Values of no bytes can be any number of values.
-        is_refused = dtype.hasobject or dtype.itemsize == 0
-        if is_refused or num_bytes != info.file_size - file.tell():
+        if dtype.itemsize == 0 or num_bytes != info.file_size - file.tell():
             raise UserError(f"{name} does not hold the {shape} {dtype} it announces.")
     with archive.open(info) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -29,9 +29,8 @@ import contextlib
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from dc_jax.errors import ERRORS, is_out_of_memory, one_line
 from dc_jax.progress import Progress
-from dc_jax.run.command_line import end_on_ctrl_c, log_to_terminal, parse_flags, refuse
+from dc_jax.run.command_line import begin, end_on_signals, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Required. The file that describes the run.", lock_config=True
@@ -57,8 +56,7 @@ def main(argv: list[str]) -> None:
         refuse("--workdir=FOLDER is needed: the results are saved there.")
     if (_MODE.value == "evaluate") != bool(_SET.value):
         refuse("--mode=evaluate and --set=PATH go together.")
-    log_to_terminal()
-    end_on_ctrl_c("Nothing was begun, or all is saved.")
+    begin()
 
     # Of several processes the first alone tells; which that is, is not known yet.
     is_alone = not _CONFIG.value.get("distributed")
@@ -67,10 +65,10 @@ def main(argv: list[str]) -> None:
         from dc_jax.config import Config
         from dc_jax.devices import layout, processes
         from dc_jax.run import runner
-        from dc_jax.run.signals import Stopped
+        from dc_jax.run.ending import ends_in_a_line
 
     layout.use_cpu_cores()
-    try:
+    with ends_in_a_line():
         config = Config.create(_CONFIG.value.to_dict())
         processes.initialize(config)
         if not processes.is_first():
@@ -79,28 +77,12 @@ def main(argv: list[str]) -> None:
             runner.condense(config, _WORKDIR.value)
         else:
             runner.evaluate(config, *_SET.value, folder=_WORKDIR.value)
-    except ERRORS as error:
-        logging.debug("The error in full:", exc_info=True)
-        processes.fail(one_line(error))
-    except Stopped as stopped:
-        logging.info("%s", stopped)
-        processes.leave(stopped.exit_code)
-    except BaseException as error:
-        if is_out_of_memory(error):
-            processes.fail(
-                f"not enough memory ({one_line(error)}): smaller config.ipc, "
-                "config.batch_real, config.num_networks and config.num_experiments "
-                "need less."
-            )
-        if not processes.are_several():
-            raise
-        logging.exception("The others end with this process:")
-        processes.fail(repr(error))
     if processes.are_several():
         processes.leave(0)
 
 
 if __name__ == "__main__":
+    end_on_signals("Nothing was begun.")
     flags.register_validator(
         "config",
         lambda config: config is not None,

@@ -13,8 +13,11 @@ def user_path(path: str | os.PathLike, name: str) -> Path:
     Raises:
       UserError: it is empty, the address of a bucket, or no path at all.
     """
-    text = os.fspath(path)
-    if not text or "\0" in text:
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        text = path
+    if not text or not isinstance(text, str) or "\0" in text:
         raise UserError(f"{name} must be a path, got {text!r}.")
     if is_address(text):
         raise UserError(

@@ -6,6 +6,7 @@
   loader = torch.utils.data.DataLoader(condensed, batch_size=256, shuffle=True)
 
 Importing this module needs PyTorch: `pip install -e ".[torch]"`. No other module does.
+`docs/formats.md` tells how to get the small one for CPUs.
 """
 
 import json
@@ -17,6 +18,7 @@ import torch
 
 from dc_jax.base import flatten_set
 from dc_jax.sets import formats
+from dc_jax.sets.make import decode_set
 
 
 class CondensedDataset(torch.utils.data.Dataset):
@@ -26,6 +28,8 @@ class CondensedDataset(torch.utils.data.Dataset):
 
     Attributes:
       images, labels: all of them, tensors `[n, D, H, W]` and `[n]`.
+      soft_labels: the probabilities to learn in their place, a tensor `[n, C]`; None if
+        the set has none.
       mean, std: tensors `[D]`. Test images are `(pixels - mean) / std` with pixels in
         [0, 1].
       class_names: in the order of the labels.
@@ -43,13 +47,23 @@ class CondensedDataset(torch.utils.data.Dataset):
         synthetic = formats.load_synthetic_set(
             path, dataset=dataset, experiment=experiment
         )
+        synthetic = decode_set(synthetic)
         images, labels = flatten_set(np.asarray(synthetic.images), synthetic.labels)
         images = np.ascontiguousarray(np.moveaxis(images, -1, 1))
         self.images = torch.from_numpy(images)
         self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.soft_labels = None
+        if synthetic.soft_labels is not None:
+            soft_labels, _ = flatten_set(synthetic.soft_labels, synthetic.labels)
+            self.soft_labels = torch.from_numpy(soft_labels)
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
         self.class_names = synthetic.class_names
         self.recipe: dict[str, Any] = json.loads(synthetic.recipe or "{}")
+
+    def __repr__(self) -> str:
+        num, *shape = self.images.shape
+        size, name = "x".join(map(str, shape)), type(self).__name__
+        return f"{name}({num} images of {size}, {len(self.class_names)} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)

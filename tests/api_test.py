@@ -13,10 +13,12 @@ import run_helpers
 from data_helpers import run_python
 
 import dc_jax
+from dc_jax import api
 from dc_jax.data.dataset import channel_statistics
 from dc_jax.data.store import normalise
 from dc_jax.methods import coresets
 from dc_jax.run import evaluation, loop, metrics, runner
+from dc_jax.sets.card import training_of
 
 SMALL = {
     "batch_real": 8,
@@ -109,6 +111,27 @@ def test_evaluate_trains_as_the_recipe_says(command):
         overrides={"mesh.net": 1, "mesh.classes": 1},
     )
     np.testing.assert_array_equal(ours, result["accuracies"][0])
+
+
+def test_another_evaluation_is_not_that_of_the_recipe(command, monkeypatch):
+    seen = []
+
+    def count_sets(config, evaluator, sets):
+        seen.append(evaluator.protocol)
+        return np.ones((1, 1, 10, 10))
+
+    monkeypatch.setattr(api, "count_sets", count_sets)
+    synthetic = dc_jax.load_synthetic_set(command)
+    recipe = json.loads(synthetic.recipe) | {"dataset": "digits"}
+    synthetic = synthetic.replace(recipe=json.dumps(recipe))
+    for overrides in ({}, {"evaluation.protocol": "strong"}):
+        dc_jax.evaluate(synthetic, TESTS, TEST_LABELS, overrides=overrides)
+    own, strong = seen
+    assert vars(own) == training_of(synthetic)
+    assert (strong.network, strong.protocol) == (own.network, "strong")
+    assert strong.epochs != own.epochs
+    # The digits are not flipped: the recipe has the name of the dataset.
+    assert strong.augmentation == "dsa:color_crop_cutout_scale_rotate"
 
 
 @pytest.mark.slow
@@ -259,8 +282,8 @@ def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
         ((IMAGES * 1.0, LABELS), {}, r"train_images must be in \[0, 1\]"),
         ((IMAGES, LABELS / 2), {}, "labels must be whole numbers"),
         ((IMAGES, LABELS - 1), {}, "labels must count from 0"),
-        ((IMAGES, LABELS * 2), {}, "class 1 .* has no training image[.]"),
-        ((IMAGES, LABELS + 1), {}, "class 0 .* has no training image: .* at 0"),
+        ((IMAGES, LABELS * 2), {}, "class 1 .* no training image: .* without gaps"),
+        ((IMAGES, LABELS + 1), {}, "class 0 .* no training image: .* from 0 with"),
         ((IMAGES * np.nan, LABELS), {}, "train_images must be .* got NaN"),
         (
             (np.stack([IMAGES] * 3, 1), LABELS),
@@ -314,12 +337,20 @@ def test_what_is_wrong_with_an_evaluation():
             dc_jax.evaluate(chosen, images, labels)
     with pytest.raises(ValueError, match="must be a set of .* got 'runs/digits'"):
         dc_jax.evaluate("runs/digits", TESTS, TEST_LABELS)
-    strange = chosen.replace(recipe='{"training": {"optimiser": "adam"}}')
-    with pytest.raises(ValueError, match=r"config\.evaluation\.optimiser is not"):
+    strange = chosen.replace(recipe='{"training": {"sharpness": 1}}')
+    with pytest.raises(ValueError, match=r"config\.evaluation\.sharpness is not"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)
     strange = chosen.replace(recipe='{"training": ["adam"]}')
     with pytest.raises(ValueError, match="recipe"):
         dc_jax.evaluate(strange, TESTS, TEST_LABELS)
+
+
+@pytest.mark.parametrize("methods", ["dc", 3])
+def test_methods_are_several(methods):
+    with pytest.raises(
+        ValueError, match=rf"methods must be several.*, got {methods!r}"
+    ):
+        dc_jax.compare(IMAGES, LABELS, TESTS, TEST_LABELS, methods=methods)
 
 
 def test_not_inside_a_transformation():

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from toy import in_one_call
@@ -116,7 +117,11 @@ def compile_training(target: str, num: int = 4) -> Compiled:
 
 
 def _one_device(target: str) -> list[jax.Device]:
-    return find_devices(load_target(target))[:1]
+    try:
+        return find_devices(load_target(target))[:1]
+    except NotImplementedError:
+        # JAX loads the compiler for GPUs only where there is a driver, or for CPUs.
+        pytest.skip("without a driver of NVIDIA this needs JAX_PLATFORMS=cpu")
 
 
 def _compile(function, args) -> Compiled:

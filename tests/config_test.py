@@ -111,7 +111,7 @@ def test_edges_are_allowed():
         ("augmentation", "", "config.augmentation must be a name, got ''."),
         ("lr_net", None, "config.lr_net must be float, got None."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
-        ("evaluation__lr", [1], "config.evaluation.lr must be float, got [1]."),
+        ("evaluation__lr", [1], "config.evaluation.lr must be float or None, got [1]."),
         ("ipc", [], "config.ipc must be int or a list of int, got []."),
         ("ipc", [1, "2"], "config.ipc[1] must be int, got '2'."),
         # A group is not a value.
@@ -224,6 +224,7 @@ def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
     values = _values(**given, batch_real=9, evaluation__augmentation="none")
     values["mesh"]["classes"] = 3
+    values["coreset"]["epochs"] = 7
     config = Config.create(values)
     assert config.to_dict() == values
     assert config.mesh.classes == 3
@@ -261,6 +262,23 @@ def test_what_is_given_wins_over_the_methods_defaults():
     assert config.evaluation.augmentation == "none"
     config = Config.create(_values(method="dm", augmentation="none"))
     assert (config.augmentation, config.evaluation.augmentation) == ("none", None)
+
+
+def test_a_named_evaluation_does_not_follow_the_method():
+    for protocol, expected in (("paper", f"dsa:{SIAMESE}"), ("strong", None)):
+        values = _values(method="dm", dataset__name="cifar10")
+        values["evaluation"]["protocol"] = protocol
+        assert Config.create(values).evaluation.augmentation == expected
+
+
+@pytest.mark.parametrize(
+    ("ipc", "epochs"), [(1, 20), (3, 31), (10, 44), (50, 128), (500, 128)]
+)
+def test_who_labels_images_is_stopped_early(ipc, epochs):
+    """At 3 images, log 3 / log 10 = 0.477 of the way from 20 to 44."""
+    config = Config.create(_values(method="random_soft", ipc=ipc))
+    assert config.coreset.epochs == epochs
+    assert Config.create(_values(method="herding", ipc=ipc)).coreset.epochs == 20
 
 
 @pytest.mark.parametrize(("ipc", "lr_img"), [(1, 1), (99, 1), (100, 10), (1250, 10)])

@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import pytest
 
+from dc_jax.devices import layout
+
 GOLDEN_DIR = Path(__file__).parent / "golden"
 
 
@@ -25,6 +27,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     # For the tests of meshes; all others run on the first.
     jax.config.update("jax_num_cpu_devices", 4)
+    layout.wait_for_slow_devices()
     # An implicit broadcast between ranks is how a missing axis goes unnoticed.
     jax.config.update("jax_numpy_rank_promotion", "raise")
     # The same small run is made many times, here and in processes that tests start.

@@ -44,6 +44,13 @@ def test_sets_and_folders_in_the_home_folder(home):
     assert find_config("--config=~/a.py:x") == f"--config={home}/a.py:x"
 
 
+@pytest.mark.parametrize("path", [3, None, b"set.npz", ["a"], "", "a\0b"])
+def test_no_path_at_all(path):
+    with pytest.raises(UserError, match="path of a set must be a path, got .") as error:
+        dc_jax.load_synthetic_set(path)
+    assert repr(path) in str(error.value)
+
+
 ADDRESS = "gs://bucket/x"
 
 

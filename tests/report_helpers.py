@@ -9,7 +9,7 @@ import toy
 
 from dc_jax import report
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.run import workdir
+from dc_jax.run import finished, workdir
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets.make import make_set
 
@@ -110,5 +110,7 @@ def make_run(
         result=result,
         counts=counts,
     )
+    if finished.lacks_neighbours(config, folder):
+        finished.add_neighbours(folder, dataset)
     report.write_if_possible(folder)
     return dataset, sets, counts

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from dc_jax.config import Config
 from dc_jax.run import runner
 
 ROOT = Path(__file__).parent.parent
+_PROGRESS = re.compile(r": after \d+ \w+\.$", re.MULTILINE)
 
 # Two experiments and momentum, so that a state is more than one set of images.
 TINY = {
@@ -60,6 +62,12 @@ def run(*arguments: str) -> tuple[int, str]:
     with start(*arguments) as process:
         output, _ = process.communicate(timeout=300)
     return process.returncode, output
+
+
+def without_progress(output: str) -> str:
+    """What a command printed but the lines of a busy machine that tell it goes on."""
+    lines = output.splitlines(keepends=True)
+    return "".join(line for line in lines if not _PROGRESS.search(line))
 
 
 def load_images(folder: Path) -> list[np.ndarray]:

@@ -1,30 +1,38 @@
 """Reads images as rows of CSV, as of MNIST: a label, then the grey levels.
 
-With a header or without; files may be gzipped. In Kaggle's and other copies the label
-comes first, or is the column called `label` or `class`.
+With a header or without; separated by commas, semicolons or tabs; files may be gzipped.
+`csv_columns` tells which column has the labels.
 """
 
 import contextlib
+import csv
 import gzip
 import io
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from dc_jax.data.csv_columns import (
+    Head,
+    find_label,
+    is_number,
+    read_head,
+    split_line,
+)
+from dc_jax.data.facts import number_names
 from dc_jax.data.labels import read_labels
 from dc_jax.errors import UserError, check_fits, one_line
 from dc_jax.files import DAMAGE
 
-_SUFFIXES = (".csv", ".csv.gz")
-_LABELS = ("label", "labels", "class", "target")
-# Of the first line, of which any text of one line would be taken otherwise.
+_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
+# Of the first lines, of which any text of one line would be taken otherwise.
 _LONGEST = 2**24
-# So few columns are no image.
-_FEW = 4
+# What reading a file raises.
+_DAMAGE = (*DAMAGE, zlib.error, csv.Error)
 
 
 def find_csv_files(place: Path) -> dict[str, Path]:
@@ -55,84 +63,146 @@ def find_csv_files(place: Path) -> dict[str, Path]:
     return files if "train" in files else {}
 
 
-def has_csv(place: Path) -> bool:
-    """Whether there is a file of `find_csv_files` whose rows can be images."""
+def has_csv(place: Path, name: str) -> bool:
+    """Whether there is a file of `find_csv_files` whose rows can be images.
+
+    A file that is asked for, by its path or by the name "csv", is one in any case:
+    reading it tells what is wrong.
+    """
     files = find_csv_files(place)
+    if not files or place.is_file() or name == "csv":
+        return bool(files)
     try:
-        return bool(files) and len(_read_first(files["train"])) > _FEW
-    except (*DAMAGE, zlib.error):
-        return True  # Reading it tells what is wrong.
+        _read_head(files["train"])
+    except UserError:
+        return False
+    except _DAMAGE:
+        return True
+    return True
 
 
-def read_csv(place: Path) -> dict[str, np.ndarray]:
+def read_csv(place: Path) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
     """Reads all images of the files of `find_csv_files` into memory.
 
     A test file without labels is not used.
 
     Returns:
       `train_images`, `[n, H, W, 1]` uint8, and `train_labels`, `[n]` int32; with a test
-      file `test_...` too.
+      file `test_...` too; and the names of the classes, None where labels are numbers.
 
     Raises:
       UserError: a file is damaged, or holds something else.
     """
-    arrays, num_columns = {}, 0
+    arrays, num_columns, label, names, class_names = {}, 0, None, None, None
     for split, path in find_csv_files(place).items():
         with _naming(path):
-            table, label = _read_table(path)
-            if split == "test" and table.shape[1] == num_columns - 1:
+            head = _read_head(path)
+            if split == "test" and head.num_columns == num_columns - 1:
                 logging.info("%s has no labels; it is not used.", path)
                 continue
-            num_columns = table.shape[1]
+            num_columns = head.num_columns
             side = math.isqrt(num_columns - 1)
             if side**2 != num_columns - 1 or side < 2:
                 raise UserError(
                     f"it has {num_columns} columns, must have a label and the pixels "
                     "of a square grey image, such as 785 for 28x28"
                 )
-            pixels = np.delete(table, label, axis=1)
-            arrays[f"{split}_images"] = _to_uint8(pixels).reshape(-1, side, side, 1)
-            arrays[f"{split}_labels"], _ = read_labels(table[:, label], "its labels")
-    return arrays
+            table, words = _read_table(path, head)
+            # Without a header, both files have the same columns.
+            label = label if head.label is None else head.label
+            label = find_label(table) if label is None else label
+            pixels = _to_uint8(np.delete(table, label, axis=1))
+            arrays[f"{split}_images"] = pixels.reshape(-1, side, side, 1)
+            labels, found = _read_labels(table[:, label], words, names)
+            arrays[f"{split}_labels"] = labels
+            if split == "train":
+                class_names = found
+                names = found or number_names(int(labels.max()) + 1)
+            elif class_names and not words:
+                raise UserError("its labels are numbers, those to train on are words")
+    return arrays, class_names
 
 
-def _read_table(path: Path) -> tuple[np.ndarray, int]:
-    """Returns all values, `[n, columns]`, and which column is the label."""
-    first = _read_first(path)
-    names = [name.strip().strip("\"'").lower() for name in first]
-    label = next((i for i, name in enumerate(names) if name in _LABELS), 0)
-    are_words = [not _is_number(name) for name in names]
-    has_header = are_words[label] or 2 * sum(are_words) > len(names)
-    if len(first) <= _FEW:
-        raise UserError(
-            f"it begins with {','.join(first)[:80]!r}, must have a label and the "
-            "pixels of an image in a row"
-        )
+def _read_labels(
+    column: np.ndarray, words: Sequence[str], names: tuple[str, ...] | None
+) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Returns what `data.labels.read_labels` does; words are given by their places."""
+    if not words:
+        return read_labels(column, "its labels", names)
+    check_fits(4 * len(words) * max(map(len, words)), "the labels")
+    places, names = read_labels(np.array(words), "its labels", names)
+    return places[column.astype(np.int64)], names
+
+
+def _read_table(path: Path, head: Head) -> tuple[np.ndarray, list[str]]:
+    """Returns all values, `[n, columns]`, and the words that are labels.
+
+    In the place of a word is its place among them.
+    """
     _check_size(path)
-    try:
-        return _load(path, np.uint8, has_header), label
-    except ValueError:
-        # Whole numbers may be written as 3.0.
-        return _load(path, np.float32, has_header), label
+    words: dict[str, int] = {}
+    converters = None
+    if head.are_words:
+        count = lambda text: words.setdefault(text.strip(), len(words))  # noqa: E731
+        converters = {head.label: count}
+    # Whole numbers may be written as 3.0, and be above 255.
+    for dtype in (np.float32,) if head.are_words else (np.uint8, np.float32):
+        try:
+            return _load(path, head, dtype, converters), list(words)
+        except UnicodeDecodeError:
+            raise
+        except ValueError as error:
+            caught = error
+    _check_lines(path, head)
+    raise caught
 
 
-def _load(path: Path, dtype: type, has_header: bool) -> np.ndarray:
+def _load(
+    path: Path, head: Head, dtype: type, converters: dict | None = None
+) -> np.ndarray:
     with _opened(path) as file:
+        if head.has_header:
+            next((line for line in file if line.strip()), None)
         return np.loadtxt(
             file,
             dtype,
-            delimiter=",",
+            delimiter=head.separator,
             comments=None,
+            converters=converters,
+            encoding="utf-8",
             quotechar='"',
-            skiprows=int(has_header),
             ndmin=2,
         )
 
 
-def _read_first(path: Path) -> list[str]:
-    """Returns the values of the first line."""
+def _check_lines(path: Path, head: Head) -> None:
+    """Raises a `UserError` for the first line that is no row of numbers."""
+    is_header = head.has_header
     with _opened(path) as file:
-        return file.readline(_LONGEST).strip().split(",")
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            values = split_line(line, head.separator)
+            if len(values) != head.num_columns:
+                raise UserError(
+                    f"line {number} has {len(values)} values, must have "
+                    f"{head.num_columns} as the first line has"
+                )
+            if all(values) and "".join(values).isdecimal():
+                continue  # Most lines, in a fraction of the time.
+            for column, value in enumerate(values):
+                may_be_word = is_header or (head.are_words and column == head.label)
+                if not may_be_word and not is_number(value):
+                    raise UserError(
+                        f"line {number}, column {column + 1} must be a number, got "
+                        f"{one_line(repr(value), 80)}"
+                    )
+            is_header = False
+
+
+def _read_head(path: Path) -> Head:
+    with _opened(path) as file:
+        return read_head([file.readline(_LONGEST) for _ in range(2)])
 
 
 def _check_size(path: Path) -> None:
@@ -156,14 +226,6 @@ def _to_uint8(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.uint8)
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.TextIOBase]:
     opener = gzip.open if path.suffix.lower() == ".gz" else open
@@ -175,7 +237,9 @@ def _opened(path: Path) -> Iterator[io.TextIOBase]:
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except (*DAMAGE, zlib.error) as error:
+    except _DAMAGE as error:
+        is_text = not isinstance(error, UnicodeDecodeError)
+        problem = one_line(error, 400) if is_text else "it must be text in UTF-8"
         raise UserError(
-            f"{path} is no CSV of images that can be read: {one_line(error, 200)}."
+            f"{path} is no CSV of images that can be read: {problem.rstrip('.')}."
         ) from error

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, short_name
 from dc_jax.files import is_unicode
 
 # How many images are held as float64 at once while statistics are computed.
 _CHUNK = 1024
+# What to do about a class that has no image.
+NO_GAPS = "number the classes that have images from 0 without gaps"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,8 +82,8 @@ class Dataset:
         counts = np.bincount(self.train_labels, minlength=self.num_classes)
         if not counts.all():
             empty = int(np.argmin(counts))
-            name, hint = self.class_names[empty], "" if empty else ": labels begin at 0"
-            yield f"class {empty} ({name}) has no training image{hint}"
+            name = short_name(self.class_names[empty])
+            yield f"class {empty} ({name}) has no training image: {NO_GAPS}"
         for field in ("mean", "std"):
             value = getattr(self, field)
             if value.shape != train.shape[3:] or value.dtype != np.float32:

@@ -13,7 +13,7 @@ from dc_jax.data.folder import has_classes, read_folder
 from dc_jax.data.idx import find_idx_files, read_idx_folder
 from dc_jax.data.npz_source import read_npz_dataset
 from dc_jax.data.parquet import find_parquet_files, read_parquet
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, quietly
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".xz", ".bz2", ".7z", ".rar")
 # How many files an error names.
@@ -133,14 +133,19 @@ def _load_parquet(request: Request) -> Loaded:
 
 
 def _load_csv(request: Request) -> Loaded:
-    arrays = csv_source.read_csv(request.place)
-    return Loaded(arrays, None, f"CSV in {request.place}")
+    return Loaded(*csv_source.read_csv(request.place), f"CSV in {request.place}")
+
+
+def is_prepared(builder) -> bool:
+    """Whether TFDS has prepared a dataset; where it has not, our own message tells."""
+    with quietly():
+        return builder.is_prepared()
 
 
 def load_tfds(request: Request) -> Loaded:
     """Loads a dataset that is prepared in the data folder of TFDS, the path."""
     builder = tfds_source.open_builder(request.name, data_dir=str(request.place))
-    if not builder.is_prepared():
+    if not is_prepared(builder):
         raise UserError(
             f"config.dataset.path={request.place} has {request.name} only in part, or "
             "another version or config of it; nothing is downloaded to a path that is "
@@ -200,7 +205,7 @@ FORMATS = (
     Format(
         "csv",
         "CSV files with a label and the pixels of an image in each row",
-        lambda place, name: csv_source.has_csv(place),
+        csv_source.has_csv,
         _load_csv,
     ),
     Format(

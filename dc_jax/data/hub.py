@@ -63,7 +63,7 @@ def read_hub(
             f"dataset '{name}' is not in the cache of datasets, and huggingface.co "
             f"cannot be reached: connect, {_ADVICE}."
         ) from error
-    splits = name_splits(found, name)
+    splits = name_splits(found, name, with_validation=True)
     if "train" not in splits:
         raise UserError(
             f"dataset '{name}' has the splits {', '.join(found)}, no train."

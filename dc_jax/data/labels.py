@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dc_jax.data.facts import number_names
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, short_name
 from dc_jax.files import is_text
 
 
@@ -98,10 +98,10 @@ def _read_strings(
     places = {one: place for place, one in enumerate(class_names)}
     unknown = [one for one in held if one not in places]
     if unknown:
-        known = ", ".join(list(class_names)[:10])
+        known = ", ".join(map(short_name, list(class_names)[:10]))
         raise UserError(
-            f"{name} has {unknown[0]!r}, which is none of the classes {known}"
-            f"{', ...' if len(class_names) > 10 else ''}."
+            f"{name} has '{short_name(unknown[0])}', which is none of the classes "
+            f"{known}{', ...' if len(class_names) > 10 else ''}."
         )
     order = np.array([places[one] for one in held], np.int32)
     return order[labels] if held else labels.astype(np.int32), tuple(class_names)

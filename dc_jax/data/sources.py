@@ -9,11 +9,18 @@ from dc_jax.data import hub, tfds_source
 from dc_jax.data.dataset import Dataset, channel_statistics
 from dc_jax.data.embedded import EMBEDDED, read_embedded
 from dc_jax.data.facts import DATASETS, Facts, find_facts, number_names
-from dc_jax.data.formats import FORMATS, Loaded, Request, find_format, read_tfds
+from dc_jax.data.formats import (
+    FORMATS,
+    Loaded,
+    Request,
+    find_format,
+    is_prepared,
+    read_tfds,
+)
 from dc_jax.data.idx import find_idx_files
 from dc_jax.data.npz_source import check_class_names
 from dc_jax.data.splits import split_off_tests
-from dc_jax.errors import UserError
+from dc_jax.errors import UserError, short_name
 from dc_jax.paths import user_path
 
 # Names of formats, which are nothing without a path.
@@ -72,9 +79,10 @@ def _load_by_name(name: str, *, stream: bool, image_size: int | None) -> Dataset
         return _make_dataset(name, Loaded(arrays, None, source))
     builder = tfds_source.open_builder(name, data_dir=None)
     folder = find_facts(name).idx_folder
-    if folder and not builder.is_prepared() and find_idx_files(folder):
+    is_there = is_prepared(builder)
+    if folder and not is_there and find_idx_files(folder):
         return _load_from_path(name, str(folder), stream=stream, image_size=image_size)
-    if not builder.is_prepared():
+    if not is_there:
         tfds_source.prepare(builder)
     request = Request(Path(builder.data_path), name, stream, image_size)
     return _make_dataset(name, read_tfds(builder, request), stream=stream)
@@ -131,7 +139,8 @@ def _make_dataset(name: str, loaded: Loaded, *, stream: bool = False) -> Dataset
     # Dataset refuses an empty file with a better message.
     class_names = check_class_names(class_names or None, arrays["train_labels"], source)
     if len(class_names) < 2:
-        raise UserError(f"{source} has the class {class_names[0]} alone, needs 2.")
+        name = short_name(class_names[0])
+        raise UserError(f"{source} has the class {name} alone, needs 2.")
     if "test_images" not in arrays:
         if stream:
             wanted = "must be False where there is no test split"
@@ -165,7 +174,7 @@ def _log_classes(dataset: Dataset) -> None:
     splits = (dataset.train_labels, dataset.test_labels)
     train, test = (np.bincount(one, minlength=dataset.num_classes) for one in splits)
     counts = [
-        f"{name} {train[label]} + {test[label]}"
+        f"{short_name(name)} {train[label]} + {test[label]}"
         for label, name in enumerate(dataset.class_names[:_NAMED])
     ]
     if dataset.num_classes > _NAMED:

@@ -5,32 +5,39 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from dc_jax.data.dataset import Dataset
-from dc_jax.errors import UserError
+from dc_jax.data.dataset import NO_GAPS, Dataset
+from dc_jax.errors import UserError, short_name
 
 # Images that are moved at once.
 _CHUNK = 1024
 # What the splits are called, in any case; the first one that is there counts.
 TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing", "val", "valid", "validation")
+# The split to test on where `test` has no labels, as in a competition.
+_VALIDATION_NAMES = TEST_NAMES[2:]
 
 
-def name_splits(names: Iterable[str], where: str) -> dict[str, str]:
+def name_splits(
+    names: Iterable[str], where: str, *, with_validation: bool = False
+) -> dict[str, str]:
     """Returns which of the names are those of the splits "train" and "test".
 
-    Either can be missing. `where` is for errors.
+    Either can be missing. `where` is for errors. On demand there is "validation" too,
+    if the name of "test" is another one.
 
     Raises:
       UserError: names differ in nothing but their case.
     """
     names = sorted(names)
     splits = {}
-    for split, wanted in (("train", TRAIN_NAMES), ("test", TEST_NAMES)):
+    kinds = {"train": TRAIN_NAMES, "test": TEST_NAMES}
+    kinds |= {"validation": _VALIDATION_NAMES} if with_validation else {}
+    for split, wanted in kinds.items():
         found = [[name for name in names if name.lower() == one] for one in wanted]
         found = next(filter(None, found), [])
         if len(found) > 1:
             raise UserError(f"{where} has {' and '.join(found)}: keep one of them.")
-        if found:
+        if found and found[0] not in splits.values():
             splits[split] = found[0]
     return splits
 
@@ -50,7 +57,8 @@ def hold_out(dataset: Dataset, num: int, *, in_place: bool = False) -> Dataset:
     if counts.min() < 2:
         raise UserError(
             "config.dataset.validation must be None where a class has a single "
-            f"training image, as {dataset.class_names[counts.argmin()]} has, got {num}."
+            "training image, as "
+            f"{short_name(dataset.class_names[counts.argmin()])} has, got {num}."
         )
     least, most = dataset.num_classes, len(labels) - dataset.num_classes
     if not least <= num <= most:
@@ -77,10 +85,11 @@ def split_off_tests(
     """
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
-        name, num = class_names[counts.argmin()], counts.min()
+        name, num = short_name(class_names[counts.argmin()]), counts.min()
+        hint = "or give a test split" if num else NO_GAPS
         raise UserError(
             f"{source}: class {name} has {num} image(s), must have at least 2, one of "
-            "which is tested with; or give a test split."
+            f"which is tested with; {hint}."
         )
     return _divide(
         images, labels, max(len(class_names), round(0.2 * len(labels))), True

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 
 from dc_jax.data.decode import Encoded, decode
 from dc_jax.data.labels import read_labels
@@ -36,7 +37,8 @@ def read_tables(
     """Reads the pictures and labels of all splits, as `decode` does.
 
     The columns are those that the table calls `Image` and `ClassLabel`, or those with
-    usual names.
+    usual names. Where the labels of "test" are all -1, "validation" takes its place, or
+    nothing; otherwise that is not read.
 
     Returns:
       The arrays of `decode`; and the names of the classes, None where nothing tells
@@ -47,10 +49,10 @@ def read_tables(
         read.
     """
     pictures, class_names = {}, None
-    for split, table in tables.items():
+    for split, table in _with_labels(tables).items():
         features = _features(table.schema)
         image = _find_column(table, features, "Image", _IMAGES)
-        label = _find_column(table, features, "ClassLabel", _LABELS)
+        label = _find_label(table)
         names = features.get(label, {}).get("names")
         if _is_names(names) and class_names is None:
             class_names = tuple(names)
@@ -63,6 +65,28 @@ def read_tables(
             for place, (one, content) in enumerate(zip(labels, contents, strict=True))
         ]
     return decode(pictures, where, image_size), class_names
+
+
+def _with_labels(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Returns the tables of "train" and of the split to test on, if there is one."""
+    tables = dict(tables)
+    validation, test = tables.pop("validation", None), tables.get("test")
+    if test is None or any(
+        label != -1
+        for batch in test.read([_find_label(test)])
+        for label in batch.column(0).to_pylist()
+    ):
+        return tables
+    del tables["test"]
+    if validation is None:
+        logging.info("%s has no labels but -1; it is not used.", test.name)
+        return tables
+    logging.info("%s has no labels but -1: %s is used.", test.name, validation.name)
+    return tables | {"test": validation}
+
+
+def _find_label(table: Table) -> str:
+    return _find_column(table, _features(table.schema), "ClassLabel", _LABELS)
 
 
 def _features(schema: "pyarrow.Schema") -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from dc_jax.errors import UserError
 
 CLASS_AXIS = "class"
 _EVERYWHERE = P()
+_DAY = 24 * 60 * 60  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +195,7 @@ def use_cpu_cores(most: int | None = None) -> None:
     To be called before JAX looks for devices. On two cores the gradient of 256 images
     took 0.22 s with two devices of one thread, and 0.28 s with one of two.
     """
+    wait_for_slow_devices()
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "device_count" in flags:
         return
@@ -202,3 +204,17 @@ def use_cpu_cores(most: int | None = None) -> None:
     else:
         num = os.cpu_count() or 1
     jax.config.update("jax_num_cpu_devices", min(num, most or num))
+
+
+def wait_for_slow_devices() -> None:
+    """Makes CPU devices wait for one another for a day, unless the user says how long.
+
+    XLA would end the process when one is 60 seconds behind, which happens where other
+    programs use the cores, or where one device has more classes than another.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    for name in ("warn_stuck", "terminate"):
+        flag = f"--xla_cpu_collective_call_{name}_timeout_seconds"
+        if flag not in flags:
+            flags += f" {flag}={_DAY}"
+    os.environ["XLA_FLAGS"] = flags.strip()

@@ -108,7 +108,8 @@ def train_by_protocol(
 ) -> Training:
     """Returns the training of one network by the common protocol.
 
-    Its data are normalised images and their labels, `([n, H, W, D], [n])`.
+    Its data are normalised images and their labels, `([n, H, W, D], [n])`, or soft
+    labels, `[n, C]`.
     """
     return train_by_recipes(phases(protocol, network, execution))
 

@@ -10,6 +10,11 @@ classifier of a network that was trained on the whole training set, see
 Bilen (ICLR 2021), section 4.1, who published no code for them; herding and k-center
 follow what they describe at
 https://github.com/VICO-UoE/DatasetCondensation/issues/15 and /issues/21.
+
+`random_soft` is the baseline of learned labels of Qin, Deng and Alvarez-Melis, "A Label
+is Worth a Thousand Images in Dataset Distillation", NeurIPS 2024,
+https://github.com/sunnytqin/no-distillation: random images, labelled by a network whose
+training was stopped early.
 """
 
 from collections.abc import Callable
@@ -26,6 +31,14 @@ _COMPARED = 10
 def random(size: int, num: int, rng: np.random.Generator) -> np.ndarray:
     """Draws uniformly. Of `size` images, `[num]`."""
     return rng.permutation(size)[:num]
+
+
+def soft_labels(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns softmax(temperature x logits), float32. `[n, C]` -> `[n, C]`."""
+    from scipy.special import softmax  # Slow to import.
+
+    scaled = temperature * logits.astype(np.float64)
+    return softmax(scaled, axis=1).astype(np.float32)
 
 
 def herding(features: np.ndarray, num: int, rng: np.random.Generator) -> np.ndarray:
@@ -207,10 +220,14 @@ class Selection(NamedTuple):
 
     select: Callable[..., np.ndarray]  # One of the functions above.
     needs: tuple[str, ...]  # Its first: `size`, `features`, `residuals` or `events`.
+    # Whether networks learn what the network that was trained on the whole training set
+    # thinks of the images, instead of their classes.
+    has_soft_labels: bool = False
 
 
 SELECTIONS = {
     "random": Selection(random, ("size",)),
+    "random_soft": Selection(random, ("size",), has_soft_labels=True),
     "herding": Selection(herding, ("features",)),
     "nearest_mean": Selection(nearest_mean, ("features",)),
     "k_center": Selection(k_center, ("features",)),

@@ -28,6 +28,7 @@ import numpy as np
 
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import Config
+from dc_jax.data.formation import decode
 from dc_jax.data.store import (
     ClassStore,
     class_keys,
@@ -84,13 +85,21 @@ def _match_by_class(config, network, execution, variables, images, store, key):
     num_classes, size = images.shape[0], execution.slice_size
     labels, is_class = execution.layout.classes.part(num_classes)
     real_key, augment_key = jax.random.split(key)
-    weights = slot_weights(make_labels(config.class_ipc(num_classes)))
+    factor = config.formation.factor
+    weights = slot_weights(make_labels(config.class_ipc(num_classes)), factor)
 
     def match_one(images, place, offsets, siamese_key, weights):
         real = take_images(store, place, offsets)
         augment = make_siamese(siamese_key, config.augmentation, images.shape[1:])
         return match_class(
-            network, variables, images, real, augment, slice_size=size, weights=weights
+            network,
+            variables,
+            images,
+            real,
+            augment,
+            slice_size=size,
+            weights=weights,
+            factor=factor,
         )
 
     offsets = draw_offsets(store, real_key, config.batch_real)
@@ -118,8 +127,9 @@ def _match_at_once(config, network, execution, variables, images, store, key):
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 
     own_labels = make_labels(config.class_ipc(images.shape[0]))
+    factor = config.formation.factor
     losses, grads = match_classes(
-        network, variables, images, real, augment, labels=own_labels
+        network, variables, images, real, augment, labels=own_labels, factor=factor
     )
     loss = jnp.sum(jnp.where(is_class, losses[labels], 0))
     return loss, grads[labels], offsets
@@ -133,7 +143,8 @@ def match_class(
     augment: Augment,  # see `make_siamese`
     *,
     slice_size: int,  # images at once; changes memory and speed only
-    weights: jax.Array | None = None,  # [I], see `slot_weights`
+    weights: jax.Array | None = None,  # [I * factor**2], see `slot_weights`
+    factor: int = 1,  # each synthetic image holds factor x factor others
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of one class and one network.
 
@@ -158,7 +169,8 @@ def match_class(
     target = mean_embedding(augment(real))
 
     def loss(images: jax.Array) -> jax.Array:
-        return jnp.sum((mean_embedding(augment(images), weights) - target) ** 2)
+        formed = augment(decode(images, factor))
+        return jnp.sum((mean_embedding(formed, weights) - target) ** 2)
 
     return jax.value_and_grad(loss)(images)
 
@@ -171,6 +183,7 @@ def match_classes(
     augment: Augment,  # of images [C, n, H, W, D]
     *,
     labels: np.ndarray,  # [C, I], of the synthetic images, see `SyntheticSet`
+    factor: int = 1,  # each synthetic image holds factor x factor others
 ) -> tuple[jax.Array, jax.Array]:
     """Matches the mean embeddings of all classes, with the statistics of the batch.
 
@@ -193,7 +206,9 @@ def match_classes(
     target = mean_embeddings(augment(real), make_labels((num_real,) * num_classes))
 
     def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        differences = mean_embeddings(augment(images), labels) - target
+        formed = augment(jax.vmap(lambda of_class: decode(of_class, factor))(images))
+        of_formed = labels.repeat(factor**2, axis=1)
+        differences = mean_embeddings(formed, of_formed) - target
         losses = jnp.sum(differences**2, axis=1)
         return jnp.sum(losses), losses
 

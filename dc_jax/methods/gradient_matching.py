@@ -38,6 +38,7 @@ import optax
 
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import SIAMESE_PREFIX, Config
+from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import ONE_DEVICE, Layout
@@ -63,6 +64,7 @@ class Matching:
     layout: Layout = ONE_DEVICE  # The devices.
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
+    factor: int = 1  # Each image holds factor x factor others, see `formation`.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -135,6 +137,7 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         layout=execution.layout,
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
+        factor=config.formation.factor,
     )
 
 
@@ -164,7 +167,8 @@ def train_networks(
 ) -> TrainState:
     """The inner loop: trains the M networks on the images `[C, I, H, W, D]`."""
     flat, labels = flatten_set(images, matching.labels(images))
-    labels = jnp.asarray(labels)
+    flat = decode(flat, matching.factor)
+    labels = jnp.asarray(labels.repeat(matching.factor**2))
 
     def train_one(state: TrainState, key: jax.Array) -> TrainState:
         return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
@@ -208,7 +212,7 @@ def match_network(matching, images, network, store, key):
       `[c, I, H, W, D]`; the network; and the offsets of the real images.
     """
     labels, is_class = matching.layout.classes.part(images.shape[0])
-    weights = slot_weights(matching.labels(images))
+    weights = slot_weights(matching.labels(images), matching.factor)
     statistics_key, real_key, augment_key = jax.random.split(key, 3)
     variables, statistics_offsets = freeze_batch_norm(
         matching.recipe.network, network.variables, store, statistics_key
@@ -244,7 +248,7 @@ def match_class(
     label: jax.Array,  # []
     augment: Callable[[jax.Array], jax.Array],  # see `make_siamese`
     *,
-    weights: jax.Array | None = None,  # [I], see `slot_weights`
+    weights: jax.Array | None = None,  # [I * factor**2], see `slot_weights`
 ) -> tuple[dict[str, jax.Array], jax.Array]:
     """Matches the gradients of one class and one network.
 
@@ -265,8 +269,12 @@ def match_class(
         return sum(distances.values()), distances
 
     grads_real = gradient(augment(real), slice_size)
-    augmented, augment_back = jax.vjp(augment, images)
+
+    def form(images: jax.Array) -> jax.Array:
+        return augment(decode(images, matching.factor))
+
+    formed, form_back = jax.vjp(form, images)
     grads, distances = second_order(
-        gradient, distance, augmented, weights, slice_size=slice_size
+        gradient, distance, formed, weights, slice_size=slice_size
     )
-    return distances, augment_back(grads)[0]
+    return distances, form_back(grads)[0]

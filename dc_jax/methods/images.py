@@ -10,6 +10,7 @@ import optax
 
 from dc_jax.base import CondenseState, Offsets
 from dc_jax.config import Config
+from dc_jax.data.formation import encode
 from dc_jax.data.store import ClassStore, class_keys, sample_classes
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
@@ -42,26 +43,39 @@ def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
         class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(store, key, class_ipc=class_ipc, kind=config.init)
+        images, offsets = init_images(
+            store,
+            key,
+            class_ipc=class_ipc,
+            kind=config.init,
+            factor=config.formation.factor,
+        )
         return CondenseState(images, optimiser.init(images)), offsets
 
     return init
 
 
 def init_images(
-    store: ClassStore, key: jax.Array, *, class_ipc: Sequence[int], kind: str
+    store: ClassStore,
+    key: jax.Array,
+    *,
+    class_ipc: Sequence[int],
+    kind: str,
+    factor: int = 1,
 ) -> tuple[jax.Array, Offsets]:
     """Returns the images to begin with, `class_ipc[c]` of class c.
 
     They are `[C, I, H, W, D]` with 0 in blank slots, and with them come the offsets of
     those that were drawn from the store. The kind is `noise` (standard normal, as in
-    the paper) or `real`. Each class has a key of its own, and begins with the images
-    that it would have if all classes had as many as it has.
+    the paper) or `real`, with a real image in each of the factor x factor tiles, see
+    `formation`. Each class has a key of its own, and begins with the images that it
+    would have if all classes had as many as it has.
     """
 
     def draw(num: int) -> tuple[jax.Array, jax.Array]:
         if kind == "real":
-            return sample_classes(store, key, num)
+            images, offsets = sample_classes(store, key, num * factor**2)
+            return jax.vmap(lambda of_class: encode(of_class, factor))(images), offsets
         shape = (num, *store.images.shape[1:])
         keys = class_keys(store, key)
         images = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
@@ -78,17 +92,18 @@ def init_images(
     return images, offsets
 
 
-def slot_weights(labels: np.ndarray) -> np.ndarray | None:
+def slot_weights(labels: np.ndarray, factor: int = 1) -> np.ndarray | None:
     """Returns weights that turn the mean over a class's slots into one over its images.
 
     The labels `[C, I]` of a `SyntheticSet` to `I / i` for each of the i images of a
-    class and 0 for blank slots, `[C, I]`; None where there are no blank slots, so that
-    nothing needs to be multiplied.
+    class and 0 for blank slots, `[C, I * factor**2]`, one for each that is decoded;
+    None where there are no blank slots, so that nothing needs to be multiplied.
     """
     is_image = labels >= 0
     if is_image.all():
         return None
-    return np.float32(is_image / is_image.mean(axis=1, keepdims=True))
+    weights = np.float32(is_image / is_image.mean(axis=1, keepdims=True))
+    return weights.repeat(factor**2, axis=1)
 
 
 def update_images(

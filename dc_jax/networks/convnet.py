@@ -14,8 +14,8 @@ from dc_jax.networks import layers
 from dc_jax.networks.convolution import ConvFn
 
 NAME_RULE = (
-    "ConvNet followed by at most one each of D<depth>, W<width>, AS|AL|AR|ASwish, "
-    "NN|BN|LN|IN|GN, NP|MP|AP"
+    "ConvNet followed by at most one each of D<depth> (D1 to D9), W<width> (W1 to "
+    "W99999), AS|AL|AR|ASwish, NN|BN|LN|IN|GN, NP|MP|AP"
 )
 
 _ACTIVATIONS = {"AS": "sigmoid", "AL": "leaky_relu", "AR": "relu", "ASwish": "swish"}

@@ -3,11 +3,10 @@
 import argparse
 import sys
 
-from dc_jax import report
 from dc_jax.errors import ERRORS, one_line, printable
 from dc_jax.paths import user_path
 from dc_jax.progress import Progress
-from dc_jax.run.command_line import end_on_ctrl_c
+from dc_jax.run.command_line import end_on_signals
 
 
 def main() -> None:
@@ -18,9 +17,13 @@ def main() -> None:
     given = parser.parse_args().workdir
     try:
         folder = user_path(given, "--workdir")
-        end_on_ctrl_c(f"The report of {folder} is as it was.")
+        as_it_was = f"The report of {printable(str(folder))} is as it was."
+        end_on_signals(as_it_was)
+        with Progress("Starting"):
+            from dc_jax.report.page import write  # Not before: it takes seconds.
+        end_on_signals(as_it_was, cleans=True)
         with Progress("Writing the report"):
-            path = report.write(folder)
+            path = write(folder)
         print(printable(str(path)))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from dc_jax.accuracy import num_networks
 from dc_jax.report.charts import line_chart
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure
@@ -39,22 +40,23 @@ def _accuracy(run: Files) -> str:
         unit, values = "epoch", np.array(run.result[by_epoch], float)  # [N, tests]
         at = [every * (1 + i) for i in range(values.shape[1])]
         mean, std = 100 * values.mean(0), 100 * values.std(0)
+        num = len(values)
     elif lines:
         unit, last = "iteration", run.result.get("iterations")
         lines += [] if last is None else [{**run.result, unit: last}]
         at = [x[unit] for x in lines]
         mean = 100 * np.array([x["accuracy_mean"] for x in lines])
         std = 100 * np.array([x["accuracy_std"] for x in lines])
+        num = num_networks(run.result or run.config)
         if last is not None:
-            num = run.result["num_experiments"] * run.result["num_evaluations"]
             trend = accuracy_trend(at, mean, std, num)
     else:
         return ""
     label = f"Test accuracy by {unit}, first {mean[0]:.1f} %, last {mean[-1]:.1f} %"
     spread = (mean - std, mean + std)
     chart = line_chart({"": (at, mean)}, label=label, x_label=unit, spread=spread)
-    caption = "Test accuracy in percent, and its standard deviation"
-    return figure(chart, f"{caption}. {trend}")
+    more = "" if num == 1 else ", and its standard deviation"
+    return figure(chart, f"Test accuracy in percent{more}. {trend}")
 
 
 def _layers(run: Files) -> str:

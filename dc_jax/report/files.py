@@ -102,7 +102,7 @@ def read_files(folder: Path) -> Files:
         evaluations=evaluations,
         snapshots=_if_intact(kept.read_snapshots, folder, {}),
         confusion=_if_intact(kept.read_confusion, folder / "confusion.csv", None),
-        neighbours=_if_intact(kept.read_neighbours, folder / "neighbours.npz", None),
+        neighbours=_if_intact(kept.read_neighbours, folder / kept.NEIGHBOURS, None),
     )
 
 

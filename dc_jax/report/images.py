@@ -7,7 +7,7 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.report import kept
 from dc_jax.report.files import Files
-from dc_jax.report.markup import figure, image, text
+from dc_jax.report.markup import figure, image, short, text
 from dc_jax.sets.image_grid import tile, to_png
 
 _COLUMNS = 5  # Images in a row: a phone has room for as many.
@@ -31,7 +31,7 @@ def _classes(synthetic: SyntheticSet) -> str:
     pixels, is_image = kept.shown_pixels(synthetic), synthetic.labels >= 0
     is_shown = is_image[: len(pixels), : pixels.shape[1]]
     figures = []
-    for label, name in enumerate(synthetic.class_names[: len(pixels)]):
+    for label, name in enumerate(short(synthetic.class_names[: len(pixels)])):
         of_class = pixels[label, is_shown[label]][None]
         picture = _picture(of_class, is_image.shape[1], f"Images of class {name}")
         figures.append(figure(picture, text(name)))
@@ -53,6 +53,7 @@ def _in_rows(figures: list[str], ipc: int) -> str:
         groups = ["".join(figures[start : start + _COLUMNS]) for start in starts]
         figures = [f'<div class="five">{group}</div>' for group in groups]
     style = "classes pairs" if is_paired else "classes"
+    style = "classes fives" if ipc == 1 else style
     return f'<div class="{style}">{"".join(figures)}</div>'
 
 
@@ -84,9 +85,10 @@ def evolution(run: Files) -> str:
     before, after = "<div>", "</div>"
     if run.sets:
         shape = kept.shown_pixels(run.sets[0], kept.SNAPSHOT).shape
-        names, size = run.sets[0].class_names[: shape[0]], max(shape[2:4])
+        names, size = short(run.sets[0].class_names[: shape[0]]), max(shape[2:4])
         if shape[1] == 1:
-            before = f'<p class="soft">Row by row: {text(", ".join(names))}.</p><div>'
+            how = "Row by row" if len(names) > kept.ROW else "From left to right"
+            before = f'<p class="soft">{how}: {text(", ".join(names))}.</p><div>'
         else:
             items = "".join(f"<li>{text(name)}</li>" for name in names)
             before = f'<div class="rows"><ol aria-label="Rows">{items}</ol><div>'
@@ -111,7 +113,7 @@ def neighbours(run: Files) -> str:
     found = run.neighbours
     if found is None or not run.sets:
         return ""
-    synthetic, names = run.sets[0], run.sets[0].class_names
+    synthetic, names = run.sets[0], short(run.sets[0].class_names)
     pixels = kept.shown_pixels(synthetic)
     # The file may be left from another set.
     if pixels.shape != found.pixels.shape or found.labels.max() >= len(names):
@@ -122,9 +124,9 @@ def neighbours(run: Files) -> str:
         both = np.stack([pixels[label, some], found.pixels[label, some]])
         alt = f"Above: images of class {name}. Below: the nearest training images"
         picture = _picture(both, synthetic.labels.shape[1], alt)
-        counts = collections.Counter(names[c] for c in found.labels[label, some])
-        classes = [f"{of} ({number})" for of, number in counts.most_common()]
-        nearest = ", ".join(classes if len(classes) > 1 else counts)
+        counts = collections.Counter(found.labels[label, some].tolist())
+        classes = [f"{names[of]} ({number})" for of, number in counts.most_common()]
+        nearest = ", ".join(classes) if len(classes) > 1 else names[next(iter(counts))]
         measure = "distance" if len(both[0]) == 1 else "mean distance"
         distance = f"{measure} {found.distances[label, some].mean():.2f}"
         caption = f"{text(name)}; nearest: {text(nearest)}"

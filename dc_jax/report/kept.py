@@ -24,6 +24,7 @@ from dc_jax.files import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import set_pixels
 
+NEIGHBOURS = "neighbours.npz"
 SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
 _SHOWN = 1_500_000  # The same for the images in the report, and their neighbours.
 _LARGEST = 30_000_000  # Bytes or pixels of a snapshot that is read.
@@ -131,7 +132,7 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
     """
     images = shown(np.asarray(synthetic.images))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
-    write_npz(folder / "neighbours.npz", find_neighbours(unit, dataset)._asdict())
+    write_npz(folder / NEIGHBOURS, find_neighbours(unit, dataset)._asdict())
 
 
 def read_neighbours(path: Path) -> Neighbours:

@@ -5,10 +5,19 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from dc_jax.errors import one_line, printable
+
+_NAME = 40  # Characters of the name of a class.
+
 
 def text(value: Any) -> str:
-    """Returns a value as escaped text."""
-    return html.escape(str(value))
+    """Returns a value as escaped text, without what could steer a terminal."""
+    return html.escape(printable(str(value)))
+
+
+def short(names: Iterable[str]) -> list[str]:
+    """Returns names, which may be anybody's, at a length that a page has room for."""
+    return [one_line(name, _NAME) if name.strip() else name for name in names]
 
 
 def figure(body: str, caption: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from dc_jax.accuracy import in_percent, num_networks
 from dc_jax.config import describe_ipc
 from dc_jax.report import markup
 from dc_jax.report.files import Files
@@ -37,6 +38,7 @@ def title(run: Files) -> str:
     dataset = config["dataset"]["name"]
     if dataset in ("folder", "npz"):
         dataset = Path(config["dataset"].get("path") or dataset).stem
+    (dataset,) = markup.short([dataset])
     if config["method"] == "whole":
         return f"{dataset}, all training images"
     images = "image" if config["ipc"] == 1 else "images"
@@ -61,17 +63,12 @@ def head(run: Files) -> str:
     return f'{heading}<p>{text(method)}.</p>{state}<dl class="numbers">{items}</dl>'
 
 
-def _accuracy(result: Mapping[str, Any]) -> str:
-    mean, std = 100 * result["accuracy_mean"], 100 * result["accuracy_std"]
-    return f"{mean:.1f} ± {std:.1f} %"
-
-
 def _own_accuracy(result: Mapping[str, Any]) -> str:
-    return _accuracy(result["own_protocol"]) if result.get("own_protocol") else ""
+    return in_percent(result["own_protocol"]) if result.get("own_protocol") else ""
 
 
 def _random(result: Mapping[str, Any]) -> str:
-    return _accuracy(result["random"]) if result.get("random") else ""
+    return in_percent(result["random"]) if result.get("random") else ""
 
 
 def _gain(result: Mapping[str, Any]) -> str:
@@ -99,8 +96,8 @@ def _time(result: Mapping[str, Any]) -> str:
 # `result.json` that returns the text, or "" for a run without this number. A metric
 # that a run adds to its result is shown by a line here.
 NUMBERS = (
-    ("Test accuracy", _accuracy),
-    ("Networks tested", lambda run: run["num_experiments"] * run["num_evaluations"]),
+    ("Test accuracy", in_percent),
+    ("Networks tested", num_networks),
     ("Accuracy with the set's own training", _own_accuracy),
     ("As many random real images", _random),
     ("Gain over random images", _gain),
@@ -127,7 +124,7 @@ def published(run: Files) -> str:
         values["whole"] = WHOLE[dataset]
     if not values:
         return ""
-    rows = [(f"this run: {config['method']}", _accuracy(run.result))]
+    rows = [(f"this run: {config['method']}", in_percent(run.result))]
     rows += [(method, f"{value} %") for method, value in values.items()]
     return (
         markup.table("Accuracies", ("method", "test accuracy"), rows)
@@ -140,7 +137,7 @@ def published(run: Files) -> str:
 def confusion(run: Files) -> str:
     """Returns the confusion matrix and the most frequent mistakes."""
     counts = run.confusion
-    names = run.sets[0].class_names if run.sets else ()
+    names = markup.short(run.sets[0].class_names) if run.sets else ()
     if counts is None or len(names) != len(counts):
         return ""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -188,7 +185,9 @@ def _mistakes(shares: np.ndarray, names: Sequence[str]) -> str:
 
 def evaluations(run: Files) -> str:
     """Returns the accuracies that `--mode=evaluate` measured."""
-    rows = [(x["set"], x["protocol"]["network"], _accuracy(x)) for x in run.evaluations]
+    rows = [
+        (x["set"], x["protocol"]["network"], in_percent(x)) for x in run.evaluations
+    ]
     head = ("set", "network", "test accuracy")
     return markup.table("Evaluations", head, rows) if rows else ""
 

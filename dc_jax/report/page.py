@@ -1,7 +1,7 @@
 """Makes the page from its sections, and writes it at the end of a run.
 
 A run is saved before its report is made, so the report must not make it fail:
-`keep`, `write_if_possible` and `refresh` log each exception and return. A
+`keep_...`, `write_if_possible` and `refresh` log each exception and return. A
 file that cannot be read or written is a warning; any other exception is a bug of this
 package, which they log as an error with its traceback. `write` raises.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError, one_line
 from dc_jax.files import write_atomically
 from dc_jax.report import curves, images, kept, numbers
 from dc_jax.report.files import read_files
 from dc_jax.report.template import fill
+from dc_jax.sets import set_file
 
 NAME = "report.html"
 # In the head of every report; the second in those of earlier versions.
@@ -44,21 +44,21 @@ _SECTIONS = (
 )
 
 
-def keep(
-    folder: Path, dataset: Dataset, sets: list[SyntheticSet], counts: np.ndarray | None
-) -> None:
-    """Writes what the report needs from the end of a run.
+def keep_confusion(folder: Path, counts: np.ndarray | None) -> None:
+    """Writes how many test images of each class are taken for each, if it is known.
 
-    The sets are those of all experiments; there are none if networks were trained on
-    all images. The counts, `[E, N, C, C]`, say how many test images of each class the
-    evaluation networks take for each class.
+    The counts, `[E, N, C, C]`, are those of all evaluation networks.
     """
     with _logged_exceptions(folder, "confusion matrix"):
         if counts is not None:
             kept.save_confusion(folder, counts.sum(axis=(0, 1)))
+
+
+def keep_neighbours(folder: Path, dataset: Dataset) -> None:
+    """Writes the training images nearest to those of the set in a folder."""
     with _logged_exceptions(folder, "nearest training images"):
-        if sets and sets[0].indices is None:
-            kept.save_neighbours(folder, sets[0], dataset)
+        synthetic = set_file.load_synthetic_set(folder)
+        kept.save_neighbours(folder, synthetic, dataset)
 
 
 def write_if_possible(folder: Path) -> None:
@@ -94,7 +94,7 @@ def write(folder: Path) -> Path:
         `report.html` is somebody else's.
     """
     page, path = make_page(folder), folder / NAME
-    if path.exists() and not is_ours(folder):
+    if path.exists() and not is_ours(path):
         raise UserError(f"{path} is no report of a run: rename it.")
     write_atomically(path, page)
     return path
@@ -110,8 +110,8 @@ def make_page(folder: Path) -> bytes:
     return fill(numbers.title(run), body)
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether the report in a folder was made here."""
-    with (folder / NAME).open("rb") as file:
+def is_ours(path: Path) -> bool:
+    """Whether a page is a report that was made here."""
+    with path.open("rb") as file:
         head = file.read(4000)
     return any(mark in head for mark in _MARKS)

@@ -46,6 +46,7 @@ def check_baseline(setup: Setup) -> None:
     logging.info("Running on %s.", setup.layout)
     if config.method == "whole":
         unused = ("ipc", "num_experiments", "coreset.epochs", "coreset.never_learned")
+        unused = (*unused, "coreset.temperature")
         num = config.num_evaluations
         logging.info("Training %d network(s) on the whole training set.", num)
     else:
@@ -80,7 +81,7 @@ def choose_sets(
     """
     config, dataset = setup.config, setup.dataset
     selection = coresets.SELECTIONS[config.method]
-    is_trained = selection.needs != ("size",)
+    is_trained = selection.needs != ("size",) or selection.has_soft_labels
     trainer = _feature_trainer(setup, folder) if is_trained else None
     class_ipc = config.class_ipc(dataset.num_classes)
     sets, seconds = [], 0.0
@@ -101,6 +102,8 @@ def choose_sets(
                 chosen[label, :num] = members[places]
                 progress.advance()
         sets.append(make_coreset(chosen, dataset))
+        if selection.has_soft_labels:
+            sets[-1] = _with_soft_labels(config, sets[-1], trainer, trained)
         seconds += time.monotonic() - began
     return sets, {"seconds_condense": seconds}
 
@@ -112,6 +115,18 @@ def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
     images = np.where(is_image[..., None, None, None], images, 0)
     labels = make_labels(is_image.sum(axis=1))
     return make_set(images, dataset, labels).replace(indices=indices)
+
+
+def _with_soft_labels(
+    config: Config, coreset: SyntheticSet, trainer: WholeTrainer, trained: Trained
+) -> SyntheticSet:
+    """Returns a set with what a network thinks of its images as labels."""
+    is_image = coreset.indices >= 0
+    logits = trainer.read_logits(trained, coreset.indices[is_image])
+    soft_labels = np.zeros((*is_image.shape, len(is_image)), np.float32)
+    temperature = config.coreset.temperature or 1.0
+    soft_labels[is_image] = coresets.soft_labels(logits, temperature)
+    return coreset.replace(soft_labels=soft_labels)
 
 
 def _learn(

@@ -12,7 +12,7 @@ from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError, check_fits, load_package, one_line
-from dc_jax.methods import check_method
+from dc_jax.methods import BASELINES, check_method
 from dc_jax.networks import has_batch_norm
 from dc_jax.paths import user_path
 from dc_jax.training import augment_siamese
@@ -42,6 +42,11 @@ def check_names(config: Config) -> None:
     if config.tensorboard:
         load_package("tensorboardX", "tensorboard")
     check_method(config.method)
+    factor = config.formation.factor
+    if factor > 1 and config.method in ("dd", *BASELINES):
+        raise UserError(
+            f"config.formation.factor must be 1 for {config.method}, got {factor}."
+        )
     with naming("config.network.name"):
         has_batch_norm(config.network.name)
     if config.evaluation.network is not None:

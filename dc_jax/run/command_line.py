@@ -1,8 +1,10 @@
 """How the commands read their flags, and tell errors in one line."""
 
 import ast
+import contextlib
 import difflib
 import logging as std_logging
+import os
 import re
 import signal
 import sys
@@ -36,6 +38,12 @@ class _NumbersParser(flags.ArgumentParser):
 _CONFIG_FILE = re.compile(r"(--?\w+=)?(configs/\w+\.py)((?::.*)?)", re.DOTALL)
 # An argument that sets a field.
 _FIELD = re.compile(r"--?config\.([\w.]+)=(.*)", re.DOTALL)
+# What Python and absl say of values, and what would be right.
+_WANTED = {
+    r"invalid literal for int\(\)": "a whole number",
+    "could not convert string to float": "a number",
+    r"\('Non-boolean argument": "true or false",
+}
 _PACKAGE = Path(__file__).resolve().parent.parent
 # An argument that names the file of a config.
 _OWN_FILE = re.compile(r"--?config=(.*?\.py)(?::.*)?", re.DOTALL)
@@ -73,18 +81,33 @@ def log_to_terminal() -> None:
     std_logging.getLogger("jax").setLevel(std_logging.WARNING)
 
 
-def end_on_ctrl_c(text: str) -> None:
-    """Lets Ctrl-C end a command with one line, where nothing else handles it.
+def end_on_signals(text: str, *, cleans: bool = False) -> None:
+    """Lets a signal end a command with one line, where nothing else handles it.
 
-    `text` says in a sentence what became of its work.
+    These are Ctrl-C, SIGTERM, and SIGHUP unless nohup keeps it away. `text` says in a
+    sentence what became of the work. With `cleans`, what has begun to be written is
+    removed on the way out. Not while modules are imported: some swallow the exception,
+    or crash.
     """
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
-        print(f"Stopped by SIGINT. {text}", file=sys.stderr, flush=True)
-        # What has begun to be written is removed on the way out.
-        raise SystemExit(128 + number)
+        name = signal.Signals(number).name
+        # The terminal of a SIGHUP is closed.
+        with contextlib.suppress(OSError):
+            os.write(2, f"Stopped by {name}. {text}\n".encode("utf-8", "replace"))
+        if cleans:
+            raise SystemExit(128 + number)
+        os._exit(128 + number)
 
-    signal.signal(signal.SIGINT, end)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
+
+
+def begin(text: str = "Nothing was begun, or all is saved.") -> None:
+    """Begins a command: its lines go to the terminal, for `text` see above."""
+    log_to_terminal()
+    end_on_signals(text)
 
 
 def refuse(text: str) -> NoReturn:
@@ -109,6 +132,10 @@ def _explain(error: Exception, argv: list[str]) -> str:
             return f"--config.{match[1]} is a group of fields{hint}"
     if isinstance(error, flags.Error):
         text = str(error).strip()
+        for reason, wanted in _WANTED.items():
+            # The value may be any text.
+            if match := re.fullmatch(rf"flag (--.*): {reason}.*", text, re.DOTALL):
+                return f"{one_line(match[1], 200)} must be {wanted}."
         # If the call of the config's file fails, the message has a whole traceback.
         if "Traceback (most recent call last)" in text:
             text = f"--config: {text.splitlines()[-1]}"

@@ -1,14 +1,14 @@
 """Compares methods on one dataset, under one evaluation with one network."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import logging
 
 from dc_jax import report
+from dc_jax.base import stored_bytes
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
@@ -17,9 +17,11 @@ from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.files import read_json, write_json
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
-from dc_jax.run import runner
+from dc_jax.run import finished, runner, workdir
 from dc_jax.run.checks import check_names
 from dc_jax.run.setup import choose_evaluation_network, load
+from dc_jax.run.signals import ends_at_once
+from dc_jax.sets import set_file
 
 NAME = "comparison.json"
 # What every other method is compared with.
@@ -34,8 +36,9 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Runs methods, each in a folder of its own, and tells what their sets are worth.
 
-    The same call continues where it was stopped. The evaluation is the config's; what
-    that leaves open is the same for all methods, see `make_configs`.
+    The same call continues where it was stopped, and one with other methods adds them.
+    What speaks against it is found before the dataset is loaded. The evaluation is the
+    config's; what that leaves open is the same for all methods, see `make_configs`.
 
     Args:
       values: of the config, by nested names; its method is ignored.
@@ -53,19 +56,58 @@ def compare(
     """
     configs = make_configs(values, methods)
     processes.on_first(_check_folder, folder)
-    if dataset is None:
-        dataset = load(next(iter(configs.values())))
-    rows = []
     for name, config in configs.items():
-        logging.info("Method %s, %d of %d.", name, len(rows) + 1, len(configs))
-        result = runner.condense(config, str(folder / name), dataset=dataset)
-        rows.append(make_row(name, result, dataset.image_shape))
-        # Also after each: a comparison that is stopped shows what there is.
-        content = {"dataset": dataset.name, "ipc": describe_ipc(config.ipc)}
-        content |= {"protocol": result["protocol"], "methods": rows}
-        processes.on_first(write_json, folder / NAME, content)
-        processes.on_first(report.write_comparison, folder)
+        check_names(config)
+        processes.on_first(workdir.check_is_free, config, folder / name)
+    done: list[str] = []
+    with ends_at_once(lambda: _saved(len(done), len(configs), folder)):
+        if dataset is None:
+            dataset = load(next(iter(configs.values())))
+        rows = processes.on_first(_finished_rows, values, folder, dataset)
+        for name, config in configs.items():
+            logging.info("Method %s, %d of %d.", name, len(done) + 1, len(configs))
+            result = runner.condense(config, str(folder / name), dataset=dataset)
+            rows[name] = make_row(name, result, dataset.image_shape)
+            done.append(name)
+            # Also after each: a comparison that is stopped shows what there is.
+            content = {"dataset": dataset.name, "ipc": describe_ipc(config.ipc)}
+            content |= {"protocol": result["protocol"]}
+            content |= {"methods": _in_order(rows, configs)}
+            processes.on_first(write_json, folder / NAME, content)
+            processes.on_first(report.write_comparison, folder)
+    return [rows[name] for name in configs]
+
+
+def _finished_rows(
+    values: Mapping[str, Any], folder: Path, dataset: Dataset
+) -> dict[str, dict[str, Any]]:
+    """Returns the rows of all methods that are finished in a folder, by name.
+
+    These are also those of earlier calls with other methods.
+    """
+    rows = {}
+    for name, config in make_configs(values, _known()).items():
+        result = finished.read_result(config, folder / name, dataset)
+        if result is not None and {"accuracies", "training_images"} <= result.keys():
+            rows[name] = make_row(name, result, dataset.image_shape)
     return rows
+
+
+def _in_order(
+    rows: Mapping[str, dict[str, Any]], first: Iterable[str]
+) -> list[dict[str, Any]]:
+    """Returns the rows by name: these first, then the others."""
+    return [rows[name] for name in dict.fromkeys([*first, *rows]) if name in rows]
+
+
+def _saved(done: int, num: int, folder: Path) -> str:
+    """Says what this command has done; earlier ones may have done more."""
+    text = f"{done} of {num} methods are done in {folder}"
+    return f"{text}; the same command continues with what is saved."
+
+
+def _known() -> list[str]:
+    return [*METHODS, *SELECTIONS, "whole"]
 
 
 def make_configs(
@@ -80,7 +122,7 @@ def make_configs(
     Raises:
       UserError: a method is unknown, or a field of the config is wrong.
     """
-    known = [*METHODS, *SELECTIONS, "whole"]
+    known = _known()
     for name in methods:
         if name not in known:
             raise UserError(
@@ -99,8 +141,11 @@ def make_configs(
     )
     evaluation = dict(values["evaluation"]) | vars(protocol)
     evaluation["random_baseline"] = False  # It is a row.
+    values = {**values, "evaluation": evaluation}
+    # Real images are stored as they are.
+    real = {**values, "formation": {"factor": 1}}
     return {
-        name: Config.create({**values, "method": name, "evaluation": evaluation})
+        name: Config.create({**(values if name in METHODS else real), "method": name})
         for name in dict.fromkeys([BASELINE, *methods])
     }
 
@@ -111,30 +156,48 @@ def make_row(
     """Returns what is told of a method.
 
     Its `accuracy_mean` and `accuracy_std`, fractions; its `images`; the `bytes` of
-    these with a byte for each value; and the `seconds` that making them took.
+    these and of soft labels, see `stored_bytes`; and the `seconds` that making them
+    took.
     """
     images = result["training_images"]
-    seconds = 0.0 if method == "whole" else result["seconds_condense"]
+    seconds = result.get("seconds_condense", 0.0)  # `whole` has none.
     return {
         "method": method,
         "accuracy_mean": result["accuracy_mean"],
         "accuracy_std": result["accuracy_std"],
         "accuracies": result["accuracies"],
         "images": images,
-        "bytes": images * int(np.prod(image_shape)),
+        "bytes": stored_bytes(images, image_shape, result.get("soft_labels", 0)),
         "seconds": seconds,
     }
 
 
 def _check_folder(folder: Path) -> None:
-    """Checks that a comparison's files would replace no others.
+    """Checks that a comparison's files would replace no others, nor mix with a run's.
 
     Raises:
-      UserError: the folder has a `comparison.json` of another program, or another page.
+      UserError: the folder is that of a run, or it has a `comparison.json` or a page of
+        another program.
     """
+    workdir.check_name(folder)
+    for name in ("config.json", "card.json", set_file.SET_NAME):
+        if (folder / name).exists():
+            raise UserError(
+                f"--workdir={folder} holds {name}, as a single run does, which a "
+                "comparison would mix with: choose another folder."
+            )
     path, page = folder / NAME, folder / report.COMPARISON
     content = read_json(path)
-    if content is not None and not isinstance(content.get("methods"), list):
+    if content is not None and not _is_ours(content):
         raise UserError(f"{path} is of another program: choose another folder.")
-    if content is None and page.exists():
+    if page.exists() and not report.is_ours(page):
         raise UserError(f"{page} is of another program: choose another folder.")
+
+
+def _is_ours(content: Mapping[str, Any]) -> bool:
+    """Whether the content of a `comparison.json` is that of a comparison."""
+    match content:
+        case {"dataset": str(), "ipc": str(), "protocol": {}, "methods": [*rows]}:
+            names = {"method", "accuracy_mean", "accuracies", "bytes"}
+            return all(isinstance(row, dict) and names <= row.keys() for row in rows)
+    return False

@@ -161,6 +161,11 @@ class WholeTrainer:
         write_npz(path, dict(zip(names, made, strict=True)))
         return made
 
+    def read_logits(self, trained: Trained, indices: np.ndarray) -> np.ndarray:
+        """Returns the logits `[n, C]` of the training images of indices `[n]`."""
+        _, logits = self._read_images(trained.state, indices)
+        return logits
+
     def train(self, number: int, total: int) -> Trained:
         """Trains network `number` of `total`, or continues, or finds it trained.
 
@@ -239,12 +244,12 @@ class WholeTrainer:
         self, progress: _Progress, order: np.ndarray, key: jax.Array, bar: Progress
     ) -> None:
         """Trains with the next batch of an epoch, whose images have this order."""
-        epoch, batch = divmod(progress.step, self._num_batches)
-        first, second = self._training.phases
-        place = int(epoch >= first.epochs)
-        if epoch == first.epochs and batch == 0:
-            progress.state = self._put(second.start(progress.state))
-        size = self._protocol.batch_size
+        phases = self._training.phases
+        ends = np.cumsum([phase.epochs for phase in phases]) * self._num_batches
+        place = int(np.searchsorted(ends, progress.step, side="right"))
+        if place > 0 and progress.step == ends[place - 1]:
+            progress.state = self._put(phases[place].start(progress.state))
+        size, batch = self._protocol.batch_size, progress.step % self._num_batches
         indices = order[batch * size : (batch + 1) * size]
         arguments = (
             progress.state,

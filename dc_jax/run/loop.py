@@ -2,9 +2,8 @@
 
 import contextlib
 import dataclasses
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +12,13 @@ import jax.numpy as jnp
 from absl import logging
 
 from dc_jax.base import CondenseState, Method, SyntheticSet
-from dc_jax.data.store import ClassStore, make_store
-from dc_jax.data.stream import HostStore, prefetch
+from dc_jax.data.store import ClassStore
 from dc_jax.devices import processes
-from dc_jax.devices.layout import ONE_DEVICE
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
-from dc_jax.methods import make_method
 from dc_jax.progress import Progress
 from dc_jax.run.checkpoint import Checkpointer
-from dc_jax.run.compiled import compile_draws, compile_method, experiment_keys
+from dc_jax.run.compiled import compile_method, experiment_keys
 from dc_jax.run.evaluation import count_sets, measure_evaluation
 from dc_jax.run.metrics import Metrics
 from dc_jax.run.random_baseline import num_draws
@@ -30,6 +26,7 @@ from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once, tell_saved
 from dc_jax.run.stopping import Enough, Patience
+from dc_jax.run.stores import make_stores
 from dc_jax.sets.make import make_sets
 
 
@@ -72,15 +69,17 @@ class Loop:
         init_keys, step_keys, _ = jax.vmap(
             lambda experiment: experiment_keys(config, experiment)
         )(jnp.arange(config.num_experiments)).T
-        with Progress("Putting the images on the devices"):
-            store, make_stores = self._stores(init_keys, step_keys)
-        with Progress("Compiling the beginning"):
-            state = jax.block_until_ready(init(store, init_keys))
-        first, state, before = self._restore(state)
-        patience = Patience(config, self.folder, first)
-        last = first if patience.reason() else config.iterations
-        iterations = range(first, last)
-        evaluating = self._measure_evaluations(iterations, state)
+        # Steps of less than two seconds each, that tell of nothing alone, are told of.
+        with Progress("Preparing the iterations"):
+            with Progress("Putting the images on the devices"):
+                store, stores_of = make_stores(self.setup, init_keys, step_keys)
+            with Progress("Compiling the beginning"):
+                state = jax.block_until_ready(init(store, init_keys))
+            first, state, before = self._restore(state)
+            patience = Patience(config, self.folder, first)
+            last = first if patience.reason() else config.iterations
+            iterations = range(first, last)
+            evaluating = self._measure_evaluations(iterations, state)
         clock = _Clock(before)
         metrics = Metrics(
             self.folder,
@@ -91,7 +90,7 @@ class Loop:
             tensorboard=config.tensorboard,
         )
         done = last
-        with metrics, StopSignals() as signals, make_stores(iterations) as stores:
+        with metrics, StopSignals() as signals, stores_of(iterations) as stores:
             if first == 0:
                 metrics.images(0, lambda: self._first_set(state))
             session = _Session(signals, metrics, clock, patience)
@@ -203,30 +202,6 @@ class Loop:
         if clock.since_save() >= 60 * self.setup.config.checkpoint_minutes:
             self._save(done, step.after, clock)
 
-    def _stores(
-        self, init_keys: jax.Array, step_keys: jax.Array
-    ) -> tuple[
-        ClassStore,
-        Callable[[range], contextlib.AbstractContextManager[Iterator[ClassStore]]],
-    ]:
-        """Returns the real images to begin with, and how to get those of iterations."""
-        setup = self.setup
-        if not setup.config.dataset.stream:
-            store = make_store(setup.dataset, setup.layout)
-            return store, lambda _: contextlib.nullcontext(itertools.repeat(store))
-        host = HostStore(setup.dataset, setup.layout)
-        one_device = dataclasses.replace(setup.execution, layout=ONE_DEVICE)
-        method = make_method(setup.config, setup.network, one_device)
-        init_draws, step_draws = compile_draws(method, host.index)
-
-        def draw(iteration: int) -> jax.Array:
-            return step_draws(step_keys, jnp.int32(iteration))
-
-        store = host.load(init_draws(init_keys))
-        return store, lambda iterations: contextlib.closing(
-            prefetch(draw, host.load, iterations)
-        )
-
     def _restore(self, state: CondenseState) -> tuple[int, CondenseState, float]:
         """Returns iteration, state and seconds of the last checkpoint, or of none."""
         restored = self.checkpointer.restore(state)
@@ -258,7 +233,8 @@ class Loop:
     def _make_sets(self, state: CondenseState) -> list[SyntheticSet]:
         dataset = self.setup.dataset
         class_ipc = self.setup.config.class_ipc(dataset.num_classes)
-        return make_sets(state, dataset, class_ipc)
+        factor = self.setup.config.formation.factor
+        return make_sets(state, dataset, class_ipc, factor)
 
     def _is_evaluated(self, iteration: int) -> bool:
         every = self.setup.config.eval_every

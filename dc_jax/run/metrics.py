@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from dc_jax.accuracy import spread
 from dc_jax.base import SyntheticSet
 from dc_jax.devices import processes
 from dc_jax.files import read_json_lines, write_atomically
@@ -91,9 +92,8 @@ class Metrics:
         """Records and logs the accuracies `[E, N]` after an iteration."""
         mean, std = accuracies.mean(), accuracies.std()
         self._write(iteration, accuracy_mean=float(mean), accuracy_std=float(std))
-        logging.info(
-            "Iteration %d: accuracy %.2f%% ± %.2f.", iteration, 100 * mean, 100 * std
-        )
+        text = f"{mean:.2%}{spread(std, accuracies.size, 2)}"
+        logging.info("Iteration %d: accuracy %s.", iteration, text)
 
     def images(self, iteration: int, make_set: Callable[[], SyntheticSet]) -> None:
         """Keeps a snapshot of the set after some iterations, which alone is made."""

@@ -1,6 +1,7 @@
 """A config for a call from Python: the defaults, the arguments, and overrides."""
 
 import difflib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,10 @@ def make_evaluation_config(
             f"got {synthetic_set!r:.80}."
         )
     training = training_of(synthetic_set)
+    if "evaluation.protocol" in (overrides or {}):  # Not the recipe's values then.
+        training = {n: value for n, value in training.items() if n == "network"}
+        name = json.loads(synthetic_set.recipe or "{}").get("dataset", NAME)
+        given = {"dataset.name": str(name), **given}
     given = {name: value for name, value in given.items() if value is not None}
     if "evaluation.epochs" not in {*given, *(overrides or {})}:
         check_recipe(training)
@@ -65,6 +70,7 @@ def make_evaluation_config(
     check_names(config)
     augmentation = config.evaluation.augmentation or ""
     is_own = augmentation.startswith(SIAMESE_PREFIX)
+    is_own = is_own and config.evaluation.protocol == "paper"
     if is_own and "evaluation.augmentation" not in (overrides or {}):
         logging.warning(
             "The set's recipe trains as the authors of its method do: give the same "

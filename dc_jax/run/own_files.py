@@ -52,13 +52,18 @@ def check_evaluations(folder: Path) -> None:
         names = {name for line in read_json_lines(path) for name in line}
         if "accuracy_mean" not in names:
             raise _stranger(folder, path.name)
-    elif (folder / "report.html").exists() and not report.is_ours(folder):
+    elif (page := folder / "report.html").exists() and not report.is_ours(page):
         raise _stranger(folder, "report.html")
 
 
 def is_of_a_run(name: str) -> bool:
     """Whether a file of this name, in a run's folder or below, is the run's."""
     return any(pattern.fullmatch(name) for pattern in (_OF_A_RUN, _BELOW))
+
+
+def picture_name(experiment: int) -> str:
+    """Returns the file name of the picture of an experiment's set."""
+    return f"images_{experiment}.png" if experiment else "images.png"
 
 
 def find_results(folder: Path) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from dc_jax.config import Config
 from dc_jax.evaluation.evaluator import accuracies
-from dc_jax.files import file_record, read_json, write_json
+from dc_jax.files import write_json
+from dc_jax.run import finished
 from dc_jax.run.baselines import choose_sets
 from dc_jax.run.evaluation import count_sets
 from dc_jax.run.set_trainer import Evaluator
@@ -55,8 +56,5 @@ def save(
     """Adds the accuracies to the result of a run, which is saved; returns it."""
     result = {**result, FIELD: random}
     write_json(folder / "result.json", result)
-    card = read_json(folder / "card.json")
-    card["accuracy"] = result
-    card["files"]["result.json"] = file_record(folder / "result.json")
-    write_json(folder / "card.json", card)
+    finished.update_card(folder, "result.json", accuracy=result)
     return result

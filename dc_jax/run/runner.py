@@ -20,16 +20,15 @@ from dc_jax.evaluation.protocol import Protocol
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.paths import user_path
 from dc_jax.progress import Progress
-from dc_jax.run import own_files, random_baseline, workdir
+from dc_jax.run import finished, own_files, random_baseline, repair, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
-from dc_jax.run.finished import finished_result
 from dc_jax.run.loop import Loop
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
-from dc_jax.run.signals import ends_at_once, tell_saved
+from dc_jax.run.signals import deferred, ends_at_once, tell_saved
 from dc_jax.sets import authors_pt, formats, set_file
 
 # Makes the sets of a run; also returns other fields of the result, `seconds_condense`
@@ -59,17 +58,25 @@ def condense(
     folder = user_path(folder, "--workdir")
     workdir.check_name(folder)
     with ends_at_once(lambda: _saved(folder)):
-        result = processes.on_first(finished_result, config, folder, dataset)
+        result = processes.on_first(finished.finished_result, config, folder, dataset)
         if result is None:
             result = _condense(config, folder, dataset)
-        elif random_baseline.is_missing(config, result):
+        elif _is_incomplete(config, folder, result):
             setup = make_setup(config, dataset)
+            processes.on_first(finished.check_images, folder, setup.dataset)
             with workdir.claimed(config, folder):
                 result = _end(setup, make_evaluator(setup), folder, result)
         else:
             processes.on_first(report.refresh, folder)
     workdir.log_result(result)
     return result
+
+
+def _is_incomplete(config: Config, folder: Path, result: dict[str, Any]) -> bool:
+    """Whether what follows the result of a run is yet to be made, see `_end`."""
+    if random_baseline.is_missing(config, result):
+        return True
+    return processes.on_first(finished.lacks_neighbours, config, folder)
 
 
 def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str, Any]:
@@ -139,7 +146,7 @@ def evaluate(
         processes.on_first(own_files.check_evaluations, folder)
     name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
-        sets = {str(path): _load_sets(path, name) for path in set_paths}
+        sets = {str(path): load_sets(path, name) for path in set_paths}
         setup = make_setup(config)
         for path, of_path in sets.items():
             for one in of_path:
@@ -190,12 +197,18 @@ def _run(
     """Makes sets, evaluates and saves them; returns the result."""
     sets, facts = make()
     began = time.monotonic()
-    arguments = (setup.config, folder, setup.dataset, setup.protocol, sets)
-    processes.on_first(workdir.save_sets, *arguments)
+    arguments = (setup.config, folder, setup.dataset)
+    processes.on_first(repair.hold_sets, *arguments, setup.protocol, sets)
+    # Where a finished run lost a set, that is all it lost.
+    result = processes.on_first(finished.finished_result, *arguments)
+    if result is not None:
+        return _end(setup, evaluator, folder, result)
     where = f"{folder / set_file.SET_NAME} and images.png"
     saved = f"{where} are saved; the same command evaluates the set."
     with ends_at_once(lambda: saved):
         result, counts = evaluate_sets(setup.config, evaluator, sets)
+    if sets[0].soft_labels is not None:  # How many each image has.
+        result["soft_labels"] = len(sets[0].class_names)
     seconds = facts.pop("seconds_condense")
     result |= facts | {
         "training_images": int(np.sum(sets[0].labels >= 0)),
@@ -213,9 +226,13 @@ def _save(
     result: dict[str, Any],
     counts: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Saves what a run leaves behind, but the report; returns the result."""
+    """Saves what was evaluated; returns the result."""
     result = {**result, "protocol": dataclasses.asdict(setup.protocol)}
-    with Progress("Saving the result"):
+    with (
+        ends_at_once(lambda: _goes_on(folder)),
+        deferred(),
+        Progress("Saving the result"),
+    ):
         processes.on_first(
             workdir.save_run,
             setup.config,
@@ -232,14 +249,18 @@ def _save(
 def _end(
     setup: Setup, evaluator: Evaluator | None, folder: Path, result: dict[str, Any]
 ) -> dict[str, Any]:
-    """Evaluates random images too, and writes the report; returns the result.
+    """Makes what follows the result of a run, and the report; returns the result.
 
-    The evaluator is None where random images are not evaluated.
+    That are the nearest training images, and what random ones are worth. The evaluator
+    is None where random images are not evaluated.
     """
+    if processes.on_first(finished.lacks_neighbours, setup.config, folder):
+        title = "Finding the nearest training images"
+        with ends_at_once(lambda: _goes_on(folder)), Progress(title):
+            processes.on_first(finished.add_neighbours, folder, setup.dataset)
     if random_baseline.is_missing(setup.config, result):
         workdir.log_result(result)
-        saved = f"The result is saved in {folder}; the same command goes on from there."
-        with ends_at_once(lambda: saved):
+        with ends_at_once(lambda: _goes_on(folder)):
             random = random_baseline.evaluate_random(setup, evaluator, folder)
             result = processes.on_first(random_baseline.save, folder, result, random)
     saved = f"The result is saved in {folder}; the same command writes the report."
@@ -248,7 +269,11 @@ def _end(
     return result
 
 
-def _load_sets(path: str, dataset: str) -> list[SyntheticSet]:
+def _goes_on(folder: Path) -> str:
+    return f"The result is saved in {folder}; the same command goes on from there."
+
+
+def load_sets(path: str, dataset: str) -> list[SyntheticSet]:
     """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
     path = user_path(path, "--set")
 

@@ -18,6 +18,7 @@ from dc_jax.data.store import normalise
 from dc_jax.evaluation.evaluator import Data, Phase, Programs
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.progress import Progress
+from dc_jax.sets.make import decode_set
 
 # How long a call should take, and by what factor the next may have more epochs.
 _SECONDS, _GROWTH = 1.0, 4
@@ -165,10 +166,13 @@ def _time_epochs(train: Callable[[int], None], epochs: int) -> float:
 
 
 def _by_protocol(synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
-    images, labels = flatten_set(
-        jnp.asarray(synthetic.images), np.asarray(synthetic.labels)
-    )
-    return images, jnp.asarray(labels)
+    """Returns the images `[n, H, W, D]`, and labels `[n]` or soft labels `[n, C]`."""
+    synthetic = decode_set(synthetic)
+    labels = np.asarray(synthetic.labels)
+    images, flat_labels = flatten_set(jnp.asarray(synthetic.images), labels)
+    if synthetic.soft_labels is not None:
+        flat_labels, _ = flatten_set(np.asarray(synthetic.soft_labels), labels)
+    return images, jnp.asarray(flat_labels)
 
 
 def _num(keys: Any) -> int:

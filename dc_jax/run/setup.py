@@ -51,9 +51,7 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
     if config.execution.compilation_cache or not is_guest():
         use_compilation_cache(config.execution)
     if dataset is None:
-        with Progress("Loading the dataset"):
-            dataset = load(config)
-            dataset.checksum()
+        dataset = load(config)
     log_dataset(dataset)
     check_memory(config, dataset)
     processes.check_same("the dataset", dataset.checksum())
@@ -69,9 +67,12 @@ def load(config: Config) -> Dataset:
     """Loads the dataset of a run."""
     name, path = config.dataset.name, config.dataset.path
     stream, image_size = config.dataset.stream, config.dataset.image_size
-    dataset = load_dataset(name, path, stream=stream, image_size=image_size)
     num = config.dataset.validation
-    return hold_out(dataset, num, in_place=True) if num else dataset
+    with Progress("Loading the dataset"):
+        dataset = load_dataset(name, path, stream=stream, image_size=image_size)
+        dataset = hold_out(dataset, num, in_place=True) if num else dataset
+        dataset.checksum()  # It is kept.
+    return dataset
 
 
 def log_dataset(dataset: Dataset) -> None:

@@ -74,6 +74,15 @@ class StopSignals(contextlib.ExitStack):
 
 
 @contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """While entered, signals wait, for short work that is worth much; then they act."""
+    with StopSignals() as signals:
+        yield
+    if signals.number is not None:
+        signal.raise_signal(signals.number)
+
+
+@contextlib.contextmanager
 def ends_at_once(tell: Callable[[], str]) -> Iterator[None]:
     """While entered, a signal ends the process at once, with one line.
 

@@ -12,6 +12,7 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from dc_jax import report
+from dc_jax.accuracy import num_networks, spread
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
@@ -211,22 +212,14 @@ def save_sets(
     dataset: Dataset,
     protocol: Protocol,
     sets: list[SyntheticSet],
-    accuracies: Sequence[Sequence[float]] | None = None,
+    accuracies: Sequence[Sequence[float]],
 ) -> None:
-    """Writes the set of each experiment, and its picture.
-
-    Before the evaluation there are no accuracies. A result that the folder holds then
-    is of other images, or of other networks, and is deleted with its report.
-    """
-    if accuracies is None:
-        for name in ("card.json", "result.json", "report.html"):
-            (folder / name).unlink(missing_ok=True)
-        accuracies = [()] * len(sets)
+    """Writes the set of each experiment, and its picture."""
     for experiment, synthetic in enumerate(sets):
         path = folder / set_file.set_name(experiment)
         save_set(config, path, dataset, synthetic, protocol, accuracies[experiment])
-        number = f"_{experiment}" if experiment else ""
-        image_grid.save_image_grid(folder / f"images{number}.png", synthetic)
+        picture = folder / own_files.picture_name(experiment)
+        image_grid.save_image_grid(picture, synthetic)
 
 
 def save_run(
@@ -239,10 +232,12 @@ def save_run(
     result: dict[str, Any],
     counts: np.ndarray | None = None,
 ) -> None:
-    """Writes all that a run leaves but the report, and last the card.
+    """Writes what a run leaves, and last the card.
 
-    A run is finished once its card is there, which repeats config and result, and has a
-    record of every other file. For the `counts` see `report.keep`.
+    The result is safe once the card is there, which repeats it and the config, and has
+    a record of every other file. What takes long or can be made again follows:
+    `finished.add_neighbours`, `random_baseline` and the report. For the `counts` see
+    `report.keep_confusion`.
 
     Raises:
       OSError: a file cannot be written, or the folder was deleted.
@@ -251,8 +246,10 @@ def save_run(
         raise FileNotFoundError(f"--workdir={folder} was deleted during the run.")
     accuracies = result["accuracies"]
     save_sets(config, folder, dataset, protocol, sets, accuracies)
-    report.keep(folder, dataset, sets, counts)
+    report.keep_confusion(folder, counts)
     write_json(folder / "result.json", result)
+    # Those that are there may be of other images.
+    names = [n for n in own_files.find_results(folder) if n != report.NEIGHBOURS]
     card = make_card(
         method=config.method,
         config=config.to_dict(),
@@ -261,7 +258,7 @@ def save_run(
         protocol=vars(protocol),
         accuracy=result,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        files={name: folder / name for name in own_files.find_results(folder)},
+        files={name: folder / name for name in names},
     )
     write_json(folder / "card.json", card)
 
@@ -291,7 +288,9 @@ def log_result(result: dict[str, Any], name: str = "") -> None:
     if "random" in result:
         of["As many random real images"] = result["random"]
     for what, one in of.items():
-        percent = f"{one['accuracy_mean']:.2%} ± {100 * one['accuracy_std']:.2f}"
-        num = one["num_experiments"] * one["num_evaluations"]
-        text = "%s%s %s (mean and standard deviation of %d networks)."
-        logging.info(text, f"{name}: " if name else "", what, percent, num)
+        num = num_networks(one)
+        percent = f"{one['accuracy_mean']:.2%}{spread(one['accuracy_std'], num, 2)}"
+        of_what = f"mean and standard deviation of {num} networks"
+        of_what = "one network" if num == 1 else of_what
+        text = "%s%s %s (%s)."
+        logging.info(text, f"{name}: " if name else "", what, percent, of_what)

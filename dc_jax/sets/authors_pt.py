@@ -4,7 +4,8 @@
   `[C * I, D, H, W]`, float, and labels `[C * I]`, integers.
   https://github.com/VICO-UoE/DatasetCondensation (main.py, main_DM.py)
 - MTT, DATM: normalised images alone; labels, or logits `[C * I, C]`, are in a file
-  beside. https://github.com/GeorgeCazenavette/mtt-distillation (distill.py)
+  beside. The softmax of logits are the soft labels, as in the code of DATM.
+  https://github.com/GeorgeCazenavette/mtt-distillation (distill.py)
 - IDC, NCFM: a pair of images in [0, 1] and labels.
   https://github.com/snu-mllab/Efficient-Dataset-Condensation (condense.py)
 
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
+from scipy.special import softmax
 
 from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import published_facts
@@ -55,6 +56,10 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
         )
     mean, std, class_names = published_facts(dataset)
     images, labels, is_normalised = _load_pair(path, experiment)
+    soft_labels = None
+    if labels.ndim == 2:
+        with np.errstate(invalid="ignore"):  # What is not finite is refused below.
+            soft_labels, labels = softmax(labels, axis=1), labels.argmax(1)
     if images.shape[1] != len(mean) or set(labels) != set(range(len(class_names))):
         raise UserError(
             f"{path} has {images.shape[1]} channel(s) and the labels {labels.min()} to "
@@ -76,13 +81,16 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
         "mean": mean,
         "std": std,
     }
+    if soft_labels is not None:
+        arrays["soft_labels"] = soft_labels[order].astype(np.float32)
     return set_file.from_arrays(arrays, str(path))
 
 
 def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Returns images `[n, D, H, W]` float32, labels `[n]`, whether they are normalised.
+    """Returns images `[n, D, H, W]` float32, labels, whether images are normalised.
 
-    The format is recognised by what is in the file.
+    Labels are classes `[n]` or logits `[n, C]`. The format is recognised by what is in
+    the file.
     """
     torch = load_package("torch", "torch")
     content = _load(path, torch)
@@ -112,9 +120,9 @@ def _load_pair(path: Path, experiment: int) -> tuple[np.ndarray, np.ndarray, boo
             )
         return images, labels, False
     kind = type(content).__name__
-    shape = list(content.shape) if isinstance(content, torch.Tensor) else ""
+    shape = f" {list(content.shape)}" if isinstance(content, torch.Tensor) else ""
     raise UserError(
-        f"{path} is no set of the authors' code: it is a {kind} {shape}, has no list "
+        f"{path} is no set of the authors' code: it is a {kind}{shape}, has no list "
         f"data; expected {_KNOWN}."
     )
 
@@ -156,9 +164,10 @@ def _find_labels(path: Path) -> Path:
 def _check_pair(
     pair: Any, files: Sequence[Path], which: str, torch: types.ModuleType
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images `[n, D, H, W]` float32 and labels `[n]`, as NumPy arrays.
+    """Returns images `[n, D, H, W]` float32 and labels, as NumPy arrays.
 
-    The pair is in one or two files.
+    Labels are classes `[n]`, or logits `[n, C]`, float64. The pair is in one or two
+    files.
     """
     path = files[0]
     if not _is_pair(pair, torch):
@@ -171,10 +180,7 @@ def _check_pair(
         raise UserError(f"{path} cannot be read: a tensor is longer than the file.")
     images, labels = (one.detach() for one in pair)
     if labels.ndim == 2:
-        text = "%s: the labels are logits; only the largest of each is used, so that "
-        text += "networks may do worse than in the paper."
-        logging.warning(text, path)
-        labels = labels.argmax(1)
+        labels = labels.double()
     return images.float().numpy(), labels.numpy()
 
 

@@ -1,8 +1,8 @@
 """Condensed sets in files of several formats.
 
 `npz` and `safetensors` hold a set exactly, normalised as it was condensed. `parquet`,
-`huggingface`, `png` and `tfds` hold pictures of it. The authors' `.pt` can be read, not
-written.
+`huggingface`, `png` and `tfds` hold pictures of what networks are trained on. The
+authors' `.pt` can be read, not written.
 
 Existing files are never replaced, and nobody ever sees a part of a file or a folder.
 Reading a file never runs code that is in it.
@@ -20,6 +20,7 @@ from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.files import write_atomically
 from dc_jax.paths import user_path
 from dc_jax.sets import authors_pt, pictures, set_file
+from dc_jax.sets.make import decode_set
 
 # What reading a damaged safetensors file raises besides the library's own error: the
 # last ones for types that NumPy does not have, and for text that is no JSON.
@@ -78,6 +79,8 @@ def export(
     path = os.path.abspath(user_path(path, "the output"))
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already: choose another, or delete it.")
+    if file_format not in ("npz", "safetensors"):
+        synthetic_set = decode_set(synthetic_set)
     with draft(path) as temporary:
         FORMATS[file_format](synthetic_set, temporary)
 
@@ -90,7 +93,7 @@ def _write_safetensors(synthetic_set: SyntheticSet, path: str) -> None:
     if "recipe" in arrays:
         texts["recipe"] = str(arrays.pop("recipe"))
     # The library writes the memory of an array, whatever its strides.
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     write_atomically(path, library.save(arrays, texts))
 
 

@@ -7,17 +7,25 @@ import numpy as np
 
 from dc_jax.base import CondenseState, SyntheticSet, make_labels
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.formation import decode
 
 
 def make_sets(
-    state: CondenseState, dataset: Dataset, class_ipc: Sequence[int]
+    state: CondenseState,
+    dataset: Dataset,
+    class_ipc: Sequence[int],
+    factor: int = 1,
 ) -> list[SyntheticSet]:
     """Returns the sets of all experiments of a state, whose leaves are `[E, ...]`.
 
-    `class_ipc` `[C]` are the numbers of images of each class of the dataset.
+    `class_ipc` `[C]` are the numbers of images of each class of the dataset, and each
+    image holds factor x factor others.
     """
     labels = make_labels(class_ipc)
-    sets = [make_set(images, dataset, labels) for images in np.asarray(state.images)]
+    sets = [
+        make_set(images, dataset, labels).replace(factor=factor)
+        for images in np.asarray(state.images)
+    ]
     if state.raw_lrs is None:
         return sets
     rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
@@ -40,4 +48,23 @@ def make_set(
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
+    )
+
+
+def decode_set(synthetic: SyntheticSet) -> SyntheticSet:
+    """Returns the set of the images that networks are trained on, whose factor is 1."""
+    factor = synthetic.factor
+    if factor == 1:
+        return synthetic
+    images = [np.asarray(decode(of_class, factor)) for of_class in synthetic.images]
+
+    def repeat(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array).repeat(factor**2, axis=1)
+
+    labels, soft_labels = synthetic.labels, synthetic.soft_labels
+    return synthetic.replace(
+        images=np.stack(images),
+        labels=repeat(labels),
+        soft_labels=None if soft_labels is None else repeat(soft_labels),
+        factor=1,
     )

@@ -33,13 +33,18 @@ _MAX_NAME = 50
 
 
 def _describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
-    """Returns class names, normalisation and recipe of a set, as types of JSON."""
+    """Returns all but images and classes of a set, as types of JSON."""
+    soft_labels = synthetic_set.soft_labels
+    if soft_labels is not None:  # In the order of the pictures.
+        flat, _ = flatten_set(np.asarray(soft_labels), np.asarray(synthetic_set.labels))
+        soft_labels = np.round(flat.astype(np.float64), 6).tolist()
     return {
         "class_names": list(synthetic_set.class_names),
         "mean": np.asarray(synthetic_set.mean).tolist(),
         "std": np.asarray(synthetic_set.std).tolist(),
         "normalise": "(pixels / 255 - mean) / std",
         "recipe": json.loads(synthetic_set.recipe or "null"),
+        **({} if soft_labels is None else {"soft_labels": soft_labels}),
     }
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dc_jax.base import SyntheticSet, make_labels
+from dc_jax.config import FACTORS
 from dc_jax.errors import UserError
 from dc_jax.files import is_text, read_npz, write_npz
 from dc_jax.paths import user_path
@@ -29,16 +30,21 @@ _ARRAYS = {
 _OPTIONAL = {
     "indices": ("int32", "CI"),
     "learning_rates": ("float32", "RI"),
+    "soft_labels": ("float32", "CIC"),
+    "factor": ("int32", ""),
     "recipe": ("text", ""),
 }
 NAMES = (*_ARRAYS, *_OPTIONAL)
+# How far the sum of an image's soft labels may be from 1.
+_ROUNDING = 1e-3
 
 
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
     Its folder is made where needed. The keys are the fields of `SyntheticSet` that are
-    not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture.
+    not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. The
+    factor is left out where it is 1.
 
     Raises:
       UserError: the set could not be loaded again, for instance because an image
@@ -93,9 +99,11 @@ def set_name(experiment: int) -> str:
 
 
 def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
-    """Returns the fields of a set that are not None, as NumPy arrays."""
+    """Returns the fields of a set as NumPy arrays, without None and a factor of 1."""
     names = np.array(synthetic_set.class_names, dtype=np.str_)
     fields = vars(synthetic_set) | {"class_names": names}
+    factor = np.int32(synthetic_set.factor)
+    fields["factor"] = factor if factor > 1 else None
     return {k: np.asarray(value) for k, value in fields.items() if value is not None}
 
 
@@ -108,6 +116,8 @@ def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
     _check_arrays(arrays, f"{path} is not a saved synthetic set")
     fields = {name: value for name, value in arrays.items() if name != "pixels"}
     fields["class_names"] = tuple(arrays["class_names"].tolist())
+    if "factor" in arrays:
+        fields["factor"] = int(arrays["factor"])
     if "recipe" in arrays:
         fields["recipe"] = str(arrays["recipe"])
     return SyntheticSet(**fields)
@@ -157,6 +167,8 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
         raise UserError(
             f"{prefix}: learning_rates go from {rates.min()}, expected none below 0."
         )
+    if (factor := int(arrays.get("factor", 1))) not in FACTORS:
+        raise UserError(f"{prefix}: factor is {factor}, expected one of {FACTORS}.")
     try:
         is_object = isinstance(json.loads(str(arrays.get("recipe", "{}"))), dict)
     except (ValueError, RecursionError):
@@ -184,8 +196,25 @@ def _check_labels(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
             f"{prefix}: indices go from {indices.min()}, expected from 0, and -1 only "
             "and always where the labels are -1."
         )
+    _check_soft_labels(arrays, is_image, prefix)
     if "learning_rates" in arrays and not is_image.all():
         raise UserError(
             f"{prefix}: learning_rates need as many images of each class, there are "
             f"{class_ipc.min()} to {class_ipc.max()}."
+        )
+
+
+def _check_soft_labels(
+    arrays: Mapping[str, np.ndarray], is_image: np.ndarray, prefix: str
+) -> None:
+    """Raises a `UserError` unless soft labels, if there are any, are probabilities."""
+    if "soft_labels" not in arrays:
+        return
+    soft_labels = arrays["soft_labels"]
+    sums = soft_labels.sum(axis=2, dtype=np.float64)
+    if soft_labels.min() < 0 or np.abs(sums - is_image).max() > _ROUNDING:
+        raise UserError(
+            f"{prefix}: soft_labels go from {soft_labels.min()}, with sums from "
+            f"{sums.min():.4g} to {sums.max():.4g}; expected none below 0, with a sum "
+            "of 1, and 0 where the labels are -1."
         )

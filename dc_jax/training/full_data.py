@@ -105,7 +105,10 @@ def train_whole(
     key: jax.Array,  # of the augmentation, of this and other batches
 ) -> WholeState:
     """Updates the network with one batch."""
-    network, predictions = train_batch(recipe, state.network, images, labels, key=key)
+    num = len(state.was_right)
+    network, predictions = train_batch(
+        recipe, state.network, images, labels, key=key, num=num
+    )
     is_right = predictions == labels
     is_learned = state.is_learned[indices] | is_right
     is_forgotten = state.was_right[indices] & ~is_right

@@ -15,11 +15,16 @@ import optax
 
 from dc_jax.devices.backend import fold_slices
 from dc_jax.devices.layout import WHOLE, Axis
-from dc_jax.training import augment
+from dc_jax.training import augment, cutmix
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns the cross-entropy of every image. `[n, C]`, `[n]` -> `[n]`."""
+    """Returns the cross-entropy of every image, `[n]`.
+
+    The logits are `[n, C]`, and the labels classes, `[n]`, or probabilities, `[n, C]`.
+    """
+    if labels.ndim == 2:
+        return optax.softmax_cross_entropy(logits, labels)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -34,6 +39,10 @@ class Recipe:
     # over slices. Changes memory and speed only.
     slice_size: int
     augmentation: str = "none"  # See `augment`; drawn anew for every image and step.
+    cutmix: float = 0.0  # How likely a batch is mixed, see `cutmix`.
+    # From the epochs that were trained, also fractions, to what the updates of the
+    # optimiser are multiplied by; None for 1.
+    schedule: Callable[[jax.Array], jax.Array] | None = None
     devices: Axis = WHOLE  # That share the images of a batch.
     # From logits `[n, C]` and labels to the loss of every image, `[n]`. With another
     # loss than the default, `labels` may be any tree of arrays `[n, ...]`.
@@ -58,7 +67,7 @@ def train(
     recipe: Recipe,
     state: TrainState,
     images: jax.Array,  # [n, H, W, D], normalised, as in all functions here
-    labels: jax.Array,  # [n]
+    labels: jax.Array,  # [n], or [n, C] probabilities
     *,
     epochs: int | jax.Array,  # passes over the images in all; may be traced
     done: int | jax.Array = 0,  # of these, how many were made before; likewise
@@ -89,7 +98,9 @@ def train_epoch(
     """Trains a network for one epoch."""
 
     def update(state: TrainState, batch: jax.Array) -> TrainState:
-        state, _ = train_batch(recipe, state, images[batch], labels[batch], key=key)
+        state, _ = train_batch(
+            recipe, state, images[batch], labels[batch], key=key, num=len(order)
+        )
         return state
 
     return fold_slices(update, state, order, recipe.batch_size)
@@ -102,6 +113,7 @@ def train_batch(
     labels: jax.Array,
     *,
     key: jax.Array,  # of the augmentation, of this and other batches
+    num: int | None = None,  # images of an epoch, which a schedule needs
 ) -> tuple[TrainState, jax.Array]:
     """Updates a network once, with a batch of n images.
 
@@ -109,11 +121,17 @@ def train_batch(
     """
     key = jax.random.fold_in(key, state.step)
     images = augment.augment(key, images, recipe.augmentation)
+    if recipe.cutmix:
+        images, labels = cutmix.mix(key, images, labels, recipe.cutmix)
+        recipe = dataclasses.replace(recipe, loss=cutmix.mixed(recipe.loss))
     grads, variables, predictions = _train_gradient(
         recipe, state.variables, images, labels
     )
     params = variables["params"]
     updates, opt_state = recipe.optimiser.update(grads, state.opt_state, params)
+    if recipe.schedule:
+        factor = recipe.schedule(state.step / -(-num // recipe.batch_size))
+        updates = jax.tree.map(lambda leaf: factor * leaf, updates)
     variables = {**variables, "params": optax.apply_updates(params, updates)}
     return TrainState(variables, opt_state, state.step + 1), predictions
 

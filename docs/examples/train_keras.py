@@ -25,6 +25,7 @@ lr = keras.optimizers.schedules.PiecewiseConstantDecay(
 sgd = keras.optimizers.SGD(lr, recipe["momentum"])
 network.compile(sgd, loss, metrics=["accuracy"])
 size, epochs = recipe["batch_size"], recipe["epochs"] + 1
+print(f"Training on {len(images)} images for {epochs} epochs.", flush=True)
 network.fit(images, labels, batch_size=size, epochs=epochs, verbose=0)
 _, accuracy = network.evaluate(*load_tests(s["mean"], s["std"]), verbose=0)
 print(f"test accuracy {accuracy:.1%}")

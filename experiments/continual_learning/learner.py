@@ -17,6 +17,7 @@ from dc_jax.progress import Progress
 from dc_jax.run.compiled import compile_everywhere
 from dc_jax.run.setup import make_parts
 from dc_jax.run.signals import Stopped, StopSignals
+from dc_jax.sets.make import decode_set
 from dc_jax.training.accuracy import accuracy
 from dc_jax.training.train import Recipe, init_state
 from experiments.continual_learning.config import ContinualConfig
@@ -203,5 +204,6 @@ def _images(task: Task) -> Images:
 
 def _remembered(task: Task, memory: SyntheticSet) -> Images:
     """Returns the images of a memory with the network's labels."""
+    memory = decode_set(memory)
     images, labels = flatten_set(np.asarray(memory.images), np.asarray(memory.labels))
     return images, task.classes[labels].astype(np.int32)

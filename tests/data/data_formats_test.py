@@ -275,16 +275,14 @@ def test_csv_alone_gzipped_or_without_labels(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("file,label\na.png,3\n", "must have CSV files with a label and the pixels"),
-        (_csv(20).replace(",", ",x", 1), "could not convert string 'x"),
+        (_csv(20).replace(",", ",x", 1), "line 1, column 2 must be a number, got 'x"),
         (
             "1,2,3,4,5,6\n",
             "has 6 columns, must have a label and the pixels of a square",
         ),
-        (_csv(20, form="{}.5"), "labels must be whole numbers|pixels must be whole"),
-        (_csv(20) + "1,2\n", "number of columns changed"),
-        ("\xff\n", "."),
-        ("", "."),
+        (_csv(20, form="{}.5"), "its labels and pixels must be whole numbers"),
+        (_csv(20) + "1,2\n", "line 21 has 2 values, must have 26"),
+        ("\xff\n", "it must be text in UTF-8"),
     ],
 )
 def test_bad_csv_is_named(tmp_path, content, message):
@@ -372,6 +370,33 @@ def test_bad_parquet_is_named(tmp_path):
     _write_parquet(tmp_path / "other.parquet", 2)
     with pytest.raises(ValueError, match="one file must be called train"):
         load_dataset("parquet", str(tmp_path))
+
+
+def test_missing_parts_of_parquet_are_named(tmp_path):
+    for i in (0, 2):
+        _write_parquet(tmp_path / f"train-0000{i}-of-00003.parquet", NUM_TRAIN)
+    with pytest.raises(
+        ValueError, match=r"has 2 of the 3 .* of train; missing: train-00001-of-00003\."
+    ):
+        load_dataset("parquet", str(tmp_path))
+    part = tmp_path / "train-00000-of-00003.parquet"
+    assert len(load_dataset("parquet", str(part)).test_labels) == 10
+    part.rename(tmp_path / "train-00000-of-77777.parquet")
+    with pytest.raises(ValueError, match=r"has 1 of the 7.* train-00003-of.* and oth"):
+        load_dataset("parquet", str(tmp_path))
+
+
+def test_labels_of_minus_one_are_none(tmp_path):
+    none = dict.fromkeys(range(10), -1)
+    _write_parquet(tmp_path / "train.parquet", NUM_TRAIN)
+    _write_parquet(tmp_path / "test.parquet", NUM_TEST, strings=none)
+    dataset = load_dataset("parquet", str(tmp_path))
+    assert (len(dataset.train_labels), len(dataset.test_labels)) == (10, 10)
+    _write_parquet(tmp_path / "validation.parquet", NUM_TEST)
+    _check(load_dataset("parquet", str(tmp_path)), 5, 3)
+    _write_parquet(tmp_path / "validation.parquet", NUM_TRAIN)
+    _write_parquet(tmp_path / "test.parquet", NUM_TEST)
+    _check(load_dataset("parquet", str(tmp_path)), 5, 3)
 
 
 class _FakeSplit:

@@ -1,11 +1,14 @@
 """Tests of load_dataset: the digits, and what is made of names and paths."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
+from absl import logging
 from data_helpers import write_idx
 
+from dc_jax.data.formats import is_prepared
 from dc_jax.data.sources import load_dataset
 
 
@@ -91,3 +94,10 @@ def test_impossible_names_are_refused_in_one_line(name, message):
     with pytest.raises(ValueError, match=message) as caught:
         load_dataset(name)
     assert "\n" not in str(caught.value)
+
+
+def test_tfds_does_not_warn_of_what_our_own_message_tells():
+    before = logging.get_verbosity()
+    builder = types.SimpleNamespace(is_prepared=logging.get_verbosity)
+    assert is_prepared(builder) == logging.ERROR
+    assert logging.get_verbosity() == before

@@ -184,3 +184,15 @@ def test_programs_are_not_started(tmp_path, monkeypatch):
         assert picture.format == "EPS"
     with pytest.raises(ValueError, match="dog/x.png is no picture .* cannot identify"):
         _load(folder)
+
+
+def test_no_name_of_a_class_forges_a_line_of_the_log(tmp_path, logged):
+    path = tmp_path / "data.npz"
+    names = np.array(["a\nI1126 forged\x1b[2J", "long" * 5_000])
+    images = np.zeros((10, 4, 5), np.uint8)
+    np.savez(path, images=images, labels=np.arange(10) % 2, class_names=names)
+    assert load_dataset("npz", str(path)).class_names == tuple(names)
+    (line,) = (line for line in logged if line.startswith("Training + test"))
+    assert line.startswith("Training + test images: a I1126 forged\\x1b[2J 4 + 1, long")
+    assert "\n" not in line
+    assert len(line) < 200

@@ -1,5 +1,9 @@
 """The same numbers on 1, 2 and 4 devices, and which device gets what."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,7 +166,7 @@ def test_cores_are_counted_where_a_process_has_no_affinity(monkeypatch):
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.delattr(layout.os, "sched_getaffinity", raising=False)
     for count, num in ((6, 6), (None, 1)):
         monkeypatch.setattr(layout.os, "cpu_count", lambda count=count: count)
@@ -170,20 +174,54 @@ def test_cores_are_counted_where_a_process_has_no_affinity(monkeypatch):
         assert updates.pop() == ("jax_num_cpu_devices", num)
 
 
+@pytest.mark.slow
+def test_a_device_waits_for_one_that_is_slow():
+    """XLA ends a process whose devices wait for each other for a minute."""
+    script = """
+import time
+import jax, jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from dc_jax.devices.layout import use_cpu_cores
+
+use_cpu_cores()
+
+def wait(place):
+    time.sleep(65 * int(place))
+    return jnp.float32(place)
+
+def gather():
+    place = jax.lax.axis_index("x")
+    place = jax.pure_callback(wait, jax.ShapeDtypeStruct((), jnp.float32), place)
+    return jax.lax.all_gather(place, "x")
+
+mesh = jax.make_mesh((2,), ("x",))
+specs = {"in_specs": (), "out_specs": P(), "check_vma": False}
+print(jax.jit(jax.shard_map(gather, mesh=mesh, **specs))())
+"""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "[0. 1.]\n", done.stderr
+    assert "may be stuck" not in done.stderr
+
+
 def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
     updates = []
     monkeypatch.setattr(jax.config, "update", lambda *args: updates.append(args))
     monkeypatch.setattr(layout.os, "sched_getaffinity", lambda _: {0, 1, 2})
     monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
+    flag = "--xla_cpu_collective_call_terminate_timeout_seconds=7"
+    monkeypatch.setenv("XLA_FLAGS", flag)
     layout.use_cpu_cores()
     assert updates == [("jax_num_cpu_devices", 3)]
+    assert os.environ["XLA_FLAGS"].count("terminate") == 1
     for most, num in ((2, 2), (8, 3)):
         layout.use_cpu_cores(most)
         assert updates.pop() == ("jax_num_cpu_devices", num)
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
     layout.use_cpu_cores()
-    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("XLA_FLAGS", "")
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "4")
     layout.use_cpu_cores()
     assert len(updates) == 1

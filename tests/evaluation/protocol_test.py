@@ -10,14 +10,22 @@ import optax
 import pytest
 import toy
 
-from dc_jax.config import EvaluationConfig
+from dc_jax.config import PROTOCOLS, EvaluationConfig
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.evaluator import (
     accuracies,
     make_programs,
     train_by_protocol,
 )
-from dc_jax.evaluation.protocol import Protocol, make_protocol, sgd
+from dc_jax.evaluation.protocol import (
+    NAMED,
+    Protocol,
+    adamw,
+    cosine,
+    make_protocol,
+    phases,
+    sgd,
+)
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 PROTOCOL = Protocol(
@@ -33,10 +41,15 @@ OPEN = EvaluationConfig(
     network=None,
     epochs=None,
     augmentation=None,
-    lr=0.01,
-    momentum=0.9,
-    weight_decay=5e-4,
-    batch_size=256,
+    protocol="paper",
+    lr=None,
+    momentum=None,
+    weight_decay=None,
+    batch_size=None,
+    optimiser=None,
+    schedule=None,
+    cutmix=None,
+    random_baseline=True,
 )
 
 
@@ -66,13 +79,50 @@ class Threshold(nn.Module):
 )
 def test_defaults_are_the_authors(dataset_name, network_name, augmentation, epochs):
     protocol = make_protocol(OPEN, dataset_name=dataset_name, network_name=network_name)
-    expected = {
-        **dataclasses.asdict(OPEN),
-        "network": network_name,
-        "augmentation": augmentation,
-        "epochs": epochs,
-    }
-    assert dataclasses.asdict(protocol) == expected
+    expected = Protocol(network_name, epochs, augmentation, 0.01, 0.9, 5e-4, 256)
+    assert protocol == expected
+    assert len(phases(protocol, Linear(), Execution("map", 1))) == 2
+
+
+def test_named_evaluations_are_the_same_for_every_method_but_for_flips():
+    assert tuple(NAMED) == PROTOCOLS
+    siamese = "dsa:color_crop_cutout_flip_scale_rotate"
+
+    def make(name, dataset_name="cifar10", **fields):
+        config = dataclasses.replace(OPEN, protocol=name, **fields)
+        return make_protocol(
+            config, dataset_name=dataset_name, network_name="ConvNetBN"
+        )
+
+    dsa, strong = make("dsa"), make("strong")
+    assert (dsa.augmentation, dsa.epochs, dsa.schedule) == (siamese, 1000, "drop")
+    assert (strong.augmentation, strong.schedule) == (siamese, "cosine")
+    assert dsa.cutmix == 0 < strong.cutmix < 1
+    for dataset_name in ("mnist", "svhn", "digits"):
+        unflipped = make("strong", dataset_name).augmentation
+        assert unflipped == siamese.replace("flip_", "")
+    assert make("strong", "svhn", augmentation="dsa:flip").augmentation == "dsa:flip"
+    changed = make("strong", cutmix=0.0, epochs=7, lr=0.5, schedule="drop")
+    assert (changed.cutmix, changed.epochs, changed.lr) == (0, 7, 0.5)
+    assert changed.optimiser == strong.optimiser == "adamw"
+    assert "AdamW" in str(strong)
+    assert (changed.schedule, changed.protocol) == ("drop", "strong")
+    for one in (dsa, strong, changed):
+        assert one.protocol in str(one)
+    assert "CutMix" in str(strong)
+    assert "CutMix" not in str(changed)
+
+
+def test_a_recipe_of_an_earlier_version_is_the_papers():
+    training = {"network": "MLP", "epochs": 300, "augmentation": "none", "lr": 0.01}
+    training |= {"momentum": 0.9, "weight_decay": 5e-4, "batch_size": 256}
+    assert Protocol(**training) == dataclasses.replace(PROTOCOL, epochs=300)
+
+
+def test_the_cosine_by_hand():
+    """Of 40 epochs two are the warm-up; 21 is half of the rest."""
+    factors = [cosine(jnp.float32(done), epochs=40) for done in (0, 1, 2, 21, 40)]
+    np.testing.assert_allclose(factors, [0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
 def test_config_overrides_the_defaults():
@@ -115,6 +165,14 @@ def test_sgd_is_pytorchs():
         updates, state = optimiser.update(jnp.float32(grad), state, w)
         w = optax.apply_updates(w, updates)
         np.testing.assert_allclose(w, expected, rtol=1e-6)
+
+
+def test_adamw_by_hand():
+    """The first update is the sign of the gradient, and the decay is apart from it."""
+    optimiser = adamw(0.1, 0.9, 0.5)
+    w = jnp.float32(2)
+    updates, _ = optimiser.update(jnp.float32(7), optimiser.init(w), w)
+    np.testing.assert_allclose(updates, -0.1 * (1 + 0.5 * 2), rtol=1e-5)
 
 
 def test_sgd_without_momentum():

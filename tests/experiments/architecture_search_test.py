@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs.experiments import architecture_search as search_config
+from dc_jax.evaluation.protocol import NAMED
 from dc_jax.networks import make_network
 from experiments.architecture_search import __main__ as search
 from experiments.sweep import experiment
@@ -44,7 +45,7 @@ def test_early_stopping_trains_for_as_many_steps_as_on_sets():
     values = [cell.values() for cell in (cells[0], cells[num], *cells[num + 1 :][:2])]
     proxy, chosen, on_sets, early = values
     images = 10 * proxy["ipc"]
-    assert images <= on_sets["evaluation"]["batch_size"]  # A step is an epoch.
+    assert images <= NAMED["paper"].batch_size  # A step is an epoch.
     steps = on_sets["evaluation"]["epochs"] + 1
     shown = 10 * chosen["ipc"] * (early["evaluation"]["epochs"] + 1)
     assert shown == images * steps == 10_000

@@ -46,6 +46,19 @@ class TestDistributionMatching(MethodContract):
 
 
 @pytest.mark.slow
+class TestGradientMatchingOfParts(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {"method": "dc", "outer_loop": 2, "formation.factor": 2}
+    is_by_class = False  # Networks are trained on all.
+
+
+@pytest.mark.slow
+class TestDistributionMatchingOfParts(MethodContract):
+    make = staticmethod(METHODS["dm"])
+    fields = {"method": "dm", "augmentation": "none", "formation.factor": 2}
+
+
+@pytest.mark.slow
 class TestDistributionMatchingAtOnce(MethodContract):
     make = staticmethod(METHODS["dm"])
     fields = {"method": "dm", "augmentation": "color"}

@@ -180,3 +180,11 @@ def test_gradient_diversity_keeps_the_gradient_that_is_opposite():
 def test_gradients_of_length_zero_are_no_error():
     kept = coresets.gradient_diversity(np.ones((6, 2)), np.zeros((6, 3)), 2, _rng())
     assert len(set(kept.tolist())) == 2
+
+
+def test_soft_labels_by_hand():
+    """Odds of 4 to 1 are 16 to 1 at the temperature 2."""
+    logits = np.log(np.float32([[4, 1], [1, 1]]))
+    result = coresets.soft_labels(logits, 2.0)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, [[16 / 17, 1 / 17], [0.5, 0.5]], rtol=1e-5)

@@ -147,6 +147,7 @@ def test_too_small_images_are_refused(name, image_shape, side):
         "ConvNetXX",
         "ConvNetD0",
         "ConvNetD2D3",
+        "ConvNetW999999",
         "ConvNetBNIN",
         "ResNet50",
     ],
@@ -156,6 +157,7 @@ def test_unknown_names_are_refused_with_what_is_allowed(name):
         networks.make_network(name, 10, COLOUR)
     assert "\n" not in str(error.value)
     assert repr(name) in str(error.value)
+    assert "(W1 to W99999)" in str(error.value)
     with pytest.raises(ValueError, match="network must be one of"):
         networks.has_batch_norm(name)
 

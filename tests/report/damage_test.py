@@ -10,7 +10,6 @@ from report_helpers import Page, make_dataset
 from dc_jax import report
 from dc_jax.report import __main__ as command
 from dc_jax.report import kept
-from dc_jax.sets import set_file
 
 _SECTIONS = {
     "synthetic_set.npz": "Images",
@@ -107,12 +106,13 @@ def test_a_bug_is_an_error_with_a_traceback(copy, caplog, monkeypatch):
 
 
 def test_the_end_of_a_run_outlives_whatever_fails(copy, caplog, monkeypatch):
-    dataset, sets = make_dataset(3), set_file.load_synthetic_sets(copy)
+    dataset = make_dataset(3)
     counts = np.ones((2, 2, 3, 3))
     for name in ("report.html", "neighbours.npz", "confusion.csv"):
         (copy / name).unlink()
         (copy / name).mkdir()
-    report.keep(copy, dataset, sets, counts)
+    report.keep_confusion(copy, counts)
+    report.keep_neighbours(copy, dataset)
     report.write_if_possible(copy)
     assert {record.levelname for record in caplog.records} == {"WARNING"}
     for name in ("report.html", "neighbours.npz", "confusion.csv"):
@@ -120,7 +120,8 @@ def test_the_end_of_a_run_outlives_whatever_fails(copy, caplog, monkeypatch):
         (copy / name).rmdir()
     caplog.clear()
     monkeypatch.setattr(kept, "find_neighbours", _fail)
-    report.keep(copy, dataset, sets, counts)
+    report.keep_confusion(copy, counts)
+    report.keep_neighbours(copy, dataset)
     report.write_if_possible(copy)
     (record,) = caplog.records
     assert record.exc_info[0] is TypeError

@@ -13,9 +13,11 @@ import run_helpers
 from report_helpers import PROTOCOL, Page, make_dataset, make_run
 
 from dc_jax import report
+from dc_jax.accuracy import in_percent
 from dc_jax.report import kept
 from dc_jax.report.published import TABLE1
 from dc_jax.run import own_files, workdir
+from dc_jax.run.metrics import Metrics
 from dc_jax.sets import set_file
 
 
@@ -161,6 +163,30 @@ def test_chosen_images_have_no_neighbours(tmp_path):
     assert "Real images chosen by herding." in page.texts["p"]
 
 
+def test_a_single_network_has_no_standard_deviation(tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    result = workdir.summarise(np.array([[0.5]]))
+    assert in_percent(result) == "50.0 %"
+    assert in_percent(workdir.summarise(np.array([[0.5], [0.5]]))) == "50.0 ± 0.0 %"
+    workdir.log_result(result)
+    with Metrics(tmp_path, first=0, total=2) as metrics:
+        metrics.accuracy(1, np.array([[0.5]]))
+    texts = ["Test accuracy 50.00% (one network).", "Iteration 1: accuracy 50.00%."]
+    assert caplog.messages == texts
+
+
+def test_names_from_anybody_are_short_and_steer_no_terminal(tmp_path):
+    names = ("x" * 20_000, "\x1b[31mred", "x" * 19_999)
+    make_run(tmp_path, dataset=make_dataset(3, names), ipc=1)
+    source = (tmp_path / "report.html").read_text("utf-8")
+    assert "x" * 39 + "…" in source
+    assert "x" * 40 not in source
+    assert "\x1b" not in source
+    assert "\\x1b[31mred" in source
+    assert "From left to right: x" in source
+    assert "Row by row" not in source
+
+
 def test_networks_trained_on_all_images(tmp_path, caplog):
     config = run_helpers.tiny_config(method="whole", eval_every=5)
     result = workdir.summarise(np.array([[0.5, 0.75]]))
@@ -222,7 +248,7 @@ def test_a_folder_with_evaluations_only(tmp_path):
     line |= {"protocol": dataclasses.asdict(PROTOCOL)}
     workdir.add_evaluation(tmp_path, line)
     report.write_if_possible(tmp_path)
-    assert Page(tmp_path).texts["td"] == ["<runs>", "ConvNet", "50.0 ± 0.0 %"]
+    assert Page(tmp_path).texts["td"] == ["<runs>", "ConvNet", "50.0 %"]
 
 
 def test_the_same_files_make_the_same_report(copy, tmp_path):

@@ -87,6 +87,31 @@ def test_a_run(method, networks, tmp_path):
     assert evaluation["accuracies"] == result["accuracies"]
 
 
+def test_soft_labels_are_those_of_the_network(networks, tmp_path, no_training):
+    changes = {
+        "method": "random_soft",
+        "coreset.temperature": 3.0,
+        "ipc": [1] * 9 + [2],
+    }
+    _condense(tmp_path, networks, **changes)
+    soft = dc_jax.load_synthetic_set(tmp_path)
+    is_image = soft.labels >= 0
+    np.testing.assert_allclose(soft.soft_labels.sum(2), is_image, atol=1e-5)
+    # The network that is trained on digits for two epochs is right more than by chance.
+    right = soft.soft_labels.argmax(2)[is_image] == soft.labels[is_image]
+    assert right.mean() > 0.3
+    assert soft.soft_labels[is_image].min() > 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["soft_labels"] == 10
+
+
+def test_the_whole_set_by_a_training_of_one_phase(tmp_path):
+    changes = {"evaluation.protocol": "strong", "evaluation.batch_size": 1024}
+    result = _condense(tmp_path, method="whole", **changes)
+    assert result["protocol"]["schedule"] == "cosine"
+    assert result["accuracy_mean"] > 0.05
+
+
 def test_experiments_differ(networks, tmp_path):
     changes = {"num_experiments": 2, "method": "herding"}
     _condense(tmp_path, networks, **changes)

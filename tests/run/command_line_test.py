@@ -43,6 +43,13 @@ def parse(monkeypatch):
     ("argument", "expected"),
     [
         ("--ipc=10", "did you mean --config.ipc=10?"),
+        (
+            "--config.iterations=5.5",
+            ": --config.iterations=5.5 must be a whole number.",
+        ),
+        ("--config.dataset.image_size=", "image_size= must be a whole number."),
+        ("--config.lr_img=fast", ": --config.lr_img=fast must be a number."),
+        ("--config.tensorboard=maybe", "tensorboard=maybe must be true or false."),
         ("--network=MLP", "did you mean --config.network.name=MLP?"),
         ("--dataset.name=mnist", "did you mean --config.dataset.name=mnist?"),
         ("--lr=1", "did you mean --config.distillation.lr or --config.evaluation.lr?"),

@@ -1,6 +1,7 @@
 """Comparing methods: under one evaluation, continued, and nothing of others touched."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import toy
 
 import dc_jax
 from dc_jax.methods import METHODS
-from dc_jax.run import comparison
+from dc_jax.run import comparison, finished, workdir
 
 OVERRIDES = {
     "evaluation.epochs": 1,
@@ -56,6 +57,16 @@ def test_every_method_has_a_row_and_random_images_are_the_first(compared):
     assert content["methods"] == rows
     page = (folder / "comparison.html").read_text()
     assert all(f"{100 * row['accuracy_mean']:.1f} ±" in page for row in rows)
+    assert "<h1>arrays, 2 images per class: methods</h1>" in page
+
+
+def test_soft_labels_are_counted():
+    result = {"training_images": 6, "accuracy_mean": 0.5, "accuracy_std": 0.0}
+    result |= {"accuracies": [[0.5]], "seconds_condense": 1.0}
+    assert comparison.make_row("random", result, (4, 4, 1))["bytes"] == 6 * 16
+    result["soft_labels"] = 3
+    row = comparison.make_row("random_soft", result, (4, 4, 1))
+    assert row["bytes"] == 6 * (16 + 3 * 4)
 
 
 def test_all_are_evaluated_alike(compared):
@@ -88,6 +99,63 @@ def test_the_whole_training_set_is_a_method(compared):
     *before, whole = _compare(folder, ("dm", "whole"))
     assert before == rows
     assert (whole["images"], whole["bytes"]) == (60, 60 * 16)
+
+
+def test_signals_are_handled_while_the_dataset_is_loaded(tmp_path, monkeypatch):
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+
+    def load(config):
+        for number, handler in zip(numbers, before, strict=True):
+            assert signal.getsignal(number) != handler
+        raise FileNotFoundError
+
+    monkeypatch.setattr(comparison, "load", load)
+    values = run_helpers.tiny_config().to_dict()
+    with pytest.raises(FileNotFoundError):
+        comparison.compare(values, ["random"], tmp_path)
+
+
+def test_a_shorter_list_of_methods_keeps_the_rows_of_the_others(compared):
+    folder, rows = compared
+    before = (folder / "comparison.json").read_bytes()
+    assert _compare(folder, ()) == rows[:1]
+    assert (folder / "comparison.json").read_bytes() == before
+    # Of another evaluation they are no rows of this table.
+    config = run_helpers.tiny_config()
+    dataset = toy.random_dataset((30, 20, 10), (4, 4, 1))
+    assert finished.read_result(config, folder / "dm", dataset) is None
+
+
+def _refused(folder, match, monkeypatch, methods=("random", "dm"), **changes):
+    """Checks that the dataset is not loaded, and no file changed."""
+    monkeypatch.setattr(comparison, "load", None)
+    values = run_helpers.tiny_config(**changes).to_dict()
+    before = run_helpers.snapshot(folder)
+    with pytest.raises(ValueError, match=match) as error:
+        comparison.compare(values, methods, folder)
+    assert "\n" not in str(error.value)
+    assert run_helpers.snapshot(folder) == before
+
+
+def test_conflicts_are_found_before_the_dataset_is_loaded(tmp_path, monkeypatch):
+    values = run_helpers.tiny_config().to_dict()
+    config = comparison.make_configs(values, ["dm"])["dm"]
+    workdir.claim(config, tmp_path / "one" / "dm")
+    (tmp_path / "one" / "dm" / "metrics.jsonl").touch()
+    _refused(tmp_path / "one", "one/dm .* config.ipc = 1, not 2", monkeypatch, ipc=2)
+    path = tmp_path / "two" / "dm" / "images.png"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    _refused(tmp_path / "two", "two/dm holds images.png", monkeypatch)
+    workdir.claim(config, tmp_path / "three")
+    _refused(tmp_path / "three", "holds config.json, as a single run", monkeypatch)
+    path = tmp_path / "four" / "comparison.json"
+    path.parent.mkdir()
+    path.write_text('{"methods": [{"name": "mine"}]}')
+    _refused(tmp_path / "four", "of another program", monkeypatch)
+    path.write_text("[1]")
+    _refused(tmp_path / "four", "choose another folder", monkeypatch)
 
 
 def test_bad_comparisons_are_refused(tmp_path):

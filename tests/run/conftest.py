@@ -6,7 +6,7 @@ import pytest
 import toy
 import toy_run
 
-from dc_jax.run import loop, runner
+from dc_jax.run import runner, stores
 from dc_jax.run.set_trainer import Evaluator
 
 
@@ -41,6 +41,6 @@ def _toy(monkeypatch):
         )
 
     monkeypatch.setattr(runner, "make_evaluator", make_toy_evaluator)
-    for module in (runner, loop):
+    for module in (runner, stores):
         monkeypatch.setattr(module, "make_method", lambda *_: toy_run.toy_method())
     return evaluations

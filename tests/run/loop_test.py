@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,9 @@ import pytest
 import run_helpers
 import toy_run
 
+from dc_jax import progress
 from dc_jax.data.sources import load_dataset
-from dc_jax.run import compiled, evaluation, loop, runner, setup, workdir
+from dc_jax.run import compiled, evaluation, loop, runner, setup, stores, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.evaluation import count_sets
 from dc_jax.run.metrics import Metrics
@@ -49,8 +51,18 @@ def test_a_stopped_run_continues_from_where_it_was_stopped(toy, tmp_path, monkey
     assert [line["iteration"] for line in metrics] == [1, 2, 3, 4, 5]
 
 
+def test_short_steps_before_the_first_iteration_are_told_of_together(
+    toy, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(progress, "_QUIET", 0.3)
+    monkeypatch.setattr(Checkpointer, "restore", lambda *_: time.sleep(0.6))
+    with caplog.at_level("INFO", logger="absl"):
+        run_helpers.condense(tmp_path, iterations=1)
+    assert "Preparing the iterations: after " in caplog.text
+
+
 def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
-    load, loads = loop.HostStore.load, []
+    load, loads = stores.HostStore.load, []
 
     def fail(self, offsets):
         loads.append(offsets)
@@ -59,7 +71,7 @@ def test_images_that_cannot_be_loaded_end_the_run(toy, tmp_path, monkeypatch):
             raise OSError("the disk is gone")
         return load(self, offsets)
 
-    monkeypatch.setattr(loop.HostStore, "load", fail)
+    monkeypatch.setattr(stores.HostStore, "load", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         run_helpers.condense(tmp_path, **{"dataset.stream": True})
     assert [line["iteration"] for line in run_helpers.read_metrics(tmp_path)] == [1, 2]

@@ -16,7 +16,7 @@ def _fail(*arguments):
     code, output = run_helpers.run(*arguments)
     assert code == 1, output
     assert "Traceback" not in output
-    return output
+    return run_helpers.without_progress(output)
 
 
 def test_help_names_the_flags_and_what_is_saved():

@@ -160,9 +160,39 @@ def test_a_result_that_is_gone_or_edited_is_written_again(copy, change):
     assert path.read_bytes() == whole
 
 
-@pytest.mark.parametrize(
-    "name", ["confusion.csv", "neighbours.npz", "images.png", "synthetic_set.npz"]
-)
+def test_a_config_that_is_gone_is_named_and_written_again(copy, caplog):
+    path = copy / "config.json"
+    before = path.read_bytes()
+    path.unlink()
+    assert _finished(copy)["accuracy_mean"] == 0.75
+    assert path.read_bytes() == before
+    assert f"{path} is not what the run left; written again." in caplog.text
+
+
+@pytest.mark.parametrize("name", ["config.json", "card.json"])
+@pytest.mark.parametrize("content", ["[1]", "mine"])
+def test_nobody_is_told_to_delete_what_may_be_of_others(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name} is damaged.*another fold") as error:
+        workdir.check_is_ours(CONFIG, tmp_path)
+    assert "delete it" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", ["delete", "edit"])
+def test_what_is_made_of_the_set_needs_no_evaluation(copy, change):
+    path, neighbours = copy / "images.png", copy / "neighbours.npz"
+    whole = path.read_bytes(), neighbours.read_bytes()
+    for one in (path, neighbours):
+        one.unlink() if change == "delete" else one.write_bytes(b"1,2\n")
+    assert _finished(copy)["accuracy_mean"] == 0.75
+    config = run_helpers.tiny_config(**RUN)
+    assert finished.lacks_neighbours(config, copy)
+    finished.add_neighbours(copy, make_dataset(3))
+    assert not finished.lacks_neighbours(config, copy)
+    assert (path.read_bytes(), neighbours.read_bytes()) == whole
+
+
+@pytest.mark.parametrize("name", ["confusion.csv", "synthetic_set.npz"])
 @pytest.mark.parametrize("change", ["delete", "edit"])
 def test_a_run_without_one_of_its_files_is_not_finished(copy, name, change):
     path = copy / name

@@ -1,5 +1,6 @@
 """Networks are trained some epochs in a call; they are those of one call."""
 
+import dataclasses
 import time
 
 import jax
@@ -24,6 +25,10 @@ _DATASET = toy.random_dataset([6, 6, 6], (8, 8, 1))
 def _make(augmentation, loop, name=None):
     """A protocol of nine epochs and a network: its programs, jitted and not."""
     protocol = Protocol("Tiny", 8, augmentation, 0.05, 0.9, 5e-4, 4)
+    if augmentation == "strong":
+        how = {"augmentation": "none", "schedule": "cosine", "cutmix": 0.5}
+        how |= {"optimiser": "adamw", "lr": 1e-3}
+        protocol = dataclasses.replace(protocol, **how)
     network = toy.Tiny(3)
     if name:
         network = make_network(name, 3, (8, 8, 1), make_conv_fn("winograd"))
@@ -48,6 +53,7 @@ class _Steady(Pace):
     ("augmentation", "loop", "at_once", "name"),
     [
         ("none", "map", 1, None),
+        ("strong", "map", 1, None),
         pytest.param("none", "vmap", None, None, marks=pytest.mark.slow),
         pytest.param("none", "map", 1, "ConvNetD1W8", marks=pytest.mark.slow),
         pytest.param("noise", "vmap", None, "ConvNetD1W8", marks=pytest.mark.slow),

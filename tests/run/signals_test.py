@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 from data_helpers import run_python
 
-from dc_jax.run.signals import StopSignals, ends_at_once, tell_saved
+from dc_jax.run.signals import StopSignals, deferred, ends_at_once, tell_saved
 
 # Children of one process, since each new one would import JAX for seconds. A child says
 # that it is ready, and then is in C, where Python's handlers are not called.
@@ -45,6 +45,36 @@ def test_a_signal_ends_the_process_with_one_line():
     assert len(output.strip().splitlines()) == 3
 
 
+# Before JAX is imported: what `begin` does while a command starts.
+_STARTING = """
+import os, signal, sys, time
+import dc_jax.main, dc_jax.report.__main__
+from dc_jax.run.command_line import begin
+assert "jax" not in sys.modules
+numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+begin("Nothing was begun.")
+assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+begin("Nothing was begun.")
+for number in numbers:
+    child = os.fork()
+    if child == 0:
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+        os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + number, status
+"""
+
+
+def test_a_signal_while_a_command_starts_is_told():
+    output = run_python(_STARTING)
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    lines = [f"Stopped by {name}. Nothing was begun." for name in names]
+    assert output.splitlines() == lines
+
+
 def test_all_is_as_it_was_afterwards():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
     with ends_at_once(lambda: "Nothing is saved."):
@@ -68,6 +98,18 @@ def test_the_end_of_a_terminal_stops_a_run_unless_nohup_forbids_it(is_deaf):
         assert signal.getsignal(signal.SIGHUP) == handler
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_short_work_is_ended_before_a_signal_acts():
+    done = []
+    before = signal.signal(signal.SIGTERM, lambda *_: done.append("told"))
+    try:
+        with deferred():
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("saved")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["saved", "told"]
 
 
 def test_what_is_saved_is_told():

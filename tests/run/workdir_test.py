@@ -192,7 +192,7 @@ def test_every_experiment_is_saved_and_is_on_the_card(tmp_path):
     card = json.loads((tmp_path / "card.json").read_text())
     results = {
         *("synthetic_set.npz", "synthetic_set_1.npz", "images.png", "images_1.png"),
-        *("neighbours.npz", "result.json"),
+        "result.json",
     }
     assert set(card["files"]) == results
     assert card["accuracy"] == _RESULT

@@ -84,7 +84,7 @@ def test_numbers_of_either_numpy(tmp_path, is_zip, module):
 
 
 @pytest.mark.parametrize("is_soft", [False, True])
-def test_sets_of_mtt_and_datm(tmp_path, is_soft, caplog):
+def test_sets_of_mtt_and_datm(tmp_path, is_soft):
     """Images in a file, labels or logits in the other."""
     images, labels = make_pair(channels=3)
     torch.save(torch.nn.Parameter(images), tmp_path / "images_best.pt")
@@ -96,6 +96,11 @@ def test_sets_of_mtt_and_datm(tmp_path, is_soft, caplog):
         loaded.images[3, 1], images[7].permute(1, 2, 0).numpy()
     )
     assert loaded.labels[3].tolist() == [3, 3]
+    if is_soft:
+        expected = torch.softmax(logits[7], 0).numpy()
+        np.testing.assert_allclose(loaded.soft_labels[3, 1], expected, rtol=1e-5)
+    else:
+        assert loaded.soft_labels is None
     with pytest.raises(ValueError, match=r"it is a Tensor \[20.*expected a dict with"):
         formats.load_synthetic_set(path, dataset="cifar10")
     path.unlink()
@@ -126,7 +131,7 @@ def test_pairs_of_idc_and_ncfm(tmp_path, suffix):
 def test_other_files_of_pytorch(tmp_path, content):
     path = tmp_path / "other.pt"
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"no list data; expected .*torch\.save") as e:
+    with pytest.raises(ValueError, match=r"\S, has no list data; .*torch\.save") as e:
         formats.load_synthetic_set(path, dataset="mnist")
     assert "\n" not in str(e.value)
 

@@ -121,3 +121,9 @@ def test_evaluation_trains_on_the_images_alone():
     (((trained, labels), *_),) = seen
     np.testing.assert_array_equal(trained, images[IS_IMAGE])
     np.testing.assert_array_equal(labels, [0, 0, 1, 1, 1, 2])
+
+    soft_labels = np.arange(27, dtype=np.float32).reshape(3, 3, 3)
+    soft = make_set(images, dataset, LABELS).replace(soft_labels=soft_labels)
+    evaluator.count(soft, keys)
+    _, ((_, labels), *_) = seen
+    np.testing.assert_array_equal(labels, soft_labels[IS_IMAGE])

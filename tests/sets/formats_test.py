@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 from data_helpers import run_python
 from PIL import Image
-from run_helpers import ROOT
+from run_helpers import ROOT, without_progress
 
 import dc_jax
 from dc_jax.base import SyntheticSet
@@ -54,7 +54,11 @@ def assert_same(actual, expected):
 @pytest.mark.parametrize("file_format", ["npz", "safetensors"])
 @pytest.mark.parametrize(
     "change",
-    [{}, {"recipe": None}, {"indices": np.array([[3, 0], [7, 1], [2, 9]], np.int32)}],
+    [
+        {"recipe": None},
+        {"indices": np.array([[3, 0], [7, 1], [2, 9]], np.int32)},
+        {"soft_labels": np.full((3, 2, 3), 1 / 3, np.float32)},
+    ],
 )
 def test_exact_formats_round_trip(tmp_path, file_format, change):
     synthetic = make_set().replace(**change)
@@ -165,6 +169,15 @@ def test_a_folder_of_pictures(tmp_path, channels):
     assert note["folders"] == note["class_names"] == ["cat", "dog"]
     assert note["recipe"] == json.loads(RECIPE)
     assert np.float32(note["std"]).tolist() == synthetic.std.tolist()
+    assert "soft_labels" not in note
+
+
+def test_soft_labels_are_in_the_note_of_pictures(tmp_path):
+    soft_labels = np.float32([[[0.75, 0.25], [1, 0]], [[0, 1], [0.5, 0.5]]])
+    synthetic = make_set(1, ("cat", "dog")).replace(soft_labels=soft_labels)
+    formats.export(synthetic, tmp_path / "png", "png")
+    note = json.loads((tmp_path / "png" / "dc_jax.json").read_text())
+    assert note["soft_labels"] == [[0.75, 0.25], [1, 0], [0, 1], [0.5, 0.5]]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +322,7 @@ def export(*arguments: str) -> tuple[int, str]:
         text=True,
         timeout=300,
     )
-    return done.returncode, done.stdout
+    return done.returncode, without_progress(done.stdout)
 
 
 def test_command(tmp_path):

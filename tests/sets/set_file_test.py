@@ -16,6 +16,8 @@ from dc_jax.base import SyntheticSet
 from dc_jax.sets import formats, set_file
 
 RATES = np.linspace(0, 0.5, 6, dtype=np.float32).reshape(3, 2)
+# One probability is 0.
+SOFT = np.tile(np.float32([0.75, 0.25, 0]), (3, 2, 1))
 
 
 def _make_set(**changes):
@@ -62,6 +64,8 @@ def path(tmp_path):
         {},
         {"indices": np.array([[5, 0], [7, 1], [2, 9]], np.int32)},
         {"learning_rates": RATES},
+        {"soft_labels": SOFT},
+        {"factor": 2},
         {"recipe": '{"method": "größer"}'},
     ],
 )
@@ -127,6 +131,10 @@ def test_to_pixels_by_hand():
         ("indices", np.full((3, 2), -1, np.int32)),
         ("learning_rates", RATES[:, :1]),
         ("learning_rates", RATES - 0.1),
+        ("soft_labels", SOFT[:, :1]),
+        ("soft_labels", SOFT * 1.01),
+        ("soft_labels", 2 * SOFT - SOFT[..., ::-1]),
+        ("soft_labels", np.full_like(SOFT, np.nan)),
         ("recipe", "[1]"),
         ("recipe", "[" * 99999),
     ],

@@ -128,6 +128,8 @@ def test_a_dataset_of_pytorch(tmp_path):
     condensed = CondensedDataset(tmp_path / "set.npz")
     assert isinstance(condensed, torch.utils.data.Dataset)
     assert len(condensed) == 5
+    size = "x".join(map(str, condensed.images.shape[1:]))
+    assert repr(condensed) == f"CondensedDataset(5 images of {size}, 3 classes)"
     image, label = condensed[2]
     assert (image.dtype, label) == (torch.float32, 1)
     np.testing.assert_array_equal(image.numpy(), np.moveaxis(images[1, 0], -1, 0))

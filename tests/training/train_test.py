@@ -82,6 +82,57 @@ def test_cross_entropy_by_hand():
     np.testing.assert_allclose(result, -np.log([0.5, 0.2]), rtol=1e-5)
 
 
+def test_soft_cross_entropy_by_hand():
+    """Half of -ln 0.5 and half of -ln 0.25."""
+    logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]])) - 2
+    result = cross_entropy(logits, jnp.array([[0.5, 0.5, 0.0]]))
+    np.testing.assert_allclose(result, [1.5 * np.log(2)], rtol=1e-5)
+
+
+def test_probabilities_of_one_class_train_like_the_class():
+    network = Linear()
+    recipe = _recipe(network, optax.sgd(0.5))
+    images, labels = _draw_images()
+    state = init_state(recipe, _init(network))
+    run = jax.jit(
+        lambda labels: train(
+            recipe, state, images, labels, epochs=2, key=jax.random.key(0)
+        )
+    )
+    chex.assert_trees_all_close(run(labels), run(jnp.eye(CLASSES)[labels]), rtol=1e-5)
+
+
+def test_the_schedule_multiplies_each_step():
+    """By the epochs done: two steps an epoch, at 0, 1/2 and 1."""
+    network = Linear()
+    images, labels = _draw_images(4)
+    variables = _init(network)
+
+    def last(schedule):
+        recipe = _recipe(network, optax.sgd(0.5), batch_size=2, schedule=schedule)
+        state = train(
+            recipe,
+            init_state(recipe, variables),
+            images,
+            labels,
+            epochs=2,
+            key=jax.random.key(0),
+        )
+        return state.variables
+
+    seen = last(lambda done: jnp.where(done == 0.5, 1.0, 0.0))
+    # The step at 1/2 alone: the second batch of the first epoch.
+    order_key, _ = jax.random.split(jax.random.fold_in(jax.random.key(0), 0))
+    batch = jax.random.permutation(order_key, 4)[2:]
+    grads = jax.grad(
+        lambda params: _mean_loss(
+            network, {"params": params}, images[batch], labels[batch]
+        )
+    )(variables["params"])
+    expected = jax.tree.map(lambda p, g: p - 0.5 * g, variables["params"], grads)
+    chex.assert_trees_all_close(seen["params"], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_mean_gradient_for_any_slice_size():
     network = Linear()
     variables = _init(network)

@@ -1,0 +1,1 @@
+"""Scores of condensed sets: many accuracies of each, under the same evaluations."""

@@ -1,0 +1,126 @@
+"""What is measured of every set: accuracies of networks that are trained on it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from dc_jax.base import SyntheticSet
+from dc_jax.config import Config
+from dc_jax.data.dataset import Dataset
+from dc_jax.devices.layout import make_layout
+from dc_jax.evaluation.evaluator import accuracies
+from dc_jax.run.checks import check_names
+from dc_jax.run.evaluation import build_evaluator, count_sets
+from dc_jax.run.set_trainer import Evaluator
+from dc_jax.run.setup import make_evaluation
+from dc_jax.run.workdir import summarise
+from dc_jax.sets.make import decode_set
+from dc_jax.sets.set_file import set_pixels
+from experiments.scores.rows import Row
+
+# Between the name of this measure and that of its network.
+ON = "on "
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """An accuracy: of which images and labels, by which evaluation."""
+
+    fields: dict[str, Any]  # Of the config, by dotted names.
+    change: Callable[[SyntheticSet], SyntheticSet] = lambda one: one
+    only_soft: bool = False  # Whether it differs from `strong` for soft labels alone.
+
+
+def make_measures(networks: Sequence[str]) -> dict[str, Measure]:
+    """Returns the measures by name; `networks` are those of the cross-architecture."""
+    strong = {"evaluation.protocol": "strong"}
+    plain = {"evaluation.augmentation": "none", "evaluation.cutmix": 0.0}
+    return {
+        "paper": Measure({"evaluation.protocol": "paper"}),
+        "strong": Measure(strong),
+        "plain": Measure(strong | plain),
+        "hard": Measure(strong, _without_soft_labels, only_soft=True),
+        "pixels": Measure(strong, _of_8_bits),
+        **{
+            f"{ON}{name}": Measure(strong | {"evaluation.network": name})
+            for name in networks
+        },
+    }
+
+
+def _without_soft_labels(one: SyntheticSet) -> SyntheticSet:
+    return one.replace(soft_labels=None)
+
+
+def _of_8_bits(one: SyntheticSet) -> SyntheticSet:
+    """Returns the set that an export as PNG holds."""
+    one = decode_set(one)
+    is_image = (np.asarray(one.labels) >= 0)[..., None, None, None]
+    images = (set_pixels(one) / np.float32(255) - one.mean) / one.std
+    return one.replace(images=np.where(is_image, images, 0).astype(np.float32))
+
+
+class Meter:
+    """Measures sets by evaluations that are built once."""
+
+    def __init__(
+        self, values: Mapping[str, Any], dataset: Dataset, measures: dict[str, Measure]
+    ):
+        """Makes all networks, so that what is wrong with one is told first.
+
+        Raises:
+          UserError: a network is unknown or needs larger images, or the config is
+            unusable.
+        """
+        self.measures, self._dataset = measures, dataset
+        self._configs = {n: _config(values, m.fields) for n, m in measures.items()}
+        for config in self._configs.values():
+            check_names(config)
+        self._evaluators: dict[str, Evaluator] = {}
+        for name in measures:
+            self._evaluator(name)
+
+    def made_with(self, name: str, row: Row) -> dict[str, Any]:
+        """Returns all that the accuracy of a measure follows from, but the code."""
+        config = self._configs[name]
+        return {
+            "set": row.checksum(),
+            "dataset": self._dataset.checksum(),
+            "seed": config.seed,
+            "networks": config.num_evaluations,
+            "protocol": vars(self._evaluator(name).protocol),
+        }
+
+    def measure(self, name: str, row: Row) -> dict[str, Any]:
+        """Returns the accuracies of networks, as `summarise` does, and `made_with`.
+
+        The sets of a row share the networks.
+        """
+        config, change = self._configs[name], self.measures[name].change
+        num = max(1, config.num_evaluations // len(row.sets))
+        config = dataclasses.replace(config, num_evaluations=num)
+        sets = [change(one) for one in row.sets]
+        counts = count_sets(config, self._evaluator(name), sets)
+        return summarise(accuracies(counts)) | {"made_with": self.made_with(name, row)}
+
+    def _evaluator(self, name: str) -> Evaluator:
+        """Returns the evaluation of a measure; those with the same fields share it."""
+        fields = repr(self.measures[name].fields)
+        if fields not in self._evaluators:
+            config, data = self._configs[name], self._dataset
+            classes, shape = data.num_classes, data.image_shape
+            parts = make_evaluation(
+                config, data.name, classes, shape, make_layout(config, classes)
+            )
+            self._evaluators[fields] = build_evaluator(
+                *parts, data.test_images, data.test_labels
+            )
+        return self._evaluators[fields]
+
+
+def _config(values: Mapping[str, Any], fields: Mapping[str, Any]) -> Config:
+    flat = flatten_dict(dict(values), sep=".") | dict(fields)
+    return Config.create(unflatten_dict(flat, sep="."))
