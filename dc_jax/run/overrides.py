@@ -13,7 +13,6 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import SIAMESE_PREFIX, Config
 from dc_jax.errors import UserError
 from dc_jax.run.checks import check_names, check_recipe
-from dc_jax.run.comparison import make_configs
 from dc_jax.sets.card import training_of
 
 # The name of the dataset of a call.
@@ -25,21 +24,8 @@ _NOT_HERE = ("eval_every", "num_experiments", "num_evaluations", "distributed")
 def make_set_config(
     fields: Mapping[str, Any], overrides: Mapping[str, Any] | None
 ) -> Config:
-    """Returns the config of a set: those of all methods are evaluated alike."""
-    values = make_values(fields, overrides)
-    method = values["method"]
-    config = make_configs(values, [method])[method]
-    alike, own = config.evaluation.augmentation, Config.create(values).evaluation
-    if own.augmentation not in (None, alike):
-        logging.info(
-            "Networks are trained on the sets of all methods with augmentation %s, so "
-            "that these can be compared. The authors of %s train with overrides="
-            "{'evaluation.augmentation': '%s', 'evaluation.epochs': 1000}.",
-            alike,
-            method,
-            own.augmentation,
-        )
-    return config
+    """Returns the config of `make_values`, of a set that is to be made."""
+    return Config.create(make_values(fields, overrides))
 
 
 def make_evaluation_config(
@@ -73,11 +59,11 @@ def make_evaluation_config(
     is_own = is_own and config.evaluation.protocol == "paper"
     if is_own and "evaluation.augmentation" not in (overrides or {}):
         logging.warning(
-            "The set's recipe trains as the authors of its method do: give the same "
-            "network, epochs=%s and overrides={'evaluation.augmentation': '%s'} for "
-            "the sets that it is compared with.",
-            config.evaluation.epochs,
+            "The set's recipe trains with augmentation %s for %s epochs, as the "
+            "authors of its method do. To compare it with sets of other methods, give "
+            "all overrides={'evaluation.protocol': 'strong'}, or 'paper'.",
             augmentation,
+            config.evaluation.epochs,
         )
     return config
 

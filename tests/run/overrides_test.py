@@ -1,12 +1,14 @@
-"""Calls from Python: the sets of all methods are evaluated alike."""
+"""Calls from Python: the recipes of sets, and evaluations by them."""
 
 import json
 
 import numpy as np
 import pytest
 
+from configs import base
 from dc_jax.base import SyntheticSet
-from dc_jax.run.overrides import make_evaluation_config, make_set_config
+from dc_jax.config import Config
+from dc_jax.run.overrides import NAME, make_evaluation_config, make_set_config
 
 DSA = "dsa:color_crop"
 
@@ -17,32 +19,12 @@ def _set(**training):
     return SyntheticSet(*arrays, class_names=("a", "b"), recipe=recipe)
 
 
-@pytest.mark.parametrize("network", ["ConvNetBN", "MLP"])
-def test_sets_of_all_methods_have_one_recipe(network, caplog):
-    caplog.set_level("INFO", logger="absl")
-    methods = ("dc", "dsa", "dm", "random", "herding")
-    configs = [
-        make_set_config({"method": method, "network.name": network}, None)
-        for method in methods
-    ]
-    (evaluation,) = {config.evaluation for config in configs}
-    assert evaluation.network == network.removesuffix("BN")
-    assert [config.augmentation != "none" for config in configs] == [
-        method in ("dsa", "dm") for method in methods
-    ]
-    # How the authors train is told, once for each method that differs.
-    assert caplog.text.count("'evaluation.augmentation': 'dsa:") == 2
-
-
-def test_the_recipe_is_what_the_call_says(caplog):
-    caplog.set_level("INFO", logger="absl")
-    fields = {"method": "dm", "network.name": "MLP"}
-    given = {"evaluation.augmentation": DSA, "evaluation.epochs": 7}
-    evaluation = make_set_config(fields, given).evaluation
-    assert (evaluation.augmentation, evaluation.epochs) == (DSA, 7)
-    assert not caplog.records
-    with pytest.raises(ValueError, match=r"config\.evaluation\.augmentation: .*flop"):
-        make_set_config(fields, {"evaluation.augmentation": "flop"})
+@pytest.mark.parametrize("method", ["dc", "dsa", "dm", "random", "herding"])
+def test_a_set_has_the_recipe_of_the_command(method):
+    values = base.get_config().to_dict() | {"method": method}
+    values["dataset"]["name"] = NAME
+    config = make_set_config({"method": method}, None)
+    assert config.evaluation == Config.create(values).evaluation
 
 
 @pytest.mark.parametrize(
@@ -51,6 +33,7 @@ def test_the_recipe_is_what_the_call_says(caplog):
         (DSA, None, True),
         (DSA, {"evaluation.augmentation": DSA}, False),
         (DSA, {"evaluation.augmentation": "none"}, False),
+        (DSA, {"evaluation.protocol": "paper"}, False),
         ("none", None, False),
     ],
 )
@@ -59,5 +42,6 @@ def test_a_recipe_of_one_method_is_warned_of(
 ):
     one = _set(network="MLP", epochs=9, augmentation=augmentation)
     config = make_evaluation_config(one, {}, overrides)
-    assert config.evaluation.epochs == 9
-    assert ("epochs=9 and overrides" in caplog.text) == is_warned
+    is_by_recipe = "evaluation.protocol" not in (overrides or {})
+    assert config.evaluation.epochs == (9 if is_by_recipe else None)
+    assert ("for 9 epochs" in caplog.text) == is_warned
