@@ -25,9 +25,9 @@ from dc_jax.devices.backend import fixed_numerics
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
+from dc_jax.files.paths import user_path
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
-from dc_jax.paths import user_path
 from dc_jax.run import comparison, runner
 from dc_jax.run.arrays import make_dataset, make_test_split
 from dc_jax.run.evaluation import build_evaluator, count_sets

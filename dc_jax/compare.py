@@ -11,7 +11,7 @@ a comparison that was stopped. Random images are always among the methods.
 from absl import app, flags
 from ml_collections import config_flags
 
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run.command_line import begin, end_on_signals, parse_flags, refuse
 

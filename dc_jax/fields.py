@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dc_jax.errors import UserError
-from dc_jax.files import is_unicode
+from dc_jax.files.content import is_unicode
 
 
 def at_least(minimum: float) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dc_jax.data.plain_pickle import read_plain_pickle, to_array, to_bytes
 from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.files.content import DAMAGE
 
 _SHAPE = (3, 32, 32)
 _SIZE = 3072

@@ -26,7 +26,7 @@ from dc_jax.data.csv_columns import (
 from dc_jax.data.facts import number_names
 from dc_jax.data.labels import read_labels
 from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.files.content import DAMAGE
 
 _SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz")
 # Of the first lines, of which any text of one line would be taken otherwise.

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from dc_jax.errors import UserError, short_name
-from dc_jax.files import is_unicode
+from dc_jax.files.content import is_unicode
 
 # How many images are held as float64 at once while statistics are computed.
 _CHUNK = 1024

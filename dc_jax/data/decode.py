@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from dc_jax.data import kept_pictures
 from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.files.content import DAMAGE
 from dc_jax.progress import Progress
 
 # Those of Pillow that are read. Others start programs, as PostScript does.

@@ -18,10 +18,10 @@ import numpy as np
 import PIL
 from absl import logging
 
-from dc_jax.cache import cache_folder
-from dc_jax.drafts import draft, remove_stale
 from dc_jax.errors import one_line
-from dc_jax.files import DAMAGE, read_json, write_json
+from dc_jax.files.cache import cache_folder
+from dc_jax.files.content import DAMAGE, read_json, write_json
+from dc_jax.files.drafts import draft, remove_stale
 
 # To be increased when the same pictures are decoded to other pixels.
 _VERSION = 1

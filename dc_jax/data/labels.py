@@ -6,7 +6,7 @@ import numpy as np
 
 from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError, short_name
-from dc_jax.files import is_text
+from dc_jax.files.content import is_text
 
 
 def read_labels(

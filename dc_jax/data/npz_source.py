@@ -8,7 +8,7 @@ import numpy as np
 from dc_jax.data.facts import number_names
 from dc_jax.data.labels import read_labels
 from dc_jax.errors import UserError
-from dc_jax.files import is_text, names_of, read_npz
+from dc_jax.files.content import is_text, names_of, read_npz
 
 # The names that a file may have for training images and labels, test images and labels:
 # those of this project and MedMNIST, those of Keras, and names without a test split.

@@ -11,7 +11,7 @@ import numpy as np
 from dc_jax.data.splits import name_splits
 from dc_jax.data.table import Table, read_tables
 from dc_jax.errors import UserError, load_package, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.files.content import DAMAGE
 
 # Rows that are read at a time.
 _ROWS = 64

@@ -21,7 +21,7 @@ from dc_jax.data.idx import find_idx_files
 from dc_jax.data.npz_source import check_class_names
 from dc_jax.data.splits import split_off_tests
 from dc_jax.errors import UserError, short_name
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 
 # Names of formats, which are nothing without a path.
 _NEED_A_PATH = {one.name for one in FORMATS} - {"tfds"}

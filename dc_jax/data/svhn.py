@@ -12,7 +12,7 @@ from absl import logging
 
 from dc_jax.data.mat import read_mat
 from dc_jax.errors import UserError, check_fits, one_line
-from dc_jax.files import DAMAGE
+from dc_jax.files.content import DAMAGE
 
 _FILES = {"train": "train_32x32.mat", "test": "test_32x32.mat"}
 _EXTRA = "extra_32x32.mat"

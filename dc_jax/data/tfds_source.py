@@ -17,8 +17,8 @@ from absl import logging
 from dc_jax.data.decode import Encoded, decode
 from dc_jax.data.embedded import EMBEDDED
 from dc_jax.data.internet import is_reachable
-from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, one_line
+from dc_jax.files.drafts import draft
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core import DatasetBuilder

@@ -16,10 +16,10 @@ from absl import logging
 # There is no public way to tell whether an entry is whole.
 from jax._src.compilation_cache import decompress_executable
 
-from dc_jax.cache import cache_folder
 from dc_jax.config import ExecutionConfig
 from dc_jax.errors import UserError
-from dc_jax.files import read_json, write_json
+from dc_jax.files.cache import cache_folder
+from dc_jax.files.content import read_json, write_json
 
 OFF = "off"
 # The bytes of all entries in the user's cache; the oldest go first.

@@ -4,7 +4,7 @@ import argparse
 import sys
 
 from dc_jax.errors import ERRORS, one_line, printable
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run.command_line import end_on_signals
 

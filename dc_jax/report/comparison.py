@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dc_jax.accuracy import in_percent, num_networks
-from dc_jax.files import read_json, write_atomically
+from dc_jax.files.content import read_json, write_atomically
 from dc_jax.report import images, markup, numbers
+from dc_jax.report.accuracy import in_percent, num_networks
 from dc_jax.report.files import read_files
 from dc_jax.report.markup import text
 from dc_jax.report.template import fill

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from dc_jax.accuracy import num_networks
+from dc_jax.report.accuracy import num_networks
 from dc_jax.report.charts import line_chart
 from dc_jax.report.files import Files
 from dc_jax.report.markup import figure

@@ -14,7 +14,7 @@ from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import read_json, read_json_lines
+from dc_jax.files.content import read_json, read_json_lines
 from dc_jax.report import kept
 from dc_jax.sets import set_file
 

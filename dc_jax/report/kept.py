@@ -20,7 +20,7 @@ from absl import logging
 from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
-from dc_jax.files import read_npz, write_atomically, write_npz
+from dc_jax.files.content import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
 from dc_jax.sets.set_file import set_pixels
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from dc_jax.accuracy import in_percent, num_networks
 from dc_jax.config import describe_ipc
 from dc_jax.report import markup
+from dc_jax.report.accuracy import in_percent, num_networks
 from dc_jax.report.files import Files
 from dc_jax.report.markup import text
 from dc_jax.report.published import TABLE1, WHOLE

@@ -15,7 +15,7 @@ from absl import logging
 
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import write_atomically
+from dc_jax.files.content import write_atomically
 from dc_jax.report import curves, images, kept, numbers
 from dc_jax.report.files import read_files
 from dc_jax.report.template import fill

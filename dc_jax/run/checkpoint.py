@@ -22,9 +22,9 @@ from absl import logging
 from flax.serialization import msgpack_restore, msgpack_serialize
 
 from dc_jax.devices import processes
-from dc_jax.drafts import remove_stale
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import write_atomically
+from dc_jax.files.content import write_atomically
+from dc_jax.files.drafts import remove_stale
 
 PyTree = Any
 

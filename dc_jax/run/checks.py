@@ -12,9 +12,9 @@ from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.facts import number_names
 from dc_jax.errors import UserError, check_fits, load_package, one_line
+from dc_jax.files.paths import user_path
 from dc_jax.methods import BASELINES, check_method
 from dc_jax.networks import has_batch_norm
-from dc_jax.paths import user_path
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 

@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.errors import UserError, one_line, printable
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 
 
 class _NumbersParser(flags.ArgumentParser):

@@ -14,7 +14,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import make_protocol
-from dc_jax.files import read_json, write_json
+from dc_jax.files.content import read_json, write_json
 from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import finished, runner, workdir

@@ -12,7 +12,7 @@ from dc_jax import report
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
-from dc_jax.files import file_record, read_json, to_json, write_json
+from dc_jax.files.content import file_record, read_json, to_json, write_json
 from dc_jax.methods import METHODS
 from dc_jax.sets import image_grid, set_file
 

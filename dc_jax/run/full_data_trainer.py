@@ -26,8 +26,8 @@ from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import read_npz, write_npz
-from dc_jax.paths import user_path
+from dc_jax.files.content import read_npz, write_npz
+from dc_jax.files.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax.accuracy import spread
 from dc_jax.base import SyntheticSet
 from dc_jax.devices import processes
-from dc_jax.files import read_json_lines, write_atomically
+from dc_jax.files.content import read_json_lines, write_atomically
 from dc_jax.progress import Progress
 from dc_jax.report import kept
+from dc_jax.report.accuracy import spread
 from dc_jax.run.cost import Cost
 from dc_jax.run.tensorboard import Events
 

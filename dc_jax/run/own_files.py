@@ -7,7 +7,7 @@ from typing import Any
 
 from dc_jax import report
 from dc_jax.errors import UserError
-from dc_jax.files import read_json, read_json_lines
+from dc_jax.files.content import read_json, read_json_lines
 
 # What a run writes or deletes in its folder, but for the `.lock`, which is empty.
 _OF_A_RUN = re.compile(

@@ -11,7 +11,7 @@ from typing import Any
 
 from dc_jax.config import Config
 from dc_jax.evaluation.evaluator import accuracies
-from dc_jax.files import write_json
+from dc_jax.files.content import write_json
 from dc_jax.run import finished
 from dc_jax.run.baselines import choose_sets
 from dc_jax.run.evaluation import count_sets

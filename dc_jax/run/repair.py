@@ -9,7 +9,7 @@ from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import file_record, read_json
+from dc_jax.files.content import file_record, read_json
 from dc_jax.report import NEIGHBOURS
 from dc_jax.run import workdir
 from dc_jax.sets import set_file

@@ -17,8 +17,8 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
 from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.protocol import Protocol
+from dc_jax.files.paths import user_path
 from dc_jax.methods import BASELINES, make_method
-from dc_jax.paths import user_path
 from dc_jax.progress import Progress
 from dc_jax.run import finished, own_files, random_baseline, repair, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies

@@ -12,16 +12,16 @@ from absl import logging
 from flax.traverse_util import flatten_dict
 
 from dc_jax import report
-from dc_jax.accuracy import num_networks, spread
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
-from dc_jax.drafts import remove_stale
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.files import append_json_line, is_unicode, write_json
-from dc_jax.paths import is_address
+from dc_jax.files.content import append_json_line, is_unicode, write_json
+from dc_jax.files.drafts import remove_stale
+from dc_jax.files.paths import is_address
+from dc_jax.report.accuracy import num_networks, spread
 from dc_jax.run import own_files
 from dc_jax.sets import image_grid, set_file
 from dc_jax.sets.card import make_card, make_recipe

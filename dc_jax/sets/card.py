@@ -18,7 +18,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices.backend import KEYS
 from dc_jax.errors import UserError
-from dc_jax.files import file_record, to_plain
+from dc_jax.files.content import file_record, to_plain
 
 
 def training_of(synthetic_set: SyntheticSet) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from dc_jax.base import SyntheticSet
-from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, load_package, one_line
-from dc_jax.files import write_atomically
-from dc_jax.paths import user_path
+from dc_jax.files.content import write_atomically
+from dc_jax.files.drafts import draft
+from dc_jax.files.paths import user_path
 from dc_jax.sets import authors_pt, pictures, set_file
 from dc_jax.sets.make import decode_set
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet
 from dc_jax.errors import printable
-from dc_jax.files import write_atomically
+from dc_jax.files.content import write_atomically
 from dc_jax.sets.set_file import set_pixels
 
 # Sizes in pixels of the labelled picture.

@@ -21,7 +21,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.errors import UserError, load_package, printable
-from dc_jax.files import write_atomically, write_json
+from dc_jax.files.content import write_atomically, write_json
 from dc_jax.sets import hub_card
 from dc_jax.sets.image_grid import to_png
 from dc_jax.sets.set_file import set_pixels

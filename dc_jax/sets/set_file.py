@@ -13,8 +13,8 @@ import numpy as np
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import FACTORS
 from dc_jax.errors import UserError
-from dc_jax.files import is_text, read_npz, write_npz
-from dc_jax.paths import user_path
+from dc_jax.files.content import is_text, read_npz, write_npz
+from dc_jax.files.paths import user_path
 
 SET_NAME = "synthetic_set.npz"
 

@@ -23,7 +23,7 @@ from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
-from dc_jax.files import file_record, read_json, write_json
+from dc_jax.files.content import file_record, read_json, write_json
 from dc_jax.networks.convnet import parse_convnet_name
 from dc_jax.progress import Progress
 from dc_jax.run import checks, workdir

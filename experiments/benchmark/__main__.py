@@ -50,7 +50,7 @@ from absl import app, flags, logging
 
 from dc_jax.config import default_loops
 from dc_jax.errors import UserError
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, refuse
 from experiments.benchmark import report
 from experiments.benchmark.cases import SHAPES, SMOKE, WORKLOADS, Case, peak_work

@@ -19,7 +19,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.errors import UserError
-from dc_jax.files import read_json, write_json
+from dc_jax.files.content import read_json, write_json
 from dc_jax.run import runner, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dc_jax.config import Config
-from dc_jax.files import append_json_line, read_json_lines
+from dc_jax.files.content import append_json_line, read_json_lines
 from experiments.plan import planning
 from experiments.plan.planning import Plan, gib
 from experiments.plan.target import load_target

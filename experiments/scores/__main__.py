@@ -18,8 +18,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, UserError, one_line
-from dc_jax.files import read_json, write_atomically, write_json
-from dc_jax.paths import user_path
+from dc_jax.files.content import read_json, write_atomically, write_json
+from dc_jax.files.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 _CONFIG = config_flags.DEFINE_config_file(

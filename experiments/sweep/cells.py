@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from dc_jax.errors import UserError, one_line
-from dc_jax.files import read_json, write_json
+from dc_jax.files.content import read_json, write_json
 
 ROOT = Path(__file__).parent.parent.parent
 # The file in the folder of a cell that says what was run, and that it is done.

@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, one_line
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 
 

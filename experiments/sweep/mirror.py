@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dc_jax.errors import UserError
-from dc_jax.files import write_atomically
-from dc_jax.paths import is_address, user_path
+from dc_jax.files.content import write_atomically
+from dc_jax.files.paths import is_address, user_path
 from experiments.sweep.cells import RECORD
 
 # Files and folders of a cell that only the machine that runs it needs.

@@ -8,9 +8,9 @@ import pytest
 from data_helpers import random_pixels
 from PIL import Image
 
-from dc_jax.cache import cache_folder
 from dc_jax.data import decode, kept_pictures
 from dc_jax.data.sources import load_dataset
+from dc_jax.files.cache import cache_folder
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import run_helpers
 from report_helpers import PROTOCOL, Page, make_dataset, make_run
 
 from dc_jax import report
-from dc_jax.accuracy import in_percent
 from dc_jax.report import kept
+from dc_jax.report.accuracy import in_percent
 from dc_jax.report.published import TABLE1
 from dc_jax.run import own_files, workdir
 from dc_jax.run.metrics import Metrics

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import run_helpers
 
-from dc_jax.files import write_json
+from dc_jax.files.content import write_json
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.metrics import Metrics
 

@@ -17,7 +17,7 @@ import toy_run
 
 from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
-from dc_jax.files import write_json
+from dc_jax.files.content import write_json
 from dc_jax.run import runner
 from dc_jax.run.checks import check_fit
 from dc_jax.sets import formats, set_file

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import dc_jax
-from dc_jax.files import write_json
+from dc_jax.files.content import write_json
 from dc_jax.sets.card import make_card, make_recipe
 
 CONFIG = {"ipc": 1, "execution": {"dtype": "float32", "precision": "high"}}

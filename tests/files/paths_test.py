@@ -8,7 +8,7 @@ import run_helpers
 
 import dc_jax
 from dc_jax.errors import UserError
-from dc_jax.paths import user_path
+from dc_jax.files.paths import user_path
 from dc_jax.run import runner
 from dc_jax.run.checks import check_names
 from dc_jax.run.command_line import find_config

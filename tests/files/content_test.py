@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from absl import logging
 
-from dc_jax import drafts, errors, files
+from dc_jax import errors
+from dc_jax.files import content as files
+from dc_jax.files import drafts
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -179,7 +181,7 @@ def test_one_line():
 
 
 def test_files_need_no_jax():
-    code = "import dc_jax.files, sys; sys.exit('jax' in sys.modules)"
+    code = "import dc_jax.files.content, sys; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

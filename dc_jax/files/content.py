@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from dc_jax.drafts import draft
 from dc_jax.errors import UserError, check_fits, one_line
+from dc_jax.files.drafts import draft
 
 # What readers raise on damaged files; ValueError includes our own.
 DAMAGE = (

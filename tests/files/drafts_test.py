@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dc_jax import drafts
+from dc_jax.files import drafts
 
 
 def _process_that_ended() -> int:
@@ -24,7 +24,7 @@ def test_a_draft_of_a_killed_process_is_removed_by_the_next(tmp_path):
     path = tmp_path / "set.npz"
     code = (
         "import os, signal, sys\n"
-        "from dc_jax.drafts import draft\n"
+        "from dc_jax.files.drafts import draft\n"
         "with draft(sys.argv[1]) as temporary:\n"
         "    open(temporary, 'w').write('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

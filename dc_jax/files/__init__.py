@@ -1,0 +1,1 @@
+"""Files: their content, drafts of them, their paths, and the cache."""
