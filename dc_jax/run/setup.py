@@ -147,6 +147,9 @@ def _log_execution(setup: Setup) -> None:
     chosen = [f"{name} {choices[name]}" for name in choices if given[name] is None]
     if chosen:
         logging.info("Chosen for %s: config.execution.%s.", platform, ", ".join(chosen))
+    asked = [f"{name} {given[name]}" for name in choices if given[name] is not None]
+    if asked:
+        logging.info("As asked: config.execution.%s.", ", ".join(asked))
     precision, arithmetic = given["precision"], "float32"
     if platform != "cpu" and precision != "highest":
         arithmetic = f"{precision} precision, which is less than float32"

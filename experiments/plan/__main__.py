@@ -33,8 +33,8 @@ _CONFIG = config_flags.DEFINE_config_file(
 _TARGET = flags.DEFINE_list(
     "target",
     ["v5e:2x4"],
-    f"Chips, one or several of {', '.join(NAMES)}, each alone for one chip or with a "
-    "grid of chips, such as v5e:2x4.",
+    f"Chips, one or several of {', '.join(NAMES)}, each alone for one chip, or with a "
+    "grid of chips of TPUs or a number of GPUs, such as v5e:2x4 or h100:4.",
 )
 _TABLE = flags.DEFINE_bool("table", False, "Plan all cells of the paper, not one run.")
 _ROWS = flags.DEFINE_string(
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
     if not any(_TARGET.value):
         refuse("--target must name chips, such as v5e:2x4.")
     if _TABLE.value == bool(_CONFIG.value):
-        refuse("either --config=FILE or --table is needed.")
+        refuse("either --config=FILE or --table is needed, and not both.")
     # Nothing runs here, so a chip of this machine stays free for others.
     jax.config.update("jax_platforms", "cpu")
     try:

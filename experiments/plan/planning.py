@@ -126,6 +126,11 @@ def describe(config: Config, plan: Plan) -> str:
         f"memory at {target.bandwidth / 1e9:g} GB/s",
         *_describe_time(config, plan, target),
     ]
+    if (precision := config.execution.precision) != "default":
+        lines.append(
+            f"note      limit{' and estimate are' if target.launch else ' is'} for the "
+            f"default precision; {precision} is slower"
+        )
     return "\n".join(lines)
 
 

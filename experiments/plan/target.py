@@ -75,7 +75,8 @@ def load_target(name: str) -> Target:
     if match is None or match[1] not in NAMES:
         raise UserError(
             f"--target must be one of {', '.join(NAMES)}, alone for one chip or with a "
-            f"grid of chips as in v5e:2x4 or v4:2x2x1, got {name!r}."
+            f"grid of chips or a number of GPUs as in v5e:2x4, v4:2x2x1 or h100:4, got "
+            f"{name!r}."
         )
     values = tomllib.loads((_FOLDER / f"{match[1]}.toml").read_text(encoding="utf-8"))
     grid = match[2] or values.get("one", "1")
