@@ -207,14 +207,14 @@ def use_cpu_cores(most: int | None = None) -> None:
 
 
 def wait_for_slow_devices() -> None:
-    """Makes CPU devices wait for one another for a day, unless the user says how long.
+    """Makes CPU devices wait for one another for a day, unless XLA_FLAGS say how long.
 
     XLA would end the process when one is 60 seconds behind, which happens where other
     programs use the cores, or where one device has more classes than another.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
+    flags, call = os.environ.get("XLA_FLAGS", ""), "--xla_cpu_collective_call"
+    if call in flags:  # XLA never ends a process that it has not warned before.
+        return
     for name in ("warn_stuck", "terminate"):
-        flag = f"--xla_cpu_collective_call_{name}_timeout_seconds"
-        if flag not in flags:
-            flags += f" {flag}={_DAY}"
+        flags += f" {call}_{name}_timeout_seconds={_DAY}"
     os.environ["XLA_FLAGS"] = flags.strip()

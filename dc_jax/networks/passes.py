@@ -56,8 +56,8 @@ def _copy_to_windows(g: jax.Array, *, height: int, width: int) -> jax.Array:
 def _linear(function: Callable, **by_platform: Callable) -> Primitive:
     """Returns a primitive: a linear function of images, lowered for each platform.
 
-    `lax.platform_dependent` chooses too, but leaves a `case` around the function, and
-    XLA then fuses less: the forward pass takes a CPU 11 % longer.
+    `lax.platform_dependent` chooses too, but leaves a `case` around the function. With
+    it, 10,000 test images took two CPU cores 7 and 16 % longer in two measurements.
     """
     primitive = Primitive(function.__name__.lstrip("_"))
     primitive.def_impl(function)

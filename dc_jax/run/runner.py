@@ -251,8 +251,8 @@ def _end(
 ) -> dict[str, Any]:
     """Makes what follows the result of a run, and the report; returns the result.
 
-    That are the nearest training images, and what random ones are worth. The evaluator
-    is None where random images are not evaluated.
+    First it finds the nearest training images, then it evaluates random ones. The
+    evaluator is None where random images are not evaluated.
     """
     if processes.on_first(finished.lacks_neighbours, setup.config, folder):
         title = "Finding the nearest training images"

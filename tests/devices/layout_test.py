@@ -215,7 +215,7 @@ def test_a_core_is_a_device_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", flag)
     layout.use_cpu_cores()
     assert updates == [("jax_num_cpu_devices", 3)]
-    assert os.environ["XLA_FLAGS"].count("terminate") == 1
+    assert os.environ["XLA_FLAGS"] == flag
     for most, num in ((2, 2), (8, 3)):
         layout.use_cpu_cores(most)
         assert updates.pop() == ("jax_num_cpu_devices", num)
