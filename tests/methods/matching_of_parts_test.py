@@ -22,12 +22,12 @@ NETWORK = Tiny(3)
 VARIABLES = NETWORK.init(jax.random.key(0), IMAGES)
 
 
-def _by_gradients(images, factor):
+def _by_gradients(images, factor, real=REAL):
     config = run_helpers.tiny_config()
     matching = gradient_matching.make_matching(config, NETWORK, Execution("map", 8))
     matching = dataclasses.replace(matching, factor=factor)
     losses, grads = gradient_matching.match_class(
-        matching, VARIABLES, images, REAL, jnp.int32(0), jnp.negative
+        matching, VARIABLES, images, real, jnp.int32(0), jnp.negative
     )
     return sum(losses.values()), grads
 
@@ -45,3 +45,15 @@ def test_the_loss_is_that_of_the_parts(match):
     got = match(IMAGES, FACTOR)
     chex.assert_trees_all_close(got, (expected, *decode_back(grads)), rtol=1e-4)
     assert np.abs(got[1]).max() > 1e-4
+
+
+def test_stored_images_learn_to_match_images_of_parts():
+    real = decode(REAL[:2], FACTOR)
+
+    @jax.jit
+    def descend(images, _):
+        loss, grads = _by_gradients(images, FACTOR, real)
+        return images - 0.1 * grads, loss
+
+    _, losses = jax.lax.scan(descend, IMAGES, length=50)
+    assert losses[-1] < 0.8 * losses[0]
