@@ -2,7 +2,8 @@
 
 The other config files change these fields. So does the command line, as in
 `--config.ipc=10`. If a field is None, a rule chooses its value: its comment gives the
-rule, and the run logs the choice. The methods in these rules are dc, dsa, dm and dd.
+rule, and the run logs the choice. The methods in these rules are dc, dsa, dm, dd and
+frepo.
 """
 
 from ml_collections import ConfigDict
@@ -16,7 +17,8 @@ def get_config() -> ConfigDict:
     # Seed of all randomness: images, networks, batches, evaluation.
     config.seed = 0
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
-    # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation. Or
+    # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation;
+    # "frepo", neural feature regression, which learns the labels of the images too. Or
     # a baseline: "random", "herding", "nearest_mean", "k_center", "forgetting",
     # "k_means", "sensitivity" and "gradient_diversity" choose real images;
     # "random_soft" labels them by a network, too; "whole" trains the evaluation
@@ -27,7 +29,7 @@ def get_config() -> ConfigDict:
     # rounded. dd takes only one number for all classes.
     config.ipc = FieldReference(1, field_type=object)
     # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
-    # 20000. A run of dd cannot continue with another number.
+    # 20000; frepo 500000. A run of dd or frepo cannot continue with another number.
     config.iterations = placeholder(int)
     # Whether condensing may end sooner: after a multiple of so many iterations, once
     # their mean loss is not below that of as many before. With `eval_every` and
@@ -46,8 +48,8 @@ def get_config() -> ConfigDict:
     config.num_experiments = 5
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
-    # First images: standard normal "noise" or "real" ones. None: noise; dsa and dm
-    # real.
+    # First images: standard normal "noise" or "real" ones. None: noise; dsa, dm and
+    # frepo real.
     config.init = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
@@ -56,19 +58,22 @@ def get_config() -> ConfigDict:
     config.augmentation = placeholder(str)
     # Distance between gradients (dc, dsa): "ours" (layer-wise cosine), "mse" or "cos".
     config.distance = "ours"
-    # N, real images per class for one gradient. None: 256; dd 102, which is about 1,024
-    # images of ten classes.
+    # N, real images per class for one gradient. None: 256; dd and frepo 102, which is
+    # about 1,024 images of ten classes.
     config.batch_real = placeholder(int)
-    # Synthetic images in a step of training the networks in the inner loop.
-    config.batch_train = 256
+    # Synthetic images in a step of training the networks in the inner loop. None: 256;
+    # frepo 1000.
+    config.batch_train = placeholder(int)
     # SGD on the images. dd uses Adam instead, also on its learning rates, without this
-    # momentum; it halves the learning rate after each tenth of the run. None: 0.1; dm
-    # 1, or 10 from 100 images per class on; dd 0.01.
+    # momentum; it halves the learning rate after each tenth of the run. frepo uses
+    # LAMB, also on its labels; its learning rate falls to a tenth over the run. None:
+    # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
     # SGD on the networks. The authors' code has no momentum since July 2021; its
-    # releases from January to March 2021 had 0.5.
-    config.lr_net = 0.01
+    # releases from January to March 2021 had 0.5. frepo uses Adam. None: 0.01; frepo
+    # 0.0003.
+    config.lr_net = placeholder(float)
     config.momentum_net = 0.0
     # Iterations (whole: epochs) between evaluations while the run goes on. 0: evaluate
     # only at the end.
@@ -117,7 +122,8 @@ def get_config() -> ConfigDict:
     # How networks are trained on the set, "paper": as in the authors' code. "dsa": the
     # same with the augmentation of dsa, whatever made the set. "strong": one recipe of
     # today for every set: AdamW with this augmentation, CutMix and a cosine. The
-    # network after the last epoch counts. The fields below change single values of it.
+    # network after the last epoch counts. "frepo": as in the authors' code of frepo,
+    # squared error to the labels by Adam. The fields below change single values of it.
     config.evaluation.protocol = "paper"
     # Epochs as the authors count them: one more is run. None: 300, or 1,000 with
     # augmentation; strong 300.
@@ -129,7 +135,7 @@ def get_config() -> ConfigDict:
     # of dc: "crop_scale_rotate" for mnist, "crop_noise" for ConvNetBN, else "none". For
     # dsa and strong "dsa:" and all operations, without flip for digits, mnist and svhn.
     config.evaluation.augmentation = placeholder(str)
-    # "sgd" or "adamw". None: sgd; strong adamw.
+    # "sgd" or "adamw". None: sgd; strong and frepo adamw.
     config.evaluation.optimiser = placeholder(str)
     # None: 0.01, 0.9, 5e-4, and batches of 256 images; for strong the learning rate is
     # 0.001 and the weight decay, which AdamW keeps apart from the gradient, 0.01.
@@ -143,17 +149,26 @@ def get_config() -> ConfigDict:
     config.evaluation.schedule = placeholder(str)
     # How likely a batch is mixed by CutMix, from 0 to 1. None: 0; strong 0.5.
     config.evaluation.cutmix = placeholder(float)
+    # "cross_entropy", or "squared_error" between logits and centred labels. None:
+    # cross_entropy; frepo squared_error.
+    config.evaluation.loss = placeholder(str)
     # Whether a run also tells what random real images are worth: min(5,
     # `num_evaluations`) draws of as many images per class, with one network for each,
     # trained in the same way. Not for "random" and "whole".
     config.evaluation.random_baseline = True
 
-    # Multi-formation, for dc, dsa and dm: each stored image holds factor x factor
-    # smaller ones, which are enlarged before networks are trained on them. So the same
-    # bytes hold more images. 1, 2, 3 or 4. With init "real" each of the smaller ones
-    # begins as a real image.
+    # Multi-formation, for dc, dsa, dm and frepo: each stored image holds factor x
+    # factor smaller ones, which are enlarged before networks are trained on them. So
+    # the same bytes hold more images. 1, 2, 3 or 4. With init "real" each of the
+    # smaller ones begins as a real image.
     config.formation = ConfigDict()
     config.formation.factor = 1
+
+    # Networks of frepo, which go on training between iterations: P, how many there are,
+    # and after how many updates one begins anew.
+    config.pool = ConfigDict()
+    config.pool.size = 10
+    config.pool.updates = 100
 
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of

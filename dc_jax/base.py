@@ -108,6 +108,9 @@ class CondenseState:
     images: jax.Array  # [C, I, H, W, D] normalised; 0 in blank slots of `SyntheticSet`.
     opt_state: optax.OptState  # Of the optimiser of `images` and `raw_lrs`.
     raw_lrs: jax.Array | None = None  # [R, I] learned rates before softplus, if any.
+    # [C, I, C] learned labels, if any: the probabilities of a set are the nearest ones.
+    labels: jax.Array | None = None
+    pool: Any = None  # A tree of arrays [P, ...], networks that go on training, if any.
 
 
 class Method(NamedTuple):

@@ -34,7 +34,7 @@ SIAMESE_PREFIX = "dsa:"
 # All operations of Siamese augmentation, in the authors' order.
 FULL_SIAMESE = "color_crop_cutout_flip_scale_rotate"
 # The evaluations, see `evaluation.protocol`.
-PROTOCOLS = ("paper", "dsa", "strong")
+PROTOCOLS = ("paper", "dsa", "strong", "frepo")
 
 # Inner epochs of the authors' code, by images per class, which are the outer steps.
 _PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
@@ -46,16 +46,26 @@ _DEFAULTS = {
     "batch_real": 256,
     "lr_img": 0.1,
     "augmentation": "none",
+    "batch_train": 256,
+    "lr_net": 0.01,
 }
 # Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
 # of their code, and its README). DD has what its authors' code has for ten classes:
 # batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
-# of CIFAR-10.
+# of CIFAR-10. FRePo has batches of 1,024, too.
 _SIAMESE = {"init": "real", "augmentation": FULL_SIAMESE}
 _METHOD_DEFAULTS = {
     "dsa": _SIAMESE,
     "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
     "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
+    "frepo": {
+        "init": "real",
+        "iterations": 500_000,
+        "batch_real": 102,
+        "batch_train": 1000,
+        "lr_img": 3e-4,
+        "lr_net": 3e-4,
+    },
 }
 
 
@@ -93,12 +103,19 @@ class EvaluationConfig:
     batch_size: int | None = allow(at_least(1))
     schedule: str | None = allow(one_of("drop", "cosine"))
     cutmix: float | None = allow(PROBABILITY)
+    loss: str | None = allow(one_of("cross_entropy", "squared_error"))
     random_baseline: bool = allow(ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FormationConfig:
     factor: int = allow(one_of(*FACTORS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PoolConfig:
+    size: int = allow(at_least(1))
+    updates: int = allow(at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,10 +166,10 @@ class Config:
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
-    batch_train: int = allow(at_least(1))
+    batch_train: int | None = allow(at_least(1))
     lr_img: float | None = allow(POSITIVE)
     momentum_img: float = allow(FRACTION)
-    lr_net: float = allow(POSITIVE)
+    lr_net: float | None = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)
     patience: int | None = allow(at_least(1))
     eval_every: int = allow(at_least(0))
@@ -162,6 +179,7 @@ class Config:
     network: NetworkConfig
     evaluation: EvaluationConfig
     formation: FormationConfig
+    pool: PoolConfig
     distillation: DistillationConfig
     coreset: CoresetConfig
     execution: ExecutionConfig

@@ -11,6 +11,7 @@ from dc_jax.errors import UserError
 from dc_jax.methods import (
     dataset_distillation,
     distribution_matching,
+    feature_regression,
     gradient_matching,
 )
 from dc_jax.methods.coresets import SELECTIONS
@@ -20,6 +21,7 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dsa": gradient_matching.make,  # Its default augmentation is not "none".
     "dm": distribution_matching.make,
     "dd": dataset_distillation.make,
+    "frepo": feature_regression.make,
 }
 # They choose real images, or take all of them; see `baselines`.
 BASELINES = (*SELECTIONS, "whole")

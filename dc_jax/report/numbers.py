@@ -26,6 +26,7 @@ _METHODS = {
     "dsa": "Gradient matching with Siamese augmentation (dsa)",
     "dm": "Distribution matching (dm)",
     "dd": "Dataset distillation (dd)",
+    "frepo": "Neural feature regression (frepo)",
     "whole": "Networks trained on the whole training set (whole)",
 }
 

@@ -47,6 +47,11 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
+    if config.method == "frepo" and config.num_networks > config.pool.size:
+        raise UserError(
+            "config.num_networks must be at most config.pool.size, which is "
+            f"{config.pool.size}, got {config.num_networks}."
+        )
     with naming("config.network.name"):
         has_batch_norm(config.network.name)
     if config.evaluation.network is not None:

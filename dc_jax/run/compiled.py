@@ -46,7 +46,7 @@ def compile_method(
         def one(state: CondenseState, key: jax.Array):
             key = iteration_key(key, iteration)
             state, metrics, _ = method.step(state, store, key)
-            values = (metrics["loss"], state.images, state.raw_lrs)
+            values = (metrics["loss"], state.replace(opt_state=()))
             finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(values)]
             return state, {**metrics, "is_finite": jnp.stack(finite).all()}
 

@@ -16,12 +16,15 @@ from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import one_line
 from dc_jax.evaluation.protocol import Protocol, make_protocol
-from dc_jax.methods.dataset_distillation import UNUSED
+from dc_jax.methods import dataset_distillation, feature_regression
 from dc_jax.networks import default_depth, make_network, without_batch_norm
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
 from dc_jax.progress import Progress
 from dc_jax.run.checks import check_memory, check_names, naming
 from dc_jax.run.signals import is_guest
+
+# Fields of the config that a method does not use.
+_UNUSED = {"dd": dataset_distillation.UNUSED, "frepo": feature_regression.UNUSED}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -125,8 +128,8 @@ def log_choices(setup: Setup) -> None:
         between = f", with {inner_loop} inner epoch(s) between them"
         text = f"{outer_loop} outer step(s){between if outer_loop > 1 else ''}"
         logging.info("An iteration has %s.", text)
-    if config.method == "dd":
-        logging.info("Not used by dd: config.%s.", ", ".join(UNUSED))
+    if unused := _UNUSED.get(config.method):
+        logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
     if len(set(class_ipc)) > 1:
         text = "What depends on the images per class is chosen for their mean, %d."
         logging.info(text, config.mean_ipc)

@@ -34,8 +34,8 @@ _FREE_FIELDS = {
     *("dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
-# Not free for these methods, whose learning rate falls with every tenth of the run.
-_FIXED_FIELDS = {"dd": {"iterations"}}
+# Not free for these methods, whose learning rate falls over the run.
+_FIXED_FIELDS = {"dd": {"iterations"}, "frepo": {"iterations"}}
 
 # A folder with no other files belongs to no run yet: nothing would be lost.
 _FILES_OF_A_START = {"config.json", ".lock", "log.txt"}

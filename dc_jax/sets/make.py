@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+import optax
 
 from dc_jax.base import CondenseState, SyntheticSet, make_labels
 from dc_jax.data.dataset import Dataset
@@ -26,10 +27,23 @@ def make_sets(
         make_set(images, dataset, labels).replace(factor=factor)
         for images in np.asarray(state.images)
     ]
+    if state.labels is not None:
+        probabilities = [nearest_probabilities(one, labels) for one in state.labels]
+        pairs = zip(sets, probabilities, strict=True)
+        sets = [one.replace(soft_labels=soft) for one, soft in pairs]
     if state.raw_lrs is None:
         return sets
     rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
     return [one.replace(learning_rates=r) for one, r in zip(sets, rates, strict=True)]
+
+
+def nearest_probabilities(learned: jax.Array, labels: np.ndarray) -> np.ndarray:
+    """Returns the soft labels of a set: the probabilities nearest to learned labels.
+
+    `[C, I, C]` -> `[C, I, C]`, for the labels `[C, I]` of a `SyntheticSet`.
+    """
+    nearest = jax.vmap(jax.vmap(optax.projections.projection_simplex))(learned)
+    return np.where(labels[..., None] >= 0, np.asarray(nearest, np.float32), 0)
 
 
 def make_set(

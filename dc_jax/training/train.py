@@ -28,6 +28,18 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
+def squared_error(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns half the squared distance of outputs to centred labels, `[n]`.
+
+    The outputs are `[n, C]`, and the labels classes, `[n]`, or one value for each
+    class, `[n, C]`, from which 1 / C is subtracted.
+    """
+    num_classes = outputs.shape[-1]
+    if labels.ndim == 1:
+        labels = jax.nn.one_hot(labels, num_classes)
+    return jnp.sum((outputs - labels + 1 / num_classes) ** 2, axis=-1) / 2
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a network is trained."""

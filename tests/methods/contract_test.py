@@ -82,6 +82,19 @@ class TestDistillation(MethodContract):
     takes_differing_ipc = False
 
 
+class TestFeatureRegression(MethodContract):
+    make = staticmethod(METHODS["frepo"])
+    fields = {
+        "method": "frepo",
+        "init": "noise",
+        "pool.size": 4,
+        "lr_img": 0.1,
+        "lr_net": 0.01,
+    }
+    network = BATCH_NORM
+    is_by_class = False  # The regression is on all.
+
+
 class TestExample(MethodContract):
     make = staticmethod(_example()["make"])
     fields = {"method": "moments", "lr_img": 1.0}

@@ -19,6 +19,7 @@ from dc_jax.training.train import (
     cross_entropy,
     init_state,
     mean_gradient,
+    squared_error,
     train,
     train_epoch,
 )
@@ -87,6 +88,15 @@ def test_soft_cross_entropy_by_hand():
     logits = jnp.log(jnp.array([[0.5, 0.25, 0.25]])) - 2
     result = cross_entropy(logits, jnp.array([[0.5, 0.5, 0.0]]))
     np.testing.assert_allclose(result, [1.5 * np.log(2)], rtol=1e-5)
+
+
+def test_squared_error_by_hand():
+    """Of three classes; centred labels are 2/3 for the own class, -1/3 for others."""
+    outputs = jnp.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]]) - 1 / 3
+    got = squared_error(outputs, jnp.array([0, 1]))
+    np.testing.assert_allclose(got, [0, 0.5], atol=1e-6)
+    labels = jnp.array([[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]])
+    np.testing.assert_allclose(squared_error(outputs, labels), [0.25, 0], atol=1e-6)
 
 
 def test_probabilities_of_one_class_train_like_the_class():

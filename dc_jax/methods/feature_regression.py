@@ -1,0 +1,228 @@
+"""Neural feature regression with a pool of networks (FRePo): images and their labels.
+
+Zhou, Nezhadarya and Ba, "Dataset Distillation using Neural Feature Regression",
+NeurIPS 2022, https://arxiv.org/abs/2206.00719, algorithm 1, and the authors' code where
+it says more (lib/datadistillation/frepo.py of https://github.com/yongchaoz/FRePo):
+
+    a pool of P networks                               # `pool`
+    for k in range(K):                                 # run/loop.py
+        theta ~ the pool                               # `step` from here on
+        K_pp, K_tp = products of the features that theta has of the synthetic images,
+                     and of those of N real images of every class and these
+        L = |K_tp (K_pp + lambda I)^-1 y - t|^2 / 2    # `regression_loss`
+            + how much the margins of y are too small  # `margin_loss`
+        S, y <- LAMB on the gradient of L
+        theta <- one step of Adam on (S, y), or a fresh network if it is old
+
+The classifier of theta is never used: kernel ridge regression finds the best one for
+the synthetic images and their learned labels y in closed form, so that no training is
+differentiated. Targets t and labels are centred: a class's is 1 - 1 / C in its own
+place and -1 / C elsewhere. The state has y + 1 / C.
+
+Every real batch has as many images of each class, where the authors' has 1,024 of any.
+With M > 1 networks L is the mean over them, which is our generalisation.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
+from dc_jax.config import Config
+from dc_jax.data.facts import find_facts
+from dc_jax.data.formation import decode
+from dc_jax.data.store import ClassStore, sample_classes
+from dc_jax.devices.backend import Execution, batched
+from dc_jax.methods.images import init_images
+from dc_jax.methods.pool import Pool, put, take
+from dc_jax.training.full_data import read_images
+from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
+
+_RIDGE = 1e-6  # Of the mean of the diagonal of K_pp.
+_LAST_RATE = 0.1  # The learning rate falls to this fraction, as half a cosine.
+# Fields of the config that it does not use.
+UNUSED = ("outer_loop", "inner_loop", "distance", "momentum_img", "momentum_net")
+
+
+def make(config: Config, network: nn.Module, execution: Execution) -> Method:
+    """Returns feature regression as a method, by the `embed` of the network.
+
+    Devices that share the classes share the features of the real images.
+    """
+    layout, optimiser = execution.layout, make_optimiser(config)
+    pool = make_pool(config, network, execution)
+
+    def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
+        image_key, pool_key = jax.random.split(key)
+        class_ipc = config.class_ipc(store.num_classes)
+        images, offsets = init_images(
+            store,
+            image_key,
+            class_ipc=class_ipc,
+            kind=config.init,
+            factor=config.formation.factor,
+        )
+        labels = first_labels(make_labels(class_ipc))
+        return CondenseState(
+            images,
+            optimiser.init((images, labels)),
+            labels=labels,
+            pool=pool.init(images[0], pool_key),
+        ), offsets
+
+    def step(
+        state: CondenseState, store: ClassStore, key: jax.Array
+    ) -> tuple[CondenseState, dict[str, Any], Offsets]:
+        draw_key, real_key, train_key = jax.random.split(key, 3)
+        own_labels = make_labels(config.class_ipc(store.num_classes))
+        real, offsets = sample_classes(store, real_key, config.batch_real)
+        places = pool.draw(draw_key, config.num_networks)
+        mine, is_network = layout.networks.part(config.num_networks)
+        networks = take(state.pool, places[mine])
+
+        def regress(network: TrainState):
+            return jax.value_and_grad(
+                lambda learned: _loss(
+                    config, execution, pool.recipe, network, learned, own_labels, real
+                ),
+                has_aux=True,
+            )((state.images, state.labels))
+
+        results = batched(regress, execution.network_loop)(networks)
+        weights = is_network / config.num_networks
+        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
+        (loss, layers), grads = layout.networks.sum(mean)
+        learned = (state.images, state.labels)
+        updates, opt_state = optimiser.update(grads, state.opt_state, learned)
+        images, labels = optax.apply_updates(learned, updates)
+
+        def go_on(network: TrainState, key: jax.Array) -> TrainState:
+            fresh_key, batch_key = jax.random.split(key)
+
+            def train(network: TrainState) -> TrainState:
+                flat = _prototypes(config, images, labels, own_labels)
+                return train_once(pool.recipe, network, *flat, key=batch_key)
+
+            return pool.go_on(network, train, images[0], fresh_key)
+
+        keys = jax.random.split(train_key, config.num_networks)[mine]
+        changed = batched(go_on, execution.network_loop)(networks, keys)
+        networks = put(state.pool, places, changed, layout.networks)
+        state = CondenseState(images, opt_state, labels=labels, pool=networks)
+        return state, {"loss": loss, "layers": layers}, offsets
+
+    return Method(init, step)
+
+
+def make_pool(config: Config, network: nn.Module, execution: Execution) -> Pool:
+    """Returns the pool of the config, whose networks learn labels by squared error."""
+    recipe = Recipe(
+        network=network,
+        optimiser=optax.adam(config.lr_net),
+        batch_size=config.batch_train,
+        slice_size=execution.slice_size,
+        devices=execution.layout.classes,
+        loss=squared_error,
+    )
+    return Pool(recipe, config.pool.size, config.pool.updates)
+
+
+def make_optimiser(config: Config) -> optax.GradientTransformation:
+    """Returns LAMB on images and labels, whose learning rate falls over the run."""
+    steps = config.iterations
+    return optax.lamb(optax.cosine_decay_schedule(config.lr_img, steps, _LAST_RATE))
+
+
+def first_labels(labels: np.ndarray) -> jax.Array:
+    """Returns the labels to begin with, `[C, I]` -> `[C, I, C]`; 0 in blank slots.
+
+    Centred they are those of the classes, divided by the root of C / 10.
+    """
+    num_classes = len(labels)
+    centred = jax.nn.one_hot(labels, num_classes) - 1 / num_classes
+    scaled = centred / np.sqrt(num_classes / 10) + 1 / num_classes
+    return jnp.where(labels[..., None] >= 0, scaled, 0)
+
+
+def _loss(config, execution, recipe, network, learned, own_labels, real):
+    """Returns one network's loss by images and labels, and its two summands."""
+    images, labels = _prototypes(config, *learned, own_labels)
+    num_classes, num_real = real.shape[:2]
+    flat = real.reshape(-1, *real.shape[2:])
+    targets = jnp.repeat(jnp.arange(num_classes), num_real)
+    size, variables = execution.slice_size, network.variables
+    features, _ = read_images(
+        recipe.network,
+        variables,
+        flat,
+        slice_size=size,
+        devices=execution.layout.classes,
+    )
+    margin = margin_loss(labels)
+    if find_facts(config.dataset.name).is_flippable and images.shape[-1] > 1:
+        images = jnp.concatenate([images, jnp.flip(images, axis=2)])
+        labels = jnp.concatenate([labels, labels])
+    own, _ = read_images(recipe.network, variables, images, slice_size=size)
+    layers = {
+        "margin": margin,
+        "regression": regression_loss(features, targets, own, labels),
+    }
+    return sum(layers.values()), layers
+
+
+def _prototypes(config, images, labels, own_labels):
+    """Returns what networks are trained on, `[n, H, W, D]`, and its labels `[n, C]`."""
+    factor = config.formation.factor
+    images, _ = flatten_set(images, own_labels)
+    labels, _ = flatten_set(labels, own_labels)
+    return decode(images, factor), labels.repeat(factor**2, axis=0)
+
+
+def regression_loss(
+    real: jax.Array,  # [N, F], features of real images
+    targets: jax.Array,  # [N], their classes
+    synthetic: jax.Array,  # [n, F], features of synthetic images
+    labels: jax.Array,  # [n, C], theirs
+) -> jax.Array:
+    """Returns the mean error of kernel ridge regression, `[]`: the paper's equation 2.
+
+    As in the authors' code the ridge is a fraction of the mean of the diagonal.
+    """
+    num, num_classes = labels.shape
+    kernel = synthetic @ synthetic.T
+    ridge = _RIDGE * jnp.trace(kernel) / num * jnp.eye(num)
+    centred = labels - 1 / num_classes
+    solution = jax.scipy.linalg.solve(kernel + ridge, centred, assume_a="pos")
+    predictions = (real @ synthetic.T) @ solution
+    return jnp.mean(squared_error(predictions, targets))
+
+
+def margin_loss(labels: jax.Array) -> jax.Array:
+    """Returns the mean of what the margin of each label lacks to 1 / C, `[]`.
+
+    The margin of a label `[C]` is that of its largest value over its second largest.
+    The authors' code has the same, less the constant 1 / C.
+    """
+    largest, second = jax.lax.top_k(labels, 2)[0].T
+    return jnp.mean(jax.nn.relu(1 / labels.shape[1] - (largest - second)))
+
+
+def train_once(
+    recipe: Recipe,
+    network: TrainState,
+    images: jax.Array,  # [n, H, W, D]
+    labels: jax.Array,  # [n, C]
+    *,
+    key: jax.Array,
+) -> TrainState:
+    """Updates a network once, by at most `recipe.batch_size` of the images."""
+    order_key, augment_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, len(images))[: recipe.batch_size]
+    network, _ = train_batch(
+        recipe, network, images[order], labels[order], key=augment_key
+    )
+    return network
