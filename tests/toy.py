@@ -60,13 +60,14 @@ def as_programs(evaluate) -> Programs:
 
 
 class Tiny(nn.Module):
-    """Four hidden units."""
+    """One hidden layer."""
 
     num_classes: int
     has_batch_norm: bool = False
+    units: int = 4
 
     def setup(self):
-        self.hidden = nn.Dense(4)
+        self.hidden = nn.Dense(self.units)
         self.norm = layers.BatchNorm()
         self.classifier = nn.Dense(self.num_classes)
 
