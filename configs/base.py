@@ -164,11 +164,14 @@ def get_config() -> ConfigDict:
     config.formation = ConfigDict()
     config.formation.factor = 1
 
-    # Networks of frepo, which go on training between iterations: P, how many there are,
-    # and after how many updates one begins anew.
+    # A pool of networks that go on training between iterations, for frepo, dc and dsa:
+    # P, how many there are, and how often one is updated before it begins anew. None:
+    # 10 and 100 for frepo; dc and dsa have no pool, so that each iteration begins with
+    # fresh networks, as in the paper. With a pool of theirs `updates` is 500 and an
+    # iteration has one outer step, if left open, with ten inner epochs after it.
     config.pool = ConfigDict()
-    config.pool.size = 10
-    config.pool.updates = 100
+    config.pool.size = placeholder(int)
+    config.pool.updates = placeholder(int)
 
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of

@@ -114,8 +114,8 @@ class FormationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PoolConfig:
-    size: int = allow(at_least(1))
-    updates: int = allow(at_least(1))
+    size: int | None = allow(at_least(1))
+    updates: int | None = allow(at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,10 +209,18 @@ class Config:
         if is_open and config.augmentation != "none":
             augmentation = SIAMESE_PREFIX + config.augmentation
             evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
+        pool = config.pool
+        if pool.updates is None:
+            updates = 100 if config.method == "frepo" else 500
+            pool = dataclasses.replace(pool, updates=updates)
+        if pool.size is None and config.method == "frepo":
+            pool = dataclasses.replace(pool, size=10)
         coreset = config.coreset
         if coreset.epochs is None:
             coreset = dataclasses.replace(coreset, epochs=_coreset_epochs(config))
-        return dataclasses.replace(config, evaluation=evaluation, coreset=coreset)
+        return dataclasses.replace(
+            config, evaluation=evaluation, pool=pool, coreset=coreset
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values of JSON's types, which `create` takes."""
@@ -220,8 +228,11 @@ class Config:
         return dataclasses.asdict(self) | {"ipc": ipc}
 
     def loops(self) -> tuple[int, int]:
-        """Returns the outer steps T and the inner epochs between two of them."""
-        outer, inner = default_loops(self.mean_ipc)
+        """Returns the outer steps T and the inner epochs between two of them.
+
+        With a pool, in which networks go on training, one step and ten epochs.
+        """
+        outer, inner = (1, 10) if self.pool.size else default_loops(self.mean_ipc)
         return self.outer_loop or outer, self.inner_loop or inner
 
     @property

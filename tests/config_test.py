@@ -109,7 +109,7 @@ def test_edges_are_allowed():
         ("outer_loop", 2.5, "config.outer_loop must be int or None, got 2.5."),
         ("lr_img", False, "config.lr_img must be float or None, got False."),
         ("augmentation", "", "config.augmentation must be a name, got ''."),
-        ("lr_net", None, "config.lr_net must be float, got None."),
+        ("momentum_net", None, "config.momentum_net must be float, got None."),
         ("dataset__path", 1, "config.dataset.path must be str or None, got 1."),
         ("evaluation__lr", [1], "config.evaluation.lr must be float or None, got [1]."),
         ("ipc", [], "config.ipc must be int or a list of int, got []."),
@@ -220,9 +220,26 @@ def test_loops_may_be_given(fields, loops):
     assert Config.create(_values(ipc=10, **fields)).loops() == loops
 
 
+@pytest.mark.parametrize(
+    ("method", "size", "pool", "loops"),
+    [
+        ("frepo", None, (10, 100), None),
+        ("frepo", 3, (3, 100), None),
+        ("dc", None, (None, 500), (10, 50)),
+        ("dsa", 4, (4, 500), (1, 10)),
+    ],
+)
+def test_the_pool_follows_the_method(method, size, pool, loops):
+    config = Config.create(_values(method=method, ipc=10, pool__size=size))
+    assert (config.pool.size, config.pool.updates) == pool
+    assert loops is None or config.loops() == loops
+
+
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
-    values = _values(**given, batch_real=9, evaluation__augmentation="none")
+    given |= {"batch_train": 8, "lr_net": 0.5, "batch_real": 9}
+    values = _values(**given, evaluation__augmentation="none")
+    values["pool"]["updates"] = 5
     values["mesh"]["classes"] = 3
     values["coreset"]["epochs"] = 7
     config = Config.create(values)

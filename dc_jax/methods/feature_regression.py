@@ -38,7 +38,7 @@ from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, sample_classes
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.methods.images import init_images
-from dc_jax.methods.pool import Pool, put, take
+from dc_jax.methods.pool import make_pool, put, take, with_pool
 from dc_jax.training.full_data import read_images
 from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
 
@@ -54,25 +54,21 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     Devices that share the classes share the features of the real images.
     """
     layout, optimiser = execution.layout, make_optimiser(config)
-    pool = make_pool(config, network, execution)
+    recipe = make_recipe(config, network, execution)
+    pool = make_pool(config, recipe)
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
-        image_key, pool_key = jax.random.split(key)
         class_ipc = config.class_ipc(store.num_classes)
         images, offsets = init_images(
             store,
-            image_key,
+            key,
             class_ipc=class_ipc,
             kind=config.init,
             factor=config.formation.factor,
         )
         labels = first_labels(make_labels(class_ipc))
-        return CondenseState(
-            images,
-            optimiser.init((images, labels)),
-            labels=labels,
-            pool=pool.init(images[0], pool_key),
-        ), offsets
+        opt_state = optimiser.init((images, labels))
+        return CondenseState(images, opt_state, labels=labels), offsets
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
@@ -87,7 +83,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         def regress(network: TrainState):
             return jax.value_and_grad(
                 lambda learned: _loss(
-                    config, execution, pool.recipe, network, learned, own_labels, real
+                    config, execution, recipe, network, learned, own_labels, real
                 ),
                 has_aux=True,
             )((state.images, state.labels))
@@ -105,7 +101,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
             def train(network: TrainState) -> TrainState:
                 flat = _prototypes(config, images, labels, own_labels)
-                return train_once(pool.recipe, network, *flat, key=batch_key)
+                return train_once(recipe, network, *flat, key=batch_key)
 
             return pool.go_on(network, train, images[0], fresh_key)
 
@@ -115,12 +111,12 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         state = CondenseState(images, opt_state, labels=labels, pool=networks)
         return state, {"loss": loss, "layers": layers}, offsets
 
-    return Method(init, step)
+    return Method(with_pool(init, pool), step)
 
 
-def make_pool(config: Config, network: nn.Module, execution: Execution) -> Pool:
-    """Returns the pool of the config, whose networks learn labels by squared error."""
-    recipe = Recipe(
+def make_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:
+    """Returns how the networks of the pool are trained: to the labels of the set."""
+    return Recipe(
         network=network,
         optimiser=optax.adam(config.lr_net),
         batch_size=config.batch_train,
@@ -128,7 +124,6 @@ def make_pool(config: Config, network: nn.Module, execution: Execution) -> Pool:
         devices=execution.layout.classes,
         loss=squared_error,
     )
-    return Pool(recipe, config.pool.size, config.pool.updates)
 
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:

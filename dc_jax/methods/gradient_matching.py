@@ -23,7 +23,8 @@ Classes may have different numbers of synthetic images: the slots of a class tha
 no image are blank and have no weight in its mean loss.
 
 With M > 1 networks the matching loss is the mean over them. That is our generalisation;
-M = 1 is the paper.
+M = 1 is the paper. So is a pool: its networks go on training after an iteration, in
+place of fresh ones that each iteration trains from the beginning, see `pool`.
 """
 
 import dataclasses
@@ -45,6 +46,7 @@ from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.batch_norm import freeze_batch_norm
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
+from dc_jax.methods.pool import Pool, make_pool, put, take, with_pool
 from dc_jax.methods.second_order import second_order
 from dc_jax.training.augment_siamese import make_siamese
 from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient, train
@@ -65,6 +67,7 @@ class Matching:
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
     factor: int = 1  # Each image holds factor x factor others, see `formation`.
+    pool: Pool | None = None  # Of networks; None for fresh ones.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -81,7 +84,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         state: CondenseState, store: ClassStore, key: jax.Array
     ) -> tuple[CondenseState, dict[str, Any], Offsets]:
         init_key, loop_key = jax.random.split(key)
-        networks = init_networks(matching, state.images, init_key)
+        networks, places = begin_networks(matching, state, init_key)
 
         def outer_step(carry, t):
             state, networks = carry
@@ -104,15 +107,21 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             )
             return (state, networks), (distances, offsets)
 
-        (state, _), (distances, offsets) = jax.lax.scan(
+        (state, networks), (distances, offsets) = jax.lax.scan(
             outer_step, (state, networks), jnp.arange(outer_loop)
         )
+        if matching.pool:
+            key = jax.random.fold_in(loop_key, outer_loop)
+            state = return_networks(
+                matching, state, networks, places, epochs=inner_loop, key=key
+            )
         # Reported as in the authors' code: per class and outer step.
         num_classes = state.images.shape[0]
         layers = jax.tree.map(lambda value: jnp.mean(value) / num_classes, distances)
         return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
-    return Method(make_init(config, matching.optimiser), step)
+    init = with_pool(make_init(config, matching.optimiser), matching.pool)
+    return Method(init, step)
 
 
 def make_matching(config: Config, network: nn.Module, execution: Execution) -> Matching:
@@ -138,7 +147,49 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
         factor=config.formation.factor,
+        pool=make_pool(config, recipe),
     )
+
+
+def begin_networks(
+    matching: Matching, state: CondenseState, key: jax.Array
+) -> tuple[TrainState, jax.Array | None]:
+    """Returns this device's part of the M networks of an iteration.
+
+    They are fresh, or from the pool; then their places `[M]` in it are returned, too.
+    """
+    if matching.pool is None:
+        return init_networks(matching, state.images, key), None
+    places = matching.pool.draw(key, matching.num_networks)
+    mine, _ = matching.layout.networks.part(matching.num_networks)
+    return take(state.pool, places[mine]), places
+
+
+def return_networks(
+    matching: Matching,
+    state: CondenseState,
+    networks: TrainState,  # leaves [M, ...]
+    places: jax.Array,  # [M]
+    *,
+    epochs: int,
+    key: jax.Array,
+) -> CondenseState:
+    """Trains networks of the pool once more, or begins them anew; puts them back."""
+
+    def go_on(network: TrainState, key: jax.Array) -> TrainState:
+        fresh_key, train_key = jax.random.split(key)
+        train_one = _trainer(matching, state.images, epochs)
+        return matching.pool.go_on(
+            network,
+            lambda network: train_one(network, train_key),
+            state.images[0],
+            fresh_key,
+        )
+
+    keys = network_keys(matching, key)
+    changed = batched(go_on, matching.network_loop)(networks, keys)
+    pool = put(state.pool, places, changed, matching.layout.networks)
+    return state.replace(pool=pool)
 
 
 def init_networks(matching: Matching, images: jax.Array, key: jax.Array) -> TrainState:
@@ -166,6 +217,13 @@ def train_networks(
     key: jax.Array,
 ) -> TrainState:
     """The inner loop: trains the M networks on the images `[C, I, H, W, D]`."""
+    train_one = _trainer(matching, images, epochs)
+    keys = network_keys(matching, key)
+    return batched(train_one, matching.network_loop)(networks, keys)
+
+
+def _trainer(matching, images, epochs):
+    """Returns `(network, key) -> network`, which trains one network on all images."""
     flat, labels = flatten_set(images, matching.labels(images))
     flat = decode(flat, matching.factor)
     labels = jnp.asarray(labels.repeat(matching.factor**2))
@@ -173,8 +231,7 @@ def train_networks(
     def train_one(state: TrainState, key: jax.Array) -> TrainState:
         return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
 
-    keys = network_keys(matching, key)
-    return batched(train_one, matching.network_loop)(networks, keys)
+    return train_one
 
 
 def match_step(

@@ -129,4 +129,4 @@ def update_images(
     loss = layout.classes.sum(layout.networks.sum(means))
     updates, opt_state = optimiser.update(grads, state.opt_state, state.images)
     images = optax.apply_updates(state.images, updates)
-    return CondenseState(images, opt_state), loss
+    return state.replace(images=images, opt_state=opt_state), loss

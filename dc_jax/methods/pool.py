@@ -9,12 +9,15 @@ authors' code (frepo.py of https://github.com/yongchaoz/FRePo).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from dc_jax.base import CondenseState, Offsets
+from dc_jax.config import Config
+from dc_jax.data.store import ClassStore
 from dc_jax.devices.layout import Axis
+from dc_jax.methods.images import Init
 from dc_jax.training.train import Recipe, TrainState, init_state
 
 
@@ -60,12 +63,31 @@ class Pool:
         return init_state(self.recipe, self.recipe.network.init(key, images[:1]))
 
 
-def take(networks: Any, places: jax.Array) -> Any:
+def make_pool(config: Config, recipe: Recipe) -> Pool | None:
+    """Returns the pool of the config; None where it has none."""
+    size = config.pool.size
+    return Pool(recipe, size, config.pool.updates) if size else None
+
+
+def with_pool(init: Init, pool: Pool | None) -> Init:
+    """Returns a `Method.init` whose state also has the networks of a pool, if any."""
+
+    def init_both(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
+        image_key, pool_key = jax.random.split(key)
+        state, offsets = init(store, image_key)
+        return state.replace(pool=pool.init(state.images[0], pool_key)), offsets
+
+    return init_both if pool else init
+
+
+def take(networks: TrainState, places: jax.Array) -> TrainState:
     """Returns the networks at places. `[P, ...]`, `[m]` -> `[m, ...]`."""
     return jax.tree.map(lambda leaf: leaf[places], networks)
 
 
-def put(networks: Any, places: jax.Array, changed: Any, devices: Axis) -> Any:
+def put(
+    networks: TrainState, places: jax.Array, changed: TrainState, devices: Axis
+) -> TrainState:
     """Puts networks back at places `[M]`; each device has changed its part of them."""
     whole = devices.gather(changed, len(places))
     return jax.tree.map(lambda leaf, new: leaf.at[places].set(new), networks, whole)

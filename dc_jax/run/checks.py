@@ -47,7 +47,12 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
-    if config.method == "frepo" and config.num_networks > config.pool.size:
+    if config.pool.size and config.method not in ("dc", "dsa", "frepo"):
+        raise UserError(
+            f"config.pool.size must be None for {config.method}, got "
+            f"{config.pool.size}."
+        )
+    if config.pool.size and config.num_networks > config.pool.size:
         raise UserError(
             "config.num_networks must be at most config.pool.size, which is "
             f"{config.pool.size}, got {config.num_networks}."

@@ -26,6 +26,7 @@ from dc_jax.evaluation.protocol import (
     phases,
     sgd,
 )
+from dc_jax.training.train import squared_error
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 PROTOCOL = Protocol(
@@ -49,6 +50,7 @@ OPEN = EvaluationConfig(
     optimiser=None,
     schedule=None,
     cutmix=None,
+    loss=None,
     random_baseline=True,
 )
 
@@ -94,7 +96,7 @@ def test_named_evaluations_are_the_same_for_every_method_but_for_flips():
             config, dataset_name=dataset_name, network_name="ConvNetBN"
         )
 
-    dsa, strong = make("dsa"), make("strong")
+    dsa, strong, frepo = make("dsa"), make("strong"), make("frepo")
     assert (dsa.augmentation, dsa.epochs, dsa.schedule) == (siamese, 1000, "drop")
     assert (strong.augmentation, strong.schedule) == (siamese, "cosine")
     assert dsa.cutmix == 0 < strong.cutmix < 1
@@ -107,7 +109,10 @@ def test_named_evaluations_are_the_same_for_every_method_but_for_flips():
     assert changed.optimiser == strong.optimiser == "adamw"
     assert "AdamW" in str(strong)
     assert (changed.schedule, changed.protocol) == ("drop", "strong")
-    for one in (dsa, strong, changed):
+    (recipe, _), *_ = phases(frepo, Linear(), Execution("map", 1))
+    assert recipe.loss is squared_error
+    assert "squared error" in str(frepo)
+    for one in (dsa, strong, changed, frepo):
         assert one.protocol in str(one)
     assert "CutMix" in str(strong)
     assert "CutMix" not in str(changed)

@@ -34,6 +34,13 @@ class TestGradientMatching(MethodContract):
 
 
 @pytest.mark.slow
+class TestGradientMatchingWithPool(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {"method": "dc", "outer_loop": 2, "pool.size": 4, "pool.updates": 6}
+    is_by_class = False  # Networks are trained on all.
+
+
+@pytest.mark.slow
 class TestSiamese(MethodContract):
     make = staticmethod(METHODS["dsa"])
     fields = {"method": "dsa", "init": "noise", "augmentation": "crop"}
