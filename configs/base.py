@@ -51,6 +51,9 @@ def get_config() -> ConfigDict:
     # First images: standard normal "noise" or "real" ones. None: noise; dsa, dm and
     # frepo real.
     config.init = placeholder(str)
+    # Labels of the images: "hard", their classes, or "learned" with the images, as
+    # probabilities of all classes (dc, dsa, frepo). None: hard; frepo learned.
+    config.labels = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
     # for each class and update. None: none; dsa and dm use all, without flip if the
@@ -70,6 +73,8 @@ def get_config() -> ConfigDict:
     # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
+    # SGD on learned labels of dc and dsa, with the momentum of the images.
+    config.lr_label = 0.1
     # SGD on the networks. The authors' code has no momentum since July 2021; its
     # releases from January to March 2021 had 0.5. frepo uses Adam. None: 0.01; frepo
     # 0.0003.

@@ -43,6 +43,7 @@ _PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
 _DEFAULTS = {
     "iterations": 1000,
     "init": "noise",
+    "labels": "hard",
     "batch_real": 256,
     "lr_img": 0.1,
     "augmentation": "none",
@@ -60,6 +61,7 @@ _METHOD_DEFAULTS = {
     "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
     "frepo": {
         "init": "real",
+        "labels": "learned",
         "iterations": 500_000,
         "batch_real": 102,
         "batch_train": 1000,
@@ -163,11 +165,13 @@ class Config:
     num_experiments: int = allow(at_least(1))
     num_evaluations: int = allow(at_least(1))
     init: str | None = allow(one_of("noise", "real"))
+    labels: str | None = allow(one_of("hard", "learned"))
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
     batch_train: int | None = allow(at_least(1))
     lr_img: float | None = allow(POSITIVE)
+    lr_label: float = allow(POSITIVE)
     momentum_img: float = allow(FRACTION)
     lr_net: float | None = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)

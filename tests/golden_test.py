@@ -31,6 +31,7 @@ from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import Execution
 from dc_jax.evaluation.protocol import Protocol, phases
 from dc_jax.methods import distances, distribution_matching, gradient_matching
+from dc_jax.methods.matching import Matching
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.training import augment_siamese, train
 
@@ -374,7 +375,7 @@ def test_trajectory(request, dtype):
             int(golden["seed"]),
             [(10, ipc, 1, 28, 28), (num_steps, 10, num_real, 1, 28, 28)],
         )
-        matching_config = gradient_matching.Matching(
+        matching_config = Matching(
             # A slice of 3 images divides neither the batch of 8 nor is it one class.
             recipe=train.Recipe(
                 module, optax.sgd(hyper["lr_net"]), hyper["batch_train"], slice_size=3

@@ -37,7 +37,7 @@ from dc_jax.data.facts import find_facts
 from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, sample_classes
 from dc_jax.devices.backend import Execution, batched
-from dc_jax.methods.images import init_images
+from dc_jax.methods.images import Learned, init_images, learned
 from dc_jax.methods.pool import make_pool, put, take, with_pool
 from dc_jax.training.full_data import read_images
 from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
@@ -66,9 +66,10 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             kind=config.init,
             factor=config.formation.factor,
         )
-        labels = first_labels(make_labels(class_ipc))
-        opt_state = optimiser.init((images, labels))
-        return CondenseState(images, opt_state, labels=labels), offsets
+        state = CondenseState(images, ())
+        if config.labels == "learned":
+            state = state.replace(labels=first_labels(make_labels(class_ipc)))
+        return state.replace(opt_state=optimiser.init(learned(state))), offsets
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
@@ -81,33 +82,32 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         networks = take(state.pool, places[mine])
 
         def regress(network: TrainState):
-            return jax.value_and_grad(
-                lambda learned: _loss(
-                    config, execution, recipe, network, learned, own_labels, real
-                ),
-                has_aux=True,
-            )((state.images, state.labels))
+            def loss(learned: Learned):
+                prototypes = _prototypes(config, learned, own_labels)
+                return _loss(config, execution, recipe, network, prototypes, real)
+
+            return jax.value_and_grad(loss, has_aux=True)(learned(state))
 
         results = batched(regress, execution.network_loop)(networks)
         weights = is_network / config.num_networks
         mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
         (loss, layers), grads = layout.networks.sum(mean)
-        learned = (state.images, state.labels)
-        updates, opt_state = optimiser.update(grads, state.opt_state, learned)
-        images, labels = optax.apply_updates(learned, updates)
+        updates, opt_state = optimiser.update(grads, state.opt_state, learned(state))
+        after = optax.apply_updates(learned(state), updates)
 
         def go_on(network: TrainState, key: jax.Array) -> TrainState:
             fresh_key, batch_key = jax.random.split(key)
 
             def train(network: TrainState) -> TrainState:
-                flat = _prototypes(config, images, labels, own_labels)
-                return train_once(recipe, network, *flat, key=batch_key)
+                prototypes = _prototypes(config, after, own_labels)
+                return train_once(recipe, network, *prototypes, key=batch_key)
 
-            return pool.go_on(network, train, images[0], fresh_key)
+            return pool.go_on(network, train, state.images[0], fresh_key)
 
         keys = jax.random.split(train_key, config.num_networks)[mine]
         changed = batched(go_on, execution.network_loop)(networks, keys)
         networks = put(state.pool, places, changed, layout.networks)
+        images, labels = after if state.labels is not None else (after, None)
         state = CondenseState(images, opt_state, labels=labels, pool=networks)
         return state, {"loss": loss, "layers": layers}, offsets
 
@@ -143,9 +143,9 @@ def first_labels(labels: np.ndarray) -> jax.Array:
     return jnp.where(labels[..., None] >= 0, scaled, 0)
 
 
-def _loss(config, execution, recipe, network, learned, own_labels, real):
-    """Returns one network's loss by images and labels, and its two summands."""
-    images, labels = _prototypes(config, *learned, own_labels)
+def _loss(config, execution, recipe, network, prototypes, real):
+    """Returns one network's loss, and its two summands."""
+    images, labels = prototypes
     num_classes, num_real = real.shape[:2]
     flat = real.reshape(-1, *real.shape[2:])
     targets = jnp.repeat(jnp.arange(num_classes), num_real)
@@ -169,8 +169,10 @@ def _loss(config, execution, recipe, network, learned, own_labels, real):
     return sum(layers.values()), layers
 
 
-def _prototypes(config, images, labels, own_labels):
+def _prototypes(config, learned, own_labels):
     """Returns what networks are trained on, `[n, H, W, D]`, and its labels `[n, C]`."""
+    is_pair = isinstance(learned, tuple)
+    images, labels = learned if is_pair else (learned, first_labels(own_labels))
     factor = config.formation.factor
     images, _ = flatten_set(images, own_labels)
     labels, _ = flatten_set(labels, own_labels)

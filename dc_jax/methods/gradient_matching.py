@@ -27,52 +27,38 @@ M = 1 is the paper. So is a pool: its networks go on training after an iteration
 place of fresh ones that each iteration trains from the beginning, see `pool`.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
-from dc_jax.config import SIAMESE_PREFIX, Config
+from dc_jax.base import CondenseState, Method, Offsets
+from dc_jax.config import Config
 from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched
-from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.batch_norm import freeze_batch_norm
 from dc_jax.methods.distances import match_distances
-from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
-from dc_jax.methods.pool import Pool, make_pool, put, take, with_pool
+from dc_jax.methods.images import (
+    Learned,
+    learned,
+    make_init,
+    slot_weights,
+    update_images,
+)
+from dc_jax.methods.inner_loop import (
+    begin_networks,
+    network_keys,
+    return_networks,
+    train_networks,
+)
+from dc_jax.methods.matching import Matching, make_matching
+from dc_jax.methods.pool import with_pool
 from dc_jax.methods.second_order import second_order
 from dc_jax.training.augment_siamese import make_siamese
-from dc_jax.training.train import Recipe, TrainState, init_state, mean_gradient, train
-
-
-@dataclasses.dataclass(frozen=True)
-class Matching:
-    """What one outer step needs besides arrays."""
-
-    recipe: Recipe  # How the networks are trained between outer steps.
-    distance: str  # Between gradients, see `distances`.
-    batch_real: int  # N
-    optimiser: optax.GradientTransformation  # Of the images.
-    num_networks: int  # M
-    network_loop: str  # How the axis M is run, see `batched`.
-    class_loop: str = "map"  # The same for the axis C.
-    layout: Layout = ONE_DEVICE  # The devices.
-    augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
-    ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
-    factor: int = 1  # Each image holds factor x factor others, see `formation`.
-    pool: Pool | None = None  # Of networks; None for fresh ones.
-
-    def labels(self, images: jax.Array) -> np.ndarray:
-        """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
-        num_classes, ipc = images.shape[:2]
-        return make_labels(self.ipc or (ipc,) * num_classes)
+from dc_jax.training.train import TrainState, mean_gradient
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
@@ -95,7 +81,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                     lambda networks: train_networks(
                         matching,
                         networks,
-                        state.images,
+                        learned(state),
                         epochs=inner_loop,
                         key=train_key,
                     ),
@@ -124,116 +110,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     return Method(init, step)
 
 
-def make_matching(config: Config, network: nn.Module, execution: Execution) -> Matching:
-    """Returns what the config says of an outer step."""
-    is_augmented = config.augmentation != "none"
-    recipe = Recipe(
-        network=network,
-        optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
-        batch_size=config.batch_train,
-        slice_size=execution.slice_size,
-        augmentation=SIAMESE_PREFIX + config.augmentation if is_augmented else "none",
-        devices=execution.layout.classes,
-    )
-    return Matching(
-        recipe=recipe,
-        distance=config.distance,
-        batch_real=config.batch_real,
-        optimiser=make_optimiser(config),
-        num_networks=config.num_networks,
-        network_loop=execution.network_loop,
-        class_loop=execution.class_loop,
-        layout=execution.layout,
-        augmentation=config.augmentation,
-        ipc=None if isinstance(config.ipc, int) else config.ipc,
-        factor=config.formation.factor,
-        pool=make_pool(config, recipe),
-    )
-
-
-def begin_networks(
-    matching: Matching, state: CondenseState, key: jax.Array
-) -> tuple[TrainState, jax.Array | None]:
-    """Returns this device's part of the M networks of an iteration.
-
-    They are fresh, or from the pool; then their places `[M]` in it are returned, too.
-    """
-    if matching.pool is None:
-        return init_networks(matching, state.images, key), None
-    places = matching.pool.draw(key, matching.num_networks)
-    mine, _ = matching.layout.networks.part(matching.num_networks)
-    return take(state.pool, places[mine]), places
-
-
-def return_networks(
-    matching: Matching,
-    state: CondenseState,
-    networks: TrainState,  # leaves [M, ...]
-    places: jax.Array,  # [M]
-    *,
-    epochs: int,
-    key: jax.Array,
-) -> CondenseState:
-    """Trains networks of the pool once more, or begins them anew; puts them back."""
-
-    def go_on(network: TrainState, key: jax.Array) -> TrainState:
-        fresh_key, train_key = jax.random.split(key)
-        train_one = _trainer(matching, state.images, epochs)
-        return matching.pool.go_on(
-            network,
-            lambda network: train_one(network, train_key),
-            state.images[0],
-            fresh_key,
-        )
-
-    keys = network_keys(matching, key)
-    changed = batched(go_on, matching.network_loop)(networks, keys)
-    pool = put(state.pool, places, changed, matching.layout.networks)
-    return state.replace(pool=pool)
-
-
-def init_networks(matching: Matching, images: jax.Array, key: jax.Array) -> TrainState:
-    """Returns this device's part of M fresh networks, the leading axis of a leaf."""
-    recipe = matching.recipe
-
-    def init(key: jax.Array) -> TrainState:
-        return init_state(recipe, recipe.network.init(key, images[0, :1]))
-
-    return jax.vmap(init)(network_keys(matching, key))
-
-
-def network_keys(matching: Matching, key: jax.Array) -> jax.Array:
-    """Returns a key for each of this device's networks."""
-    mine, _ = matching.layout.networks.part(matching.num_networks)
-    return jax.random.split(key, matching.num_networks)[mine]
-
-
-def train_networks(
-    matching: Matching,
-    networks: TrainState,
-    images: jax.Array,
-    *,
-    epochs: int,
-    key: jax.Array,
-) -> TrainState:
-    """The inner loop: trains the M networks on the images `[C, I, H, W, D]`."""
-    train_one = _trainer(matching, images, epochs)
-    keys = network_keys(matching, key)
-    return batched(train_one, matching.network_loop)(networks, keys)
-
-
-def _trainer(matching, images, epochs):
-    """Returns `(network, key) -> network`, which trains one network on all images."""
-    flat, labels = flatten_set(images, matching.labels(images))
-    flat = decode(flat, matching.factor)
-    labels = jnp.asarray(labels.repeat(matching.factor**2))
-
-    def train_one(state: TrainState, key: jax.Array) -> TrainState:
-        return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)
-
-    return train_one
-
-
 def match_step(
     matching: Matching,
     state: CondenseState,
@@ -250,7 +126,7 @@ def match_step(
     """
 
     def match_one(network: TrainState, key: jax.Array):
-        return match_network(matching, state.images, network, store, key)
+        return match_network(matching, learned(state), network, store, key)
 
     losses, grads, networks, offsets = batched(match_one, matching.network_loop)(
         networks, network_keys(matching, key)
@@ -261,13 +137,14 @@ def match_step(
     return state, networks, loss, offsets
 
 
-def match_network(matching, images, network, store, key):
+def match_network(matching, learned, network, store, key):
     """Matches one network with all classes of this device.
 
     Returns:
       What `match_class` does, its losses summed over classes, its gradients
-      `[c, I, H, W, D]`; the network; and the offsets of the real images.
+      `[c, I, ...]`; the network; and the offsets of the real images.
     """
+    images, *_ = jax.tree.leaves(learned)
     labels, is_class = matching.layout.classes.part(images.shape[0])
     weights = slot_weights(matching.labels(images), matching.factor)
     statistics_key, real_key, augment_key = jax.random.split(key, 3)
@@ -275,17 +152,17 @@ def match_network(matching, images, network, store, key):
         matching.recipe.network, network.variables, store, statistics_key
     )
 
-    def match_one(images, label, place, offsets, siamese_key, weights):
+    def match_one(learned, label, place, offsets, siamese_key, weights):
         real = take_images(store, place, offsets)
-        augment = make_siamese(siamese_key, matching.augmentation, images.shape[1:])
+        augment = make_siamese(siamese_key, matching.augmentation, images.shape[2:])
         return match_class(
-            matching, variables, images, real, label, augment, weights=weights
+            matching, variables, learned, real, label, augment, weights=weights
         )
 
     offsets = draw_offsets(store, real_key, matching.batch_real)
     # With `map` a single class's second-order graph is in memory.
     losses, grads = batched(match_one, matching.class_loop)(
-        images[labels],
+        jax.tree.map(lambda leaf: leaf[labels], learned),
         labels,
         jnp.arange(len(labels)),
         offsets,
@@ -300,23 +177,26 @@ def match_network(matching, images, network, store, key):
 def match_class(
     matching: Matching,
     variables: dict[str, Any],
-    images: jax.Array,  # [I, H, W, D], synthetic, of the class
+    learned: Learned,  # [I, H, W, D], of the class; or the pair with labels [I, C]
     real: jax.Array,  # [N, H, W, D], of the class
     label: jax.Array,  # []
     augment: Callable[[jax.Array], jax.Array],  # see `make_siamese`
     *,
     weights: jax.Array | None = None,  # [I * factor**2], see `slot_weights`
-) -> tuple[dict[str, jax.Array], jax.Array]:
+) -> tuple[dict[str, jax.Array], Learned]:
     """Matches the gradients of one class and one network.
 
     Returns:
       The summands of the matching loss by parameter, each `[]`, and the gradient of
-      their sum with respect to `images`.
+      their sum with respect to what is learned.
     """
     network, slice_size = matching.recipe.network, matching.recipe.slice_size
 
-    def gradient(images, slice_size, weights=None):
-        labels = jnp.broadcast_to(label, images.shape[:1])
+    def gradient(inputs: Learned, slice_size: int, weights: jax.Array | None = None):
+        if isinstance(inputs, tuple):
+            images, labels = inputs
+        else:
+            images, labels = inputs, jnp.broadcast_to(label, inputs.shape[:1])
         return mean_gradient(
             network, variables, images, labels, slice_size=slice_size, weights=weights
         )
@@ -327,10 +207,13 @@ def match_class(
 
     grads_real = gradient(augment(real), slice_size)
 
-    def form(images: jax.Array) -> jax.Array:
-        return augment(decode(images, matching.factor))
+    def form(learned: Learned) -> Learned:
+        if not isinstance(learned, tuple):
+            return augment(decode(learned, matching.factor))
+        images, labels = learned
+        return form(images), labels.repeat(matching.factor**2, axis=0)
 
-    formed, form_back = jax.vjp(form, images)
+    formed, form_back = jax.vjp(form, learned)
     grads, distances = second_order(
         gradient, distance, formed, weights, slice_size=slice_size
     )

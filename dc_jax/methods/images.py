@@ -8,19 +8,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dc_jax.base import CondenseState, Offsets
+from dc_jax.base import CondenseState, Offsets, make_labels
 from dc_jax.config import Config
 from dc_jax.data.formation import encode
 from dc_jax.data.store import ClassStore, class_keys, sample_classes
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
+from dc_jax.sets.make import nearest_probabilities
 
+# Images `[..., H, W, D]`, or the pair of images and labels `[..., C]`.
+Learned = Any
 Init = Callable[[ClassStore, jax.Array], tuple[CondenseState, Offsets]]
 
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:
-    """Returns the SGD on the images."""
-    return optax.sgd(config.lr_img, config.momentum_img or None)
+    """Returns the SGD on what is learned: the images, or images and labels."""
+
+    def sgd(lr: float) -> optax.GradientTransformation:
+        return optax.sgd(lr, config.momentum_img or None)
+
+    if config.labels != "learned":
+        return sgd(config.lr_img)
+    parts = {"images": sgd(config.lr_img), "labels": sgd(config.lr_label)}
+    return optax.partition(parts, ("images", "labels"))
+
+
+def learned(state: CondenseState) -> Learned:
+    """Returns the images `[C, I, ...]`, or the pair of images and labels."""
+    return state.images if state.labels is None else (state.images, state.labels)
 
 
 def check_equal_ipc(config: Config) -> int:
@@ -50,7 +65,11 @@ def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
             kind=config.init,
             factor=config.formation.factor,
         )
-        return CondenseState(images, optimiser.init(images)), offsets
+        state = CondenseState(images, ())
+        if config.labels == "learned":
+            labels = jax.nn.one_hot(make_labels(class_ipc), len(class_ipc))
+            state = state.replace(labels=labels)
+        return state.replace(opt_state=optimiser.init(learned(state))), offsets
 
     return init
 
@@ -109,12 +128,12 @@ def slot_weights(labels: np.ndarray, factor: int = 1) -> np.ndarray | None:
 def update_images(
     state: CondenseState,
     losses: Any,  # `[m]`, or a tree of such
-    grads: jax.Array,  # [m, c, I, H, W, D]
+    grads: Learned,  # [m, c, I, ...]
     optimiser: optax.GradientTransformation,
     layout: Layout,
     num_networks: int,
 ) -> tuple[CondenseState, Any]:
-    """Updates the images once, by the gradients that each device has found.
+    """Updates what is learned once, by the gradients that each device has found.
 
     A device has the losses of its m networks, summed over its c classes, and their
     gradients; its last class may be there twice. Returns the new state, and the loss,
@@ -123,10 +142,21 @@ def update_images(
     _, is_network = layout.networks.part(num_networks)
     # This device may hold a copy of the last network, which has the weight 0.
     weights = is_network / num_networks
-    grads = layout.networks.sum(jnp.tensordot(weights, grads, axes=1))
+
+    def mean(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), tree)
+
+    grads = layout.networks.sum(mean(grads))
     grads = layout.classes.gather(grads, len(state.images))
-    means = jax.tree.map(lambda loss: jnp.dot(weights, loss), losses)
-    loss = layout.classes.sum(layout.networks.sum(means))
-    updates, opt_state = optimiser.update(grads, state.opt_state, state.images)
-    images = optax.apply_updates(state.images, updates)
-    return state.replace(images=images, opt_state=opt_state), loss
+    loss = layout.classes.sum(layout.networks.sum(mean(losses)))
+    before = learned(state)
+    updates, opt_state = optimiser.update(grads, state.opt_state, before)
+    after = optax.apply_updates(before, updates)
+    state = state.replace(opt_state=opt_state)
+    if state.labels is None:
+        return state.replace(images=after), loss
+    images, labels = after
+    # Probabilities again: the nearest ones, and still 0 in blank slots.
+    is_image = jnp.any(state.labels > 0, axis=-1)
+    labels = jnp.where(is_image[..., None], nearest_probabilities(labels), 0)
+    return state.replace(images=images, labels=labels), loss

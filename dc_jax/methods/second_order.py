@@ -8,9 +8,11 @@ import jax.numpy as jnp
 
 from dc_jax.devices.backend import fold_slices
 
-# `(images, slice_size, weights) -> gradient`, the mean over n images `[n, H, W, D]` of
-# their gradients by the parameters, with weights `[n]` or None.
-MeanGradient = Callable[[jax.Array, int, jax.Array | None], Any]
+# Images `[n, H, W, D]`, or a tree of arrays `[n, ...]` with what else is learned.
+Learned = Any
+# `(learned, slice_size, weights) -> gradient`, the mean over n images of their
+# gradients by the parameters, with weights `[n]` or None.
+MeanGradient = Callable[[Learned, int, jax.Array | None], Any]
 # From such a gradient to a distance, `[]`, and its summands.
 Distance = Callable[[Any], tuple[jax.Array, dict[str, jax.Array]]]
 # So many slices are differentiated twice at once.
@@ -20,22 +22,23 @@ _MAX_SLICES = 4
 def second_order(
     gradient: MeanGradient,
     distance: Distance,
-    images: jax.Array,  # [n, H, W, D]
+    learned: Learned,
     weights: jax.Array | None,  # [n]
     *,
     slice_size: int,  # images at once; changes memory and speed only
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Returns the gradient of a distance by the images, and the distance's summands."""
-    if images.shape[0] > _MAX_SLICES * slice_size:
-        return _in_slices(gradient, distance, images, weights, slice_size)
+) -> tuple[Learned, dict[str, jax.Array]]:
+    """Returns the gradient of a distance by what is learned, and its summands."""
+    num = _num(learned)
+    if num > _MAX_SLICES * slice_size:
+        return _in_slices(gradient, distance, learned, weights, slice_size)
 
-    def loss(images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return distance(gradient(images, images.shape[0], weights))
+    def loss(learned: Learned) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return distance(gradient(learned, num, weights))
 
-    return jax.grad(loss, has_aux=True)(images)
+    return jax.grad(loss, has_aux=True)(learned)
 
 
-def _in_slices(gradient, distance, images, weights, slice_size):
+def _in_slices(gradient, distance, learned, weights, slice_size):
     """Computes the same by the chain rule, one slice after another.
 
     The gradient by the parameters is computed twice, but only a slice of the second
@@ -43,19 +46,28 @@ def _in_slices(gradient, distance, images, weights, slice_size):
     core that took 0.7 of the time; a whole outer step took the same on two. At 10
     images it was slower.
     """
-    num = images.shape[0]
-    mean = gradient(images, slice_size, weights)
+    num = _num(learned)
+    mean = gradient(learned, slice_size, weights)
     direction, distances = jax.grad(distance, has_aux=True)(mean)
 
-    def part(images: jax.Array, weights: jax.Array | None) -> jax.Array:
+    def part(learned: Learned, weights: jax.Array | None) -> jax.Array:
         """The share of a slice in the product of gradient and direction."""
-        grads = gradient(images, images.shape[0], weights)
+        grads = gradient(learned, _num(learned), weights)
         products = jax.tree.map(jnp.vdot, grads, direction)
-        return sum(jax.tree.leaves(products)) * (images.shape[0] / num)
+        return sum(jax.tree.leaves(products)) * (_num(learned) / num)
 
-    def add(grads: jax.Array, batch: Any) -> jax.Array:
+    def add(grads: Learned, batch: Any) -> Learned:
         places, *batch = batch
-        return grads.at[places].set(jax.grad(part)(*batch))
+        return jax.tree.map(
+            lambda whole, part: whole.at[places].set(part),
+            grads,
+            jax.grad(part)(*batch),
+        )
 
-    batches = (jnp.arange(num), images, weights)
-    return fold_slices(add, jnp.zeros_like(images), batches, slice_size), distances
+    zeros = jax.tree.map(jnp.zeros_like, learned)
+    batches = (jnp.arange(num), learned, weights)
+    return fold_slices(add, zeros, batches, slice_size), distances
+
+
+def _num(learned: Learned) -> int:
+    return len(jax.tree.leaves(learned)[0])

@@ -47,6 +47,10 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
+    if config.labels == "learned" and config.method not in ("dc", "dsa", "frepo"):
+        raise UserError(
+            f"config.labels must be hard for {config.method}, got {config.labels!r}."
+        )
     if config.pool.size and config.method not in ("dc", "dsa", "frepo"):
         raise UserError(
             f"config.pool.size must be None for {config.method}, got "

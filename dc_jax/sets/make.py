@@ -28,22 +28,22 @@ def make_sets(
         for images in np.asarray(state.images)
     ]
     if state.labels is not None:
-        probabilities = [nearest_probabilities(one, labels) for one in state.labels]
-        pairs = zip(sets, probabilities, strict=True)
-        sets = [one.replace(soft_labels=soft) for one, soft in pairs]
+        nearest = np.asarray(nearest_probabilities(state.labels), np.float32)
+        nearest = np.where(labels[..., None] >= 0, nearest, 0)
+        sets = [
+            one.replace(soft_labels=s) for one, s in zip(sets, nearest, strict=True)
+        ]
     if state.raw_lrs is None:
         return sets
     rates = np.asarray(jax.nn.softplus(state.raw_lrs), np.float32)
     return [one.replace(learning_rates=r) for one, r in zip(sets, rates, strict=True)]
 
 
-def nearest_probabilities(learned: jax.Array, labels: np.ndarray) -> np.ndarray:
-    """Returns the soft labels of a set: the probabilities nearest to learned labels.
-
-    `[C, I, C]` -> `[C, I, C]`, for the labels `[C, I]` of a `SyntheticSet`.
-    """
-    nearest = jax.vmap(jax.vmap(optax.projections.projection_simplex))(learned)
-    return np.where(labels[..., None] >= 0, np.asarray(nearest, np.float32), 0)
+def nearest_probabilities(labels: jax.Array) -> jax.Array:
+    """Returns the probabilities that are nearest to learned labels, `[..., C]`."""
+    flat = labels.reshape(-1, labels.shape[-1])
+    nearest = jax.vmap(optax.projections.projection_simplex)(flat)
+    return nearest.reshape(labels.shape)
 
 
 def make_set(

@@ -25,7 +25,7 @@ from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
 from dc_jax.evaluation.protocol import make_protocol, phases
 from dc_jax.methods import make_method
-from dc_jax.methods.gradient_matching import make_matching
+from dc_jax.methods.matching import make_matching
 from dc_jax.run.compiled import compile_everywhere, compile_method, experiment_keys
 from dc_jax.run.setup import make_parts
 from dc_jax.training.accuracy import accuracy

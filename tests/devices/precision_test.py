@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from dc_jax.methods.gradient_matching import Matching, match_class
+from dc_jax.methods.gradient_matching import match_class
+from dc_jax.methods.matching import Matching
 from dc_jax.networks import make_network, resnet
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.training import train

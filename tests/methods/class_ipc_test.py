@@ -21,9 +21,11 @@ from dc_jax.methods import (
     METHODS,
     distribution_matching,
     gradient_matching,
+    inner_loop,
     make_method,
 )
 from dc_jax.methods.images import slot_weights
+from dc_jax.methods.matching import make_matching
 from dc_jax.networks import make_network
 from dc_jax.networks.convolution import make_conv_fn
 from dc_jax.training.augment_siamese import make_siamese
@@ -93,7 +95,7 @@ def test_the_loss_of_a_class_is_that_of_its_images_alone():
     images = _draw_images()[0]
     variables = network.init(jax.random.key(0), images[:1])
     augment = make_siamese(jax.random.key(1), "color", SHAPE)
-    matching = gradient_matching.make_matching(_config(), network, Execution("map", 8))
+    matching = make_matching(_config(), network, Execution("map", 8))
 
     def by_gradients(images, weights):
         return gradient_matching.match_class(
@@ -149,12 +151,12 @@ def test_batch_norm_of_distribution_matching_is_that_of_the_images():
 
 def test_networks_are_trained_on_the_images_alone():
     network, images = _network("TinyBN"), jnp.asarray(_draw_images())
-    matching = gradient_matching.make_matching(_config(), network, Execution("map", 8))
+    matching = make_matching(_config(), network, Execution("map", 8))
     key = jax.random.key(0)
-    networks = jax.jit(functools.partial(gradient_matching.init_networks, matching))(
+    networks = jax.jit(functools.partial(inner_loop.init_networks, matching))(
         images, key
     )
-    trained = jax.jit(functools.partial(gradient_matching.train_networks, matching))(
+    trained = jax.jit(functools.partial(inner_loop.train_networks, matching))(
         networks, images, epochs=2, key=key
     )
     expected = jax.jit(functools.partial(train, matching.recipe))(
@@ -162,7 +164,7 @@ def test_networks_are_trained_on_the_images_alone():
         jnp.concatenate([images[0, :2], images[1], images[2, :1]]),
         jnp.array([0, 0, 1, 1, 1, 2]),
         epochs=2,
-        key=gradient_matching.network_keys(matching, key)[0],
+        key=inner_loop.network_keys(matching, key)[0],
     )
     actual = jax.tree.map(lambda leaf: leaf[0], trained)
     chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-6)

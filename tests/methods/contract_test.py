@@ -41,6 +41,13 @@ class TestGradientMatchingWithPool(MethodContract):
 
 
 @pytest.mark.slow
+class TestGradientMatchingWithLabels(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {"method": "dc", "outer_loop": 2, "labels": "learned"}
+    is_by_class = False  # Networks are trained on all.
+
+
+@pytest.mark.slow
 class TestSiamese(MethodContract):
     make = staticmethod(METHODS["dsa"])
     fields = {"method": "dsa", "init": "noise", "augmentation": "crop"}

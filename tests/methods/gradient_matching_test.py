@@ -22,12 +22,9 @@ from dc_jax.data.store import ClassStore, make_store, normalise
 from dc_jax.devices.backend import Execution
 from dc_jax.methods import METHODS, make_method
 from dc_jax.methods.batch_norm import BATCH_NORM_IMAGES, freeze_batch_norm
-from dc_jax.methods.gradient_matching import (
-    Matching,
-    init_networks,
-    match_step,
-    train_networks,
-)
+from dc_jax.methods.gradient_matching import match_step
+from dc_jax.methods.inner_loop import init_networks, train_networks
+from dc_jax.methods.matching import Matching
 from dc_jax.training.augment_siamese import OPERATIONS
 from dc_jax.training.train import Recipe
 

@@ -13,6 +13,7 @@ from toy import Tiny
 from dc_jax.data.formation import decode
 from dc_jax.devices.backend import Execution
 from dc_jax.methods import distribution_matching, gradient_matching
+from dc_jax.methods.matching import make_matching
 
 SHAPE, FACTOR = (4, 4, 1), 2
 RNG = np.random.default_rng(0)
@@ -24,7 +25,7 @@ VARIABLES = NETWORK.init(jax.random.key(0), IMAGES)
 
 def _by_gradients(images, factor, real=REAL):
     config = run_helpers.tiny_config()
-    matching = gradient_matching.make_matching(config, NETWORK, Execution("map", 8))
+    matching = make_matching(config, NETWORK, Execution("map", 8))
     matching = dataclasses.replace(matching, factor=factor)
     losses, grads = gradient_matching.match_class(
         matching, VARIABLES, images, real, jnp.int32(0), jnp.negative

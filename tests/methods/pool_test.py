@@ -14,6 +14,7 @@ from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import WHOLE
 from dc_jax.methods import gradient_matching
+from dc_jax.methods.matching import make_matching
 from dc_jax.methods.pool import Pool, put, take
 from dc_jax.training.train import Recipe, train
 
@@ -88,7 +89,7 @@ def test_a_pool_of_fresh_networks_matches_as_without_one():
     state, _ = pooled.init(store, KEY)
     after, metrics, _ = jax.jit(pooled.step)(state, store, KEY)
     # The same real images, by the same keys, for the network of the pool.
-    matching = gradient_matching.make_matching(
+    matching = make_matching(
         run_helpers.tiny_config(batch_real=6), Tiny(3), Execution("map", 8)
     )
     loop_key = jax.random.split(jax.random.fold_in(jax.random.split(KEY)[1], 0))[1]

@@ -17,16 +17,23 @@ CLASSES, SHAPE, NUM = 3, (2, 2, 2), 11
 
 
 @pytest.mark.parametrize("distance", ["ours", "mse", "cos"])
-@pytest.mark.parametrize("has_blanks", [False, True])
-def test_slices_change_nothing(distance, has_blanks):
+@pytest.mark.parametrize(
+    ("has_blanks", "has_labels"), [(False, False), (True, False), (True, True)]
+)
+def test_slices_change_nothing(distance, has_blanks, has_labels):
     with jax.enable_x64(True):
         network = make_network("MLP", CLASSES, SHAPE)
         images = jax.random.normal(jax.random.key(0), (NUM, *SHAPE))
         variables = network.init(jax.random.key(1), images)
         weights = jnp.arange(NUM) % 3 / 2 if has_blanks else None
 
-        def gradient(images, slice_size, weights):
-            labels = jnp.ones(len(images), int)
+        labels = jax.random.uniform(jax.random.key(2), (NUM, CLASSES))
+        learned = (images, labels) if has_labels else images
+
+        def gradient(learned, slice_size, weights):
+            is_pair = isinstance(learned, tuple)
+            images, labels = learned if is_pair else (learned, jnp.ones(len(learned)))
+            labels = labels if is_pair else labels.astype(int)
             return mean_gradient(
                 network,
                 variables,
@@ -45,15 +52,17 @@ def test_slices_change_nothing(distance, has_blanks):
         @functools.partial(jax.jit, static_argnums=0)
         def run(slice_size):
             return second_order(
-                gradient, measure, images, weights, slice_size=slice_size
+                gradient, measure, learned, weights, slice_size=slice_size
             )
 
         # The last of six slices is smaller than the others.
         assert NUM > module._MAX_SLICES * 2
-        grads, summands = run(2)
+        of_learned, summands = run(2)
         at_once, same_summands = run(NUM)
-        scale = np.abs(at_once).max()
-        np.testing.assert_allclose(grads, at_once, rtol=0, atol=1e-12 * scale)
+        pairs = zip(jax.tree.leaves(of_learned), jax.tree.leaves(at_once), strict=True)
+        for grads, same in pairs:
+            scale = np.abs(same).max()
+            np.testing.assert_allclose(grads, same, rtol=0, atol=1e-12 * scale)
         for name, value in summands.items():
             np.testing.assert_allclose(
                 value, same_summands[name], rtol=1e-12, atol=1e-20
