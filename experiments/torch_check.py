@@ -1,0 +1,175 @@
+"""Trains plain PyTorch networks on a set by its recipe: do they agree with the recipe?
+
+  python -m experiments.torch_check --config=configs/fashion_mnist.py \\
+      --set=docs/sets/fashion_mnist_1_dc.npz,runs/fashion_mnist --networks=5
+
+For each set it prints the accuracy of the PyTorch networks, and that of the recipe,
+which this project's networks had. Nothing is written. The recipe must be plain: a
+ConvNet with instance norm, SGD, hard labels, and no augmentation. Needs PyTorch:
+`pip install -e ".[torch]"`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from dc_jax.errors import ERRORS, UserError, load_package, one_line
+from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Required. Its dataset is the one of the sets.", lock_config=True
+)
+_SET = flags.DEFINE_list("set", [], "Required. Sets, each a file or a run's folder.")
+_NETWORKS = flags.DEFINE_integer("networks", 5, "PyTorch networks per set.", 2)
+# What a recipe must have, by the names of `Protocol`.
+_PLAIN = {
+    "augmentation": "none",
+    "optimiser": "sgd",
+    "schedule": "drop",
+    "cutmix": 0.0,
+    "loss": "cross_entropy",
+}
+_TESTED_AT_ONCE = 500
+
+
+class Accuracy(NamedTuple):
+    """Of some networks, as fractions."""
+
+    mean: float
+    std: float
+    num: int
+
+    @property
+    def error(self) -> float:
+        """The standard error of the mean."""
+        return self.std / self.num**0.5
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2%} ± {100 * self.std:.2f} ({self.num} networks)"
+
+
+def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
+    """Returns a line about the set of a path.
+
+    The test images are those of a `Dataset`, `[n, H, W, D]`, and their labels `[n]`.
+
+    Raises:
+      UserError: its recipe is not plain, or has no accuracy.
+    """
+    import numpy as np
+
+    from dc_jax.torch import CondensedDataset
+
+    condensed = CondensedDataset(path)
+    recipe = condensed.recipe
+    _check_recipe(path, recipe)
+    mean, std = condensed.mean.numpy(), condensed.std.numpy()
+    pixels = np.asarray(test_images)
+    pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
+    images = np.moveaxis((pixels - mean) / std, -1, 1).astype(np.float32)
+    accuracies = [train(condensed, images, test_labels, seed) for seed in range(num)]
+    theirs = Accuracy(np.mean(accuracies), np.std(accuracies), num)
+    names = ("accuracy_mean", "accuracy_std", "num_evaluations")
+    ours = Accuracy(*(recipe[name] for name in names))
+    difference, error = theirs.mean - ours.mean, math.hypot(theirs.error, ours.error)
+    apart = f"{abs(difference) / error:.1f} standard errors" if error else "no spread"
+    text = f"{path}: PyTorch {theirs}, its recipe {ours}"
+    return f"{text}: {100 * difference:+.2f}, {apart}."
+
+
+def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:
+    """Raises a `UserError` where the recipe of a set is not plain."""
+    from dc_jax.networks.convnet import parse_convnet_name
+
+    if "accuracy_mean" not in recipe:
+        raise UserError(f"{path} has no accuracy in its recipe, must have one.")
+    training = recipe["training"]
+    for name, value in _PLAIN.items():
+        if training.get(name, value) != value:
+            raise UserError(
+                f"{path} has {name} {training[name]!r} in its recipe, must have "
+                f"{value!r}."
+            )
+    spec = parse_convnet_name(training["network"])
+    if spec is None or (spec.activation, spec.norm, spec.pooling) != (
+        *("relu", "instance", "average"),
+    ):
+        raise UserError(
+            f"{path} has the network {training['network']} in its recipe, must be a "
+            "ConvNet with ReLU, instance norm and average pooling."
+        )
+
+
+def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> float:
+    """Trains one network on a `CondensedDataset`; returns its accuracy, a fraction.
+
+    The test images are `[n, D, H, W]`, normalised.
+    """
+    import torch
+
+    from dc_jax.networks.convnet import convnet_depth, parse_convnet_name
+    from experiments.benchmark.cases import Case
+    from experiments.benchmark.torch_experiment import Options, make_network
+
+    torch.manual_seed(seed)
+    training, (channels, side, _) = condensed.recipe["training"], test_images.shape[1:]
+    spec = parse_convnet_name(training["network"])
+    depth = spec.depth or convnet_depth((side, side))
+    case = Case(
+        classes=len(condensed.class_names),
+        side=side,
+        channels=channels,
+        width=spec.width,
+        depth=depth,
+    )
+    network, epochs = make_network(case, Options()), training["epochs"]
+
+    def make_optimiser(lr: float) -> torch.optim.SGD:
+        momentum, decay = training["momentum"], training["weight_decay"]
+        parameters = network.parameters()
+        return torch.optim.SGD(parameters, lr, momentum, weight_decay=decay)
+
+    optimiser = make_optimiser(training["lr"])
+    for epoch in range(epochs + 1):
+        for batch in torch.randperm(len(condensed)).split(training["batch_size"]):
+            optimiser.zero_grad()
+            logits = network(condensed.images[batch])
+            loss = torch.nn.functional.cross_entropy(logits, condensed.labels[batch])
+            loss.backward()
+            optimiser.step()
+        if epoch == epochs // 2 + 1:  # The momentum starts again, as in the recipe.
+            optimiser = make_optimiser(training["lr"] / 10)
+    images, labels = torch.from_numpy(test_images), torch.tensor(test_labels)
+    pairs = zip(
+        images.split(_TESTED_AT_ONCE), labels.split(_TESTED_AT_ONCE), strict=True
+    )
+    with torch.no_grad():
+        right = sum((network(x).argmax(1) == y).sum().item() for x, y in pairs)
+    return right / len(labels)
+
+
+def main(argv: list[str]) -> None:
+    """Checks the sets of the command line."""
+    if len(argv) > 1:
+        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
+    if _CONFIG.value is None or not _SET.value:
+        refuse("--config=FILE and --set=PATH are needed.")
+    log_to_terminal()
+    try:
+        load_package("torch", "torch")
+        from dc_jax.config import Config
+        from dc_jax.run.setup import load
+
+        dataset = load(Config.create(_CONFIG.value.to_dict()))
+        tests = dataset.test_images, dataset.test_labels
+        for path in _SET.value:
+            print(check(path, *tests, _NETWORKS.value), flush=True)
+    except ERRORS as error:
+        refuse(one_line(error))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)
