@@ -51,8 +51,10 @@ def get_config() -> ConfigDict:
     # First images: standard normal "noise" or "real" ones. None: noise; dsa, dm and
     # frepo real.
     config.init = placeholder(str)
-    # Labels of the images: "hard", their classes, or "learned" with the images, as
-    # probabilities of all classes (dc, dsa, frepo). None: hard; frepo learned.
+    # Labels of the images: "hard", their classes; "learned" with the images, as
+    # probabilities of all classes (dc, dsa, frepo); or "soft", what a network thinks of
+    # the images when they are done (dc, dsa, dm), as for "random_soft", see `coreset`.
+    # None: hard; frepo learned.
     config.labels = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
@@ -187,14 +189,14 @@ def get_config() -> ConfigDict:
     # First learning rates. None: 0.02; cifar10 0.001.
     config.distillation.lr = placeholder(float)
 
-    # For the methods that choose real images, except "random". They need networks that
-    # are trained on the whole training set, one for each experiment. These networks are
-    # of config.network, and use the optimiser, batches and augmentation of
-    # config.evaluation.
+    # For the methods that choose real images, except "random", and for labels "soft".
+    # They need networks that are trained on the whole training set, one for each
+    # experiment. These networks are of config.network, and use the optimiser, batches
+    # and augmentation of config.evaluation.
     config.coreset = ConfigDict()
     # Epochs of training these networks. The learning rate drops to a tenth after half
     # of them. On two CPU cores one epoch of FashionMNIST takes about a minute. None:
-    # 20, since the paper does not give the number; random_soft as published for
+    # 20, since the paper does not give the number; soft labels as published for
     # CIFAR-10: 20, 44 and 128 at 1, 10 and 50 images per class, and between these for
     # other numbers.
     config.coreset.epochs = placeholder(int)

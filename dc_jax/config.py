@@ -165,7 +165,7 @@ class Config:
     num_experiments: int = allow(at_least(1))
     num_evaluations: int = allow(at_least(1))
     init: str | None = allow(one_of("noise", "real"))
-    labels: str | None = allow(one_of("hard", "learned"))
+    labels: str | None = allow(one_of("hard", "soft", "learned"))
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
@@ -280,7 +280,7 @@ def _coreset_epochs(config: Config) -> int:
     Those that label images were stopped after 20, 44 and 128 epochs for 1, 10 and 50
     images per class of CIFAR-10; between these the number is interpolated.
     """
-    if config.method != "random_soft":
+    if config.method != "random_soft" and config.labels != "soft":
         return 20
     epochs = np.interp(np.log(config.mean_ipc), np.log([1, 10, 50]), [20, 44, 128])
     return round(float(epochs))

@@ -23,6 +23,7 @@ Every real batch has as many images of each class, where the authors' has 1,024 
 With M > 1 networks L is the mean over them, which is our generalisation.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -37,7 +38,7 @@ from dc_jax.data.facts import find_facts
 from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, sample_classes
 from dc_jax.devices.backend import Execution, batched
-from dc_jax.methods.images import Learned, init_images, learned
+from dc_jax.methods.images import Learned, descend, learnable, make_init
 from dc_jax.methods.pool import make_pool, put, take, with_pool
 from dc_jax.training.full_data import read_images
 from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
@@ -53,23 +54,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
     Devices that share the classes share the features of the real images.
     """
-    layout, optimiser = execution.layout, make_optimiser(config)
+    networks, optimiser = execution.layout.networks, make_optimiser(config)
     recipe = make_recipe(config, network, execution)
     pool = make_pool(config, recipe)
-
-    def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
-        class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(
-            store,
-            key,
-            class_ipc=class_ipc,
-            kind=config.init,
-            factor=config.formation.factor,
-        )
-        state = CondenseState(images, ())
-        if config.labels == "learned":
-            state = state.replace(labels=first_labels(make_labels(class_ipc)))
-        return state.replace(opt_state=optimiser.init(learned(state))), offsets
 
     def step(
         state: CondenseState, store: ClassStore, key: jax.Array
@@ -78,40 +65,34 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         own_labels = make_labels(config.class_ipc(store.num_classes))
         real, offsets = sample_classes(store, real_key, config.batch_real)
         places = pool.draw(draw_key, config.num_networks)
-        mine, is_network = layout.networks.part(config.num_networks)
-        networks = take(state.pool, places[mine])
+        mine, is_network = networks.part(config.num_networks)
+        drawn = take(state.pool, places[mine])
 
         def regress(network: TrainState):
             def loss(learned: Learned):
                 prototypes = _prototypes(config, learned, own_labels)
                 return _loss(config, execution, recipe, network, prototypes, real)
 
-            return jax.value_and_grad(loss, has_aux=True)(learned(state))
+            return jax.value_and_grad(loss, has_aux=True)(learnable(state))
 
-        results = batched(regress, execution.network_loop)(networks)
+        results = batched(regress, execution.network_loop)(drawn)
         weights = is_network / config.num_networks
         mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
-        (loss, layers), grads = layout.networks.sum(mean)
-        updates, opt_state = optimiser.update(grads, state.opt_state, learned(state))
-        after = optax.apply_updates(learned(state), updates)
+        (loss, layers), grads = networks.sum(mean)
+        state = descend(state, grads, optimiser)
+        prototypes = _prototypes(config, learnable(state), own_labels)
 
         def go_on(network: TrainState, key: jax.Array) -> TrainState:
             fresh_key, batch_key = jax.random.split(key)
-
-            def train(network: TrainState) -> TrainState:
-                prototypes = _prototypes(config, after, own_labels)
-                return train_once(recipe, network, *prototypes, key=batch_key)
-
+            train = functools.partial(train_once, recipe, *prototypes, key=batch_key)
             return pool.go_on(network, train, state.images[0], fresh_key)
 
         keys = jax.random.split(train_key, config.num_networks)[mine]
-        changed = batched(go_on, execution.network_loop)(networks, keys)
-        networks = put(state.pool, places, changed, layout.networks)
-        images, labels = after if state.labels is not None else (after, None)
-        state = CondenseState(images, opt_state, labels=labels, pool=networks)
+        changed = batched(go_on, execution.network_loop)(drawn, keys)
+        state = state.replace(pool=put(state.pool, places, changed, networks))
         return state, {"loss": loss, "layers": layers}, offsets
 
-    return Method(with_pool(init, pool), step)
+    return Method(with_pool(make_init(config, optimiser, first_labels), pool), step)
 
 
 def make_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:
@@ -210,9 +191,9 @@ def margin_loss(labels: jax.Array) -> jax.Array:
 
 def train_once(
     recipe: Recipe,
-    network: TrainState,
     images: jax.Array,  # [n, H, W, D]
     labels: jax.Array,  # [n, C]
+    network: TrainState,
     *,
     key: jax.Array,
 ) -> TrainState:

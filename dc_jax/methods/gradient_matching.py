@@ -43,7 +43,7 @@ from dc_jax.methods.batch_norm import freeze_batch_norm
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import (
     Learned,
-    learned,
+    learnable,
     make_init,
     slot_weights,
     update_images,
@@ -81,7 +81,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                     lambda networks: train_networks(
                         matching,
                         networks,
-                        learned(state),
+                        learnable(state),
                         epochs=inner_loop,
                         key=train_key,
                     ),
@@ -126,7 +126,7 @@ def match_step(
     """
 
     def match_one(network: TrainState, key: jax.Array):
-        return match_network(matching, learned(state), network, store, key)
+        return match_network(matching, learnable(state), network, store, key)
 
     losses, grads, networks, offsets = batched(match_one, matching.network_loop)(
         networks, network_keys(matching, key)

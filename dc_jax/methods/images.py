@@ -33,7 +33,7 @@ def make_optimiser(config: Config) -> optax.GradientTransformation:
     return optax.partition(parts, ("images", "labels"))
 
 
-def learned(state: CondenseState) -> Learned:
+def learnable(state: CondenseState) -> Learned:
     """Returns the images `[C, I, ...]`, or the pair of images and labels."""
     return state.images if state.labels is None else (state.images, state.labels)
 
@@ -53,8 +53,24 @@ def check_equal_ipc(config: Config) -> int:
     return numbers.pop()
 
 
-def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
-    """Returns `Method.init` for images `config.init` that `optimiser` will update."""
+def one_hot(labels: np.ndarray) -> jax.Array:
+    """Returns the labels of a set as probabilities. `[C, I]` -> `[C, I, C]`.
+
+    They are 0 in blank slots.
+    """
+    return jax.nn.one_hot(labels, len(labels))
+
+
+def make_init(
+    config: Config,
+    optimiser: optax.GradientTransformation,
+    first_labels: Callable[[np.ndarray], jax.Array] = one_hot,
+) -> Init:
+    """Returns `Method.init` for images `config.init` that `optimiser` will update.
+
+    Where labels are learned, `first_labels` returns those to begin with, as `one_hot`
+    does.
+    """
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
         class_ipc = config.class_ipc(store.num_classes)
@@ -67,9 +83,8 @@ def make_init(config: Config, optimiser: optax.GradientTransformation) -> Init:
         )
         state = CondenseState(images, ())
         if config.labels == "learned":
-            labels = jax.nn.one_hot(make_labels(class_ipc), len(class_ipc))
-            state = state.replace(labels=labels)
-        return state.replace(opt_state=optimiser.init(learned(state))), offsets
+            state = state.replace(labels=first_labels(make_labels(class_ipc)))
+        return state.replace(opt_state=optimiser.init(learnable(state))), offsets
 
     return init
 
@@ -149,14 +164,21 @@ def update_images(
     grads = layout.networks.sum(mean(grads))
     grads = layout.classes.gather(grads, len(state.images))
     loss = layout.classes.sum(layout.networks.sum(mean(losses)))
-    before = learned(state)
-    updates, opt_state = optimiser.update(grads, state.opt_state, before)
-    after = optax.apply_updates(before, updates)
-    state = state.replace(opt_state=opt_state)
+    after = descend(state, grads, optimiser)
     if state.labels is None:
-        return state.replace(images=after), loss
-    images, labels = after
+        return after, loss
     # Probabilities again: the nearest ones, and still 0 in blank slots.
     is_image = jnp.any(state.labels > 0, axis=-1)
-    labels = jnp.where(is_image[..., None], nearest_probabilities(labels), 0)
-    return state.replace(images=images, labels=labels), loss
+    labels = jnp.where(is_image[..., None], nearest_probabilities(after.labels), 0)
+    return after.replace(labels=labels), loss
+
+
+def descend(
+    state: CondenseState, grads: Learned, optimiser: optax.GradientTransformation
+) -> CondenseState:
+    """Updates what is learned once, by its gradient."""
+    before = learnable(state)
+    updates, opt_state = optimiser.update(grads, state.opt_state, before)
+    after = optax.apply_updates(before, updates)
+    images, labels = (after, None) if state.labels is None else after
+    return state.replace(images=images, labels=labels, opt_state=opt_state)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dc_jax.base import CondenseState, flatten_set
 from dc_jax.data.formation import decode
 from dc_jax.devices.backend import batched
-from dc_jax.methods.images import Learned, learned
+from dc_jax.methods.images import Learned, learnable
 from dc_jax.methods.matching import Matching
 from dc_jax.methods.pool import put, take
 from dc_jax.training.train import TrainState, init_state, train
@@ -44,7 +44,7 @@ def return_networks(
 
     def go_on(network: TrainState, key: jax.Array) -> TrainState:
         fresh_key, train_key = jax.random.split(key)
-        train_one = _trainer(matching, learned(state), epochs)
+        train_one = _trainer(matching, learnable(state), epochs)
         return matching.pool.go_on(
             network,
             lambda network: train_one(network, train_key),

@@ -5,6 +5,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,13 @@ from dc_jax.run.setup import Setup
 from dc_jax.sets.make import make_set
 from dc_jax.training.full_data import WholeTraining, make_whole_training
 
+# Of the result of a run, `seconds_condense` among them.
+Facts = dict[str, Any]
 # Fields of the config that only other methods use.
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
+    *("labels", "lr_label", "pool"),
     *("patience", "distillation", "tensorboard"),
 )
 
@@ -117,16 +121,30 @@ def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
     return make_set(images, dataset, labels).replace(indices=indices)
 
 
+def label_sets(
+    setup: Setup, folder: Path, make: Callable[[], tuple[list[SyntheticSet], Facts]]
+) -> tuple[list[SyntheticSet], Facts]:
+    """Labels the sets that `make` makes: by a network for each experiment."""
+    sets, facts = make()
+    trainer = _feature_trainer(setup, folder)
+    for experiment, synthetic in enumerate(sets):
+        trained = trainer.train(experiment, len(sets))
+        arguments = (setup.config, synthetic, trainer, trained)
+        sets[experiment] = _with_soft_labels(*arguments)
+        facts["seconds_condense"] += trained.seconds
+    return sets, facts
+
+
 def _with_soft_labels(
-    config: Config, coreset: SyntheticSet, trainer: WholeTrainer, trained: Trained
+    config: Config, synthetic: SyntheticSet, trainer: WholeTrainer, trained: Trained
 ) -> SyntheticSet:
     """Returns a set with what a network thinks of its images as labels."""
-    is_image = coreset.indices >= 0
-    logits = trainer.read_logits(trained, coreset.indices[is_image])
+    is_image = synthetic.labels >= 0
+    logits = trainer.read_logits(trained, synthetic.images[is_image])
     soft_labels = np.zeros((*is_image.shape, len(is_image)), np.float32)
     temperature = config.coreset.temperature or 1.0
     soft_labels[is_image] = coresets.soft_labels(logits, temperature)
-    return coreset.replace(soft_labels=soft_labels)
+    return synthetic.replace(soft_labels=soft_labels)
 
 
 def _learn(

@@ -18,6 +18,13 @@ from dc_jax.networks import has_batch_norm
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 
+# What labels methods may have; all others hard ones.
+_LABELS = {
+    "dc": ("hard", "soft", "learned"),
+    "dsa": ("hard", "soft", "learned"),
+    "dm": ("hard", "soft"),
+    "frepo": ("hard", "learned"),
+}
 # Of a set that may come from anybody: training on it shall end.
 _EPOCHS = 100_000
 _STEPS = 100_000
@@ -47,9 +54,16 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
-    if config.labels == "learned" and config.method not in ("dc", "dsa", "frepo"):
+    if factor > 1 and config.labels == "soft":
         raise UserError(
-            f"config.labels must be hard for {config.method}, got {config.labels!r}."
+            "config.formation.factor must be 1 where config.labels is soft, got "
+            f"{factor}."
+        )
+    allowed = _LABELS.get(config.method, ("hard",))
+    if config.labels not in allowed:
+        raise UserError(
+            f"config.labels must be {' or '.join(allowed)} for {config.method}, got "
+            f"{config.labels!r}."
         )
     if config.pool.size and config.method not in ("dc", "dsa", "frepo"):
         raise UserError(

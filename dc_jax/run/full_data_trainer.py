@@ -161,10 +161,13 @@ class WholeTrainer:
         write_npz(path, dict(zip(names, made, strict=True)))
         return made
 
-    def read_logits(self, trained: Trained, indices: np.ndarray) -> np.ndarray:
-        """Returns the logits `[n, C]` of the training images of indices `[n]`."""
-        _, logits = self._read_images(trained.state, indices)
-        return logits
+    def read_logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
+        """Returns the logits `[n, C]` of normalised images `[n, H, W, D]`."""
+
+        def load(places: np.ndarray) -> jax.Array:
+            return self._put(images[places])
+
+        return self._read_in_chunks(trained.state, len(images), load)[1]
 
     def train(self, number: int, total: int) -> Trained:
         """Trains network `number` of `total`, or continues, or finds it trained.
@@ -196,14 +199,22 @@ class WholeTrainer:
         return normalise(self._put(images), self.dataset.mean, self.dataset.std)
 
     def _read_images(self, state: WholeState, indices: np.ndarray) -> list[np.ndarray]:
+        def load(places: np.ndarray) -> jax.Array:
+            return self._normalised(self.dataset.train_images[indices[places]])
+
+        return self._read_in_chunks(state, len(indices), load)
+
+    def _read_in_chunks(
+        self, state: WholeState, num: int, load: Callable[[np.ndarray], jax.Array]
+    ) -> list[np.ndarray]:
+        """Returns features and logits of `num` images, which `load` gives by places."""
         chunks = []
-        for start in range(0, len(indices), _READ_AT_ONCE):
-            part = indices[start : start + _READ_AT_ONCE]
+        for start in range(0, num, _READ_AT_ONCE):
+            places = np.arange(start, min(start + _READ_AT_ONCE, num))
             # Padded, so that one program reads all.
-            padded = np.pad(part, (0, _READ_AT_ONCE - len(part)), mode="edge")
-            images = self._normalised(self.dataset.train_images[padded])
-            outputs = self._read(state, images)
-            chunks.append([np.asarray(output)[: len(part)] for output in outputs])
+            padded = np.pad(places, (0, _READ_AT_ONCE - len(places)), mode="edge")
+            outputs = self._read(state, load(padded))
+            chunks.append([np.asarray(output)[: len(places)] for output in outputs])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
     def _run(self, progress: _Progress, key: jax.Array, title: str) -> None:

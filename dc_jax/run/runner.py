@@ -20,8 +20,7 @@ from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files.paths import user_path
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.progress import Progress
-from dc_jax.run import finished, own_files, random_baseline, repair, workdir
-from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
+from dc_jax.run import baselines, finished, own_files, random_baseline, repair, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
@@ -84,9 +83,9 @@ def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str
     processes.on_first(workdir.check_is_free, config, folder)
     setup = make_setup(config, dataset)
     if config.method == "whole":
-        check_baseline(setup)
+        baselines.check_baseline(setup)
         with workdir.claimed(config, folder):
-            accuracies, facts = whole_accuracies(setup, folder)
+            accuracies, facts = baselines.whole_accuracies(setup, folder)
             result = _save(setup, folder, [], workdir.summarise(accuracies) | facts)
             return _end(setup, None, folder, result)
     evaluator = make_evaluator(setup)
@@ -182,13 +181,16 @@ def _maker(
     """Checks a run; returns what makes its sets."""
     config = setup.config
     if config.method in BASELINES:
-        check_baseline(setup)
-        return functools.partial(choose_sets, setup, folder)
+        baselines.check_baseline(setup)
+        return functools.partial(baselines.choose_sets, setup, folder)
     method = make_method(config, setup.network, setup.execution)
     log_choices(setup)
     checkpointer = Checkpointer(folder / "checkpoints")
     loop = Loop(setup, evaluator, folder, checkpointer, is_evaluated_after)
-    return functools.partial(loop.run, method)
+    make = functools.partial(loop.run, method)
+    if config.labels == "soft":
+        return functools.partial(baselines.label_sets, setup, folder, make)
+    return make
 
 
 def _run(

@@ -146,7 +146,7 @@ def test_networks_learn_the_labels_of_the_set():
 
     first = error(state)
     for _ in range(20):
-        state = train_once(recipe, state, images, labels, key=KEY)
+        state = train_once(recipe, images, labels, state, key=KEY)
     assert error(state) < 0.5 * first
 
 

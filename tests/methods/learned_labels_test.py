@@ -13,7 +13,7 @@ from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE
 from dc_jax.methods import gradient_matching
-from dc_jax.methods.images import learned, make_init, make_optimiser, update_images
+from dc_jax.methods.images import learnable, make_init, make_optimiser, update_images
 from dc_jax.methods.matching import make_matching
 from dc_jax.sets.make import make_sets, nearest_probabilities
 
@@ -68,7 +68,7 @@ def test_labels_begin_as_classes_and_stay_probabilities():
     state, _ = init(make_store(DATASET), jax.random.key(0))
     own = make_labels((2, 1, 2))
     np.testing.assert_array_equal(state.labels, jax.nn.one_hot(own, CLASSES))
-    grads = jax.tree.map(lambda leaf: jnp.ones_like(leaf)[None], learned(state))
+    grads = jax.tree.map(lambda leaf: jnp.ones_like(leaf)[None], learnable(state))
     # Only towards the last class, by ten times .02.
     grads = (grads[0], jnp.zeros_like(grads[1]).at[..., 2].set(-0.02))
     after, _ = update_images(state, jnp.zeros(1), grads, optimiser, ONE_DEVICE, 1)
