@@ -237,7 +237,7 @@ def test_the_pool_follows_the_method(method, size, pool, loops):
 
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
-    given |= {"batch_train": 8, "lr_net": 0.5, "batch_real": 9}
+    given |= {"batch_train": 8, "lr_net": 0.5, "batch_real": 9, "labels": "hard"}
     values = _values(**given, evaluation__augmentation="none")
     values["pool"]["updates"] = 5
     values["mesh"]["classes"] = 3
