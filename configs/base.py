@@ -46,8 +46,8 @@ def get_config() -> ConfigDict:
     config.num_experiments = 5
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
-    # First images: standard normal "noise" or "real" ones. None: noise; dsa and dm
-    # real.
+    # First images: standard normal "noise", "real" ones, or "kmeans": real ones that
+    # represent their class, see `candidates`. None: noise; dsa and dm real.
     config.init = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
@@ -59,6 +59,15 @@ def get_config() -> ConfigDict:
     # N, real images per class for one gradient. None: 256; dd 102, which is about 1,024
     # images of ten classes.
     config.batch_real = placeholder(int)
+    # Which real images these are (dc, dsa), "random" or "kmeans": the features of
+    # `candidates` random images of a class are grouped into `batch_real` clusters, and
+    # the image nearest to the centre of each is taken, as in DREAM.
+    config.sampler = "random"
+    # Real images per class that are drawn to be clustered, once for the first images
+    # and for each update of the images. They cost a forward pass of the network. None:
+    # 4 x `batch_real`, about as many for each update as in DREAM, which clusters 5,000
+    # images for ten updates with 128.
+    config.candidates = placeholder(int)
     # Synthetic images in a step of training the networks in the inner loop.
     config.batch_train = 256
     # SGD on the images. dd uses Adam instead, also on its learning rates, without this

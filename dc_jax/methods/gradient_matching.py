@@ -22,6 +22,9 @@ Differentiable Siamese Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/210
 Classes may have different numbers of synthetic images: the slots of a class that hold
 no image are blank and have no weight in its mean loss.
 
+With the sampler `kmeans`, the real images are those that represent a larger draw best:
+Liu et al., "DREAM", ICCV 2023, see `clustering`.
+
 With M > 1 networks the matching loss is the mean over them. That is our generalisation;
 M = 1 is the paper.
 """
@@ -43,6 +46,7 @@ from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.batch_norm import freeze_batch_norm
+from dc_jax.methods.clustering import choose_images
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.methods.second_order import second_order
@@ -65,6 +69,7 @@ class Matching:
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
     factor: int = 1  # Each image holds factor x factor others, see `formation`.
+    candidates: int | None = None  # Of which k-means chooses N; None: N are drawn.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -112,7 +117,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         layers = jax.tree.map(lambda value: jnp.mean(value) / num_classes, distances)
         return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
-    return Method(make_init(config, matching.optimiser), step)
+    return Method(make_init(config, matching.optimiser, network, execution), step)
 
 
 def make_matching(config: Config, network: nn.Module, execution: Execution) -> Matching:
@@ -138,6 +143,7 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
         factor=config.formation.factor,
+        candidates=config.candidates if config.sampler == "kmeans" else None,
     )
 
 
@@ -211,21 +217,26 @@ def match_network(matching, images, network, store, key):
       What `match_class` does, its losses summed over classes, its gradients
       `[c, I, H, W, D]`; the network; and the offsets of the real images.
     """
+    recipe, num_real = matching.recipe, matching.batch_real
     labels, is_class = matching.layout.classes.part(images.shape[0])
     weights = slot_weights(matching.labels(images), matching.factor)
     statistics_key, real_key, augment_key = jax.random.split(key, 3)
     variables, statistics_offsets = freeze_batch_norm(
-        matching.recipe.network, network.variables, store, statistics_key
+        recipe.network, network.variables, store, statistics_key
     )
 
     def match_one(images, label, place, offsets, siamese_key, weights):
         real = take_images(store, place, offsets)
+        if matching.candidates:
+            real = choose_images(
+                recipe.network, variables, real, num_real, slice_size=recipe.slice_size
+            )
         augment = make_siamese(siamese_key, matching.augmentation, images.shape[1:])
         return match_class(
             matching, variables, images, real, label, augment, weights=weights
         )
 
-    offsets = draw_offsets(store, real_key, matching.batch_real)
+    offsets = draw_offsets(store, real_key, matching.candidates or num_real)
     # With `map` a single class's second-order graph is in memory.
     losses, grads = batched(match_one, matching.class_loop)(
         images[labels],

@@ -31,7 +31,7 @@ from dc_jax.training.full_data import WholeTraining, make_whole_training
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("patience", "distillation", "tensorboard"),
+    *("patience", "distillation", "tensorboard", "sampler", "candidates"),
 )
 
 

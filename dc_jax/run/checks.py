@@ -47,6 +47,7 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
+    _check_sampler(config)
     with naming("config.network.name"):
         has_batch_norm(config.network.name)
     if config.evaluation.network is not None:
@@ -58,6 +59,26 @@ def check_names(config: Config) -> None:
         parse_strategy(config.evaluation.augmentation or "none")
 
 
+def _check_sampler(config: Config) -> None:
+    """Checks that the method samples so, and from enough images.
+
+    Raises:
+      UserError: it does not.
+    """
+    if config.sampler == "random" or config.method in BASELINES:
+        return
+    if config.method in ("dm", "dd"):
+        raise UserError(
+            f"config.sampler must be random for {config.method}, got {config.sampler}."
+        )
+    if config.candidates < config.batch_real:
+        raise UserError(
+            f"config.candidates must be at least config.batch_real = "
+            f"{config.batch_real} where config.sampler is {config.sampler}, got "
+            f"{config.candidates}."
+        )
+
+
 def check_memory(config: Config, dataset: Dataset) -> None:
     """Checks that a run can fit into memory, by the least that it takes.
 
@@ -67,11 +88,13 @@ def check_memory(config: Config, dataset: Dataset) -> None:
     num_classes = dataset.num_classes
     image = 4 * math.prod(dataset.image_shape)
     images = num_classes * int(np.max(config.ipc)) * image
+    is_clustered = "kmeans" in (config.init, config.sampler)
     num_sets, counts = config.num_experiments, 4 * num_classes**2
     least = {
         "images of config.num_experiments x config.ipc": num_sets * images,
         "gradients of config.num_networks x config.ipc": config.num_networks * images,
         "images of config.batch_real": config.batch_real * image,
+        "images of config.candidates": config.candidates * image * is_clustered,
         "results of config.num_evaluations": config.num_evaluations * counts,
     }
     for what, num_bytes in least.items():
