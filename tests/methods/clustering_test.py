@@ -168,8 +168,8 @@ def test_all_candidates_match_as_a_random_batch(network):
 
 def test_of_more_candidates_representatives_are_matched():
     """As if these alone had been drawn."""
-    _, grads, offsets = _match(PLAIN, sampler="kmeans", candidates=12)
-    assert offsets.shape == (CLASSES, 12)
+    _, grads, offsets = _match(PLAIN, sampler="kmeans", candidates=20)
+    assert offsets.shape == (CLASSES, 20)
     images, variables = _start(PLAIN)
     drawn = _drawn(0, offsets)
     features = PLAIN.apply(variables, drawn, method="embed")
