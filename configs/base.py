@@ -64,9 +64,9 @@ def get_config() -> ConfigDict:
     # the image nearest to the centre of each is taken, as in DREAM.
     config.sampler = "random"
     # Real images per class that are drawn to be clustered, once for the first images
-    # and for each update of the images. They cost a forward pass of the network. None:
-    # 4 x `batch_real`, about as many for each update as in DREAM, which clusters 5,000
-    # images for ten updates with 128.
+    # and for each update of the images; no more than the largest class has. They cost a
+    # forward pass of the network. None: 4 x `batch_real`, about as many for each update
+    # as in DREAM, which clusters 5,000 images for ten updates with 128.
     config.candidates = placeholder(int)
     # Synthetic images in a step of training the networks in the inner loop.
     config.batch_train = 256
@@ -159,8 +159,8 @@ def get_config() -> ConfigDict:
 
     # Multi-formation, for dc, dsa and dm: each stored image holds factor x factor
     # smaller ones, which are enlarged before networks are trained on them. So the same
-    # bytes hold more images. 1, 2, 3 or 4. With init "real" each of the smaller ones
-    # begins as a real image.
+    # bytes hold more images. 1, 2, 3 or 4. With init "real" or "kmeans" each of the
+    # smaller ones begins as a real image.
     config.formation = ConfigDict()
     config.formation.factor = 1
 

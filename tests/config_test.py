@@ -134,7 +134,11 @@ def test_edges_are_allowed():
         ("seed", -1, "config.seed must be in [0, 2**32), got -1."),
         ("seed", 2**32, f"config.seed must be in [0, 2**32), got {2**32}."),
         # Not one of the choices.
-        ("init", "zeros", "config.init must be one of noise, real, got 'zeros'."),
+        (
+            "init",
+            "zeros",
+            "config.init must be one of noise, real, kmeans, got 'zeros'.",
+        ),
         (
             "distance",
             "Ours",
@@ -222,7 +226,8 @@ def test_loops_may_be_given(fields, loops):
 
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
-    values = _values(**given, batch_real=9, evaluation__augmentation="none")
+    values = _values(**given, batch_real=9, candidates=8)
+    values["evaluation"]["augmentation"] = "none"
     values["mesh"]["classes"] = 3
     values["coreset"]["epochs"] = 7
     config = Config.create(values)

@@ -42,11 +42,11 @@ import optax
 from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
 from dc_jax.config import SIAMESE_PREFIX, Config
 from dc_jax.data.formation import decode
-from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
+from dc_jax.data.store import ClassStore, class_keys, take_images
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.batch_norm import freeze_batch_norm
-from dc_jax.methods.clustering import choose_images
+from dc_jax.methods.clustering import choose_images, draw_candidates
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.methods.second_order import second_order
@@ -69,7 +69,7 @@ class Matching:
     augmentation: str = "none"  # See `augment_siamese`; drawn per class and network.
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
     factor: int = 1  # Each image holds factor x factor others, see `formation`.
-    candidates: int | None = None  # Of which k-means chooses N; None: N are drawn.
+    candidates: int = 0  # Of which k-means chooses N; 0: N are drawn.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -143,7 +143,7 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         augmentation=config.augmentation,
         ipc=None if isinstance(config.ipc, int) else config.ipc,
         factor=config.formation.factor,
-        candidates=config.candidates if config.sampler == "kmeans" else None,
+        candidates=config.candidates if config.sampler == "kmeans" else 0,
     )
 
 
@@ -236,7 +236,7 @@ def match_network(matching, images, network, store, key):
             matching, variables, images, real, label, augment, weights=weights
         )
 
-    offsets = draw_offsets(store, real_key, matching.candidates or num_real)
+    offsets = draw_candidates(store, real_key, num_real, matching.candidates)
     # With `map` a single class's second-order graph is in memory.
     losses, grads = batched(match_one, matching.class_loop)(
         images[labels],

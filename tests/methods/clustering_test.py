@@ -214,11 +214,14 @@ def _cut(images, factor):
     return np.concatenate([t for row in rows for t in np.split(row, factor, axis=2)])
 
 
-def test_as_many_candidates_are_drawn_as_there_are_first_images():
-    config = run_helpers.tiny_config(init="kmeans", ipc=5, candidates=1)
+@pytest.mark.parametrize(("candidates", "drawn"), [(1, 5), (7, 7), (1000, 20)])
+def test_candidates_are_no_fewer_than_images_and_no_more_than_a_class_has(
+    candidates, drawn
+):
+    config = run_helpers.tiny_config(init="kmeans", ipc=5, candidates=candidates)
     init = make_init(config, optax.sgd(0.1), PLAIN, EXECUTION)
     _, ((_, offsets),) = jax.eval_shape(init, STORE, jax.random.key(0))
-    assert offsets.shape == (CLASSES, 5)
+    assert offsets.shape == (CLASSES, drawn)
 
 
 @pytest.mark.parametrize(
