@@ -88,6 +88,12 @@ def test_clusters_without_points_are_filled_with_others(num):
         assert {tuple(points[i]) for i in chosen} == {(5, 5), (1, 0)}
 
 
+def test_a_centre_without_points_stays():
+    centres, chosen = _cluster([[9.0], [9.0], [9.0]], 2)
+    assert centres.tolist() == [[9], [9]]
+    assert chosen == [0, 1]
+
+
 def test_a_cluster_keeps_the_nearest_of_its_own():
     """The point nearest to both centres belongs to the second."""
     points = jnp.asarray([[0.0], [6.0], [9.0]])
