@@ -48,8 +48,8 @@ def get_config() -> ConfigDict:
     config.num_experiments = 5
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
-    # First images: standard normal "noise" or "real" ones. None: noise; dsa, dm and
-    # frepo real.
+    # First images: standard normal "noise", "real" ones, or "kmeans": real ones that
+    # represent their class, see `candidates`. None: noise; dsa, dm and frepo real.
     config.init = placeholder(str)
     # Labels of the images: "hard", their classes; "learned" with the images, as
     # probabilities of all classes (dc, dsa, frepo); or "soft", what a network thinks of
@@ -66,6 +66,15 @@ def get_config() -> ConfigDict:
     # N, real images per class for one gradient. None: 256; dd and frepo 102, which is
     # about 1,024 images of ten classes.
     config.batch_real = placeholder(int)
+    # Which real images these are (dc, dsa), "random" or "kmeans": the features of
+    # `candidates` random images of a class are grouped into `batch_real` clusters, and
+    # the image nearest to the centre of each is taken, as in DREAM.
+    config.sampler = "random"
+    # Real images per class that are drawn to be clustered, once for the first images
+    # and for each update of the images; no more than the largest class has. They cost a
+    # forward pass of the network. None: 4 x `batch_real`, about as many for each update
+    # as in DREAM, which clusters 5,000 images for ten updates with 128.
+    config.candidates = placeholder(int)
     # Synthetic images in a step of training the networks in the inner loop. None: 256;
     # frepo 1000.
     config.batch_train = placeholder(int)
@@ -166,8 +175,8 @@ def get_config() -> ConfigDict:
 
     # Multi-formation, for dc, dsa, dm and frepo: each stored image holds factor x
     # factor smaller ones, which are enlarged before networks are trained on them. So
-    # the same bytes hold more images. 1, 2, 3 or 4. With init "real" each of the
-    # smaller ones begins as a real image.
+    # the same bytes hold more images. 1, 2, 3 or 4. With init "real" or "kmeans" each
+    # of the smaller ones begins as a real image.
     config.formation = ConfigDict()
     config.formation.factor = 1
 

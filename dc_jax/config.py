@@ -164,11 +164,13 @@ class Config:
     num_networks: int = allow(at_least(1))
     num_experiments: int = allow(at_least(1))
     num_evaluations: int = allow(at_least(1))
-    init: str | None = allow(one_of("noise", "real"))
+    init: str | None = allow(one_of("noise", "real", "kmeans"))
     labels: str | None = allow(one_of("hard", "soft", "learned"))
     augmentation: str | None = allow(NOT_EMPTY)
     distance: str = allow(one_of(*DISTANCES))
     batch_real: int | None = allow(at_least(1))
+    sampler: str = allow(one_of("random", "kmeans"))
+    candidates: int | None = allow(at_least(1))
     batch_train: int | None = allow(at_least(1))
     lr_img: float | None = allow(POSITIVE)
     lr_label: float = allow(POSITIVE)
@@ -208,6 +210,7 @@ class Config:
         defaults = method_defaults(config)
         missing = {n: v for n, v in defaults.items() if getattr(config, n) is None}
         config = dataclasses.replace(config, **missing)
+        candidates = config.candidates or 4 * config.batch_real
         evaluation = config.evaluation
         is_open = evaluation.protocol == "paper" and evaluation.augmentation is None
         if is_open and config.augmentation != "none":
@@ -223,7 +226,11 @@ class Config:
         if coreset.epochs is None:
             coreset = dataclasses.replace(coreset, epochs=_coreset_epochs(config))
         return dataclasses.replace(
-            config, evaluation=evaluation, pool=pool, coreset=coreset
+            config,
+            candidates=candidates,
+            evaluation=evaluation,
+            pool=pool,
+            coreset=coreset,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -134,7 +134,11 @@ def test_edges_are_allowed():
         ("seed", -1, "config.seed must be in [0, 2**32), got -1."),
         ("seed", 2**32, f"config.seed must be in [0, 2**32), got {2**32}."),
         # Not one of the choices.
-        ("init", "zeros", "config.init must be one of noise, real, got 'zeros'."),
+        (
+            "init",
+            "zeros",
+            "config.init must be one of noise, real, kmeans, got 'zeros'.",
+        ),
         (
             "distance",
             "Ours",
@@ -238,7 +242,7 @@ def test_the_pool_follows_the_method(method, size, pool, loops):
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
     given |= {"batch_train": 8, "lr_net": 0.5, "batch_real": 9, "labels": "hard"}
-    values = _values(**given, evaluation__augmentation="none")
+    values = _values(**given, candidates=8, evaluation__augmentation="none")
     values["pool"]["updates"] = 5
     values["mesh"]["classes"] = 3
     values["coreset"]["epochs"] = 7

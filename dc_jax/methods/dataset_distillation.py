@@ -31,6 +31,7 @@ from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.errors import UserError
+from dc_jax.methods.clustering import make_sample
 from dc_jax.methods.images import check_equal_ipc, init_images
 from dc_jax.training.train import cross_entropy
 from dc_jax.training.unrolled import init_xavier, train_unrolled
@@ -70,10 +71,13 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         )
     num_steps = check_equal_ipc(config)
     optimiser, layout = make_optimiser(config), execution.layout
+    sample = make_sample(config, network, execution)
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
         class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(store, key, class_ipc=class_ipc, kind=config.init)
+        images, offsets = init_images(
+            store, key, class_ipc=class_ipc, kind=config.init, sample=sample
+        )
         # softplus(raw) = log(1 + e^raw) is the rate to begin with.
         raw = jnp.log(jnp.expm1(jnp.asarray(initial_rate(config), float)))
         raw_lrs = jnp.full((config.distillation.epochs, num_steps), raw, images.dtype)

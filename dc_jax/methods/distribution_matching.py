@@ -72,7 +72,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         # Reported as in the authors' code: per class.
         return state, {"loss": loss / state.images.shape[0]}, offsets
 
-    return Method(make_init(config, optimiser), step)
+    return Method(make_init(config, optimiser, network, execution), step)
 
 
 def _match_by_class(config, network, execution, variables, images, store, key):

@@ -46,7 +46,10 @@ from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
 _RIDGE = 1e-6  # Of the mean of the diagonal of K_pp.
 _LAST_RATE = 0.1  # The learning rate falls to this fraction, as half a cosine.
 # Fields of the config that it does not use.
-UNUSED = ("outer_loop", "inner_loop", "distance", "momentum_img", "momentum_net")
+UNUSED = (
+    *("outer_loop", "inner_loop", "distance", "sampler", "momentum_img"),
+    "momentum_net",
+)
 
 
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
@@ -92,7 +95,8 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         state = state.replace(pool=put(state.pool, places, changed, networks))
         return state, {"loss": loss, "layers": layers}, offsets
 
-    return Method(with_pool(make_init(config, optimiser, first_labels), pool), step)
+    init = make_init(config, optimiser, network, execution, first_labels)
+    return Method(with_pool(init, pool), step)
 
 
 def make_recipe(config: Config, network: nn.Module, execution: Execution) -> Recipe:

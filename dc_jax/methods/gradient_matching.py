@@ -22,6 +22,9 @@ Differentiable Siamese Augmentation" (DSA), ICML 2021, https://arxiv.org/abs/210
 Classes may have different numbers of synthetic images: the slots of a class that hold
 no image are blank and have no weight in its mean loss.
 
+With the sampler `kmeans`, the real images are those that represent a larger draw best:
+Liu et al., "DREAM", ICCV 2023, see `clustering`.
+
 With M > 1 networks the matching loss is the mean over them. That is our generalisation;
 M = 1 is the paper. So is a pool: its networks go on training after an iteration, in
 place of fresh ones that each iteration trains from the beginning, see `pool`.
@@ -37,9 +40,10 @@ import jax.numpy as jnp
 from dc_jax.base import CondenseState, Method, Offsets
 from dc_jax.config import Config
 from dc_jax.data.formation import decode
-from dc_jax.data.store import ClassStore, class_keys, draw_offsets, take_images
+from dc_jax.data.store import ClassStore, class_keys, take_images
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.methods.batch_norm import freeze_batch_norm
+from dc_jax.methods.clustering import choose_images, draw_candidates
 from dc_jax.methods.distances import match_distances
 from dc_jax.methods.images import (
     Learned,
@@ -106,8 +110,8 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         layers = jax.tree.map(lambda value: jnp.mean(value) / num_classes, distances)
         return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
-    init = with_pool(make_init(config, matching.optimiser), matching.pool)
-    return Method(init, step)
+    init = make_init(config, matching.optimiser, network, execution)
+    return Method(with_pool(init, matching.pool), step)
 
 
 def match_step(
@@ -144,22 +148,27 @@ def match_network(matching, learned, network, store, key):
       What `match_class` does, its losses summed over classes, its gradients
       `[c, I, ...]`; the network; and the offsets of the real images.
     """
+    recipe, num_real = matching.recipe, matching.batch_real
     images, *_ = jax.tree.leaves(learned)
     labels, is_class = matching.layout.classes.part(images.shape[0])
     weights = slot_weights(matching.labels(images), matching.factor)
     statistics_key, real_key, augment_key = jax.random.split(key, 3)
     variables, statistics_offsets = freeze_batch_norm(
-        matching.recipe.network, network.variables, store, statistics_key
+        recipe.network, network.variables, store, statistics_key
     )
 
     def match_one(learned, label, place, offsets, siamese_key, weights):
         real = take_images(store, place, offsets)
+        if matching.candidates:
+            real = choose_images(
+                recipe.network, variables, real, num_real, slice_size=recipe.slice_size
+            )
         augment = make_siamese(siamese_key, matching.augmentation, images.shape[2:])
         return match_class(
             matching, variables, learned, real, label, augment, weights=weights
         )
 
-    offsets = draw_offsets(store, real_key, matching.batch_real)
+    offsets = draw_candidates(store, real_key, num_real, matching.candidates)
     # With `map` a single class's second-order graph is in memory.
     losses, grads = batched(match_one, matching.class_loop)(
         jax.tree.map(lambda leaf: leaf[labels], learned),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,8 +13,10 @@ from dc_jax.base import CondenseState, Offsets, make_labels
 from dc_jax.config import Config
 from dc_jax.data.formation import encode
 from dc_jax.data.store import ClassStore, class_keys, sample_classes
+from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import Layout
 from dc_jax.errors import UserError
+from dc_jax.methods.clustering import Sample, make_sample
 from dc_jax.sets.make import nearest_probabilities
 
 # Images `[..., H, W, D]`, or the pair of images and labels `[..., C]`.
@@ -64,6 +67,8 @@ def one_hot(labels: np.ndarray) -> jax.Array:
 def make_init(
     config: Config,
     optimiser: optax.GradientTransformation,
+    network: nn.Module,
+    execution: Execution,
     first_labels: Callable[[np.ndarray], jax.Array] = one_hot,
 ) -> Init:
     """Returns `Method.init` for images `config.init` that `optimiser` will update.
@@ -79,6 +84,7 @@ def make_init(
             key,
             class_ipc=class_ipc,
             kind=config.init,
+            sample=make_sample(config, network, execution),
             factor=config.formation.factor,
         )
         state = CondenseState(images, ())
@@ -95,20 +101,21 @@ def init_images(
     *,
     class_ipc: Sequence[int],
     kind: str,
+    sample: Sample = sample_classes,
     factor: int = 1,
 ) -> tuple[jax.Array, Offsets]:
     """Returns the images to begin with, `class_ipc[c]` of class c.
 
     They are `[C, I, H, W, D]` with 0 in blank slots, and with them come the offsets of
     those that were drawn from the store. The kind is `noise` (standard normal, as in
-    the paper) or `real`, with a real image in each of the factor x factor tiles, see
-    `formation`. Each class has a key of its own, and begins with the images that it
-    would have if all classes had as many as it has.
+    the paper), or `real` or `kmeans`, with an image that `sample` returns in each of
+    the factor x factor tiles, see `formation`. Each class has a key of its own, and
+    begins with the images that it would have if all classes had as many as it has.
     """
 
-    def draw(num: int) -> tuple[jax.Array, jax.Array]:
-        if kind == "real":
-            images, offsets = sample_classes(store, key, num * factor**2)
+    def draw(num: int) -> tuple[jax.Array, Offsets]:
+        if kind != "noise":
+            images, offsets = sample(store, key, num * factor**2)
             return jax.vmap(lambda of_class: encode(of_class, factor))(images), offsets
         shape = (num, *store.images.shape[1:])
         keys = class_keys(store, key)

@@ -32,6 +32,7 @@ class Matching:
     ipc: tuple[int, ...] | None = None  # Images of each class where they differ.
     factor: int = 1  # Each image holds factor x factor others, see `formation`.
     pool: Pool | None = None  # Of networks; None for fresh ones.
+    candidates: int = 0  # Of which k-means chooses N; 0: N are drawn.
 
     def labels(self, images: jax.Array) -> np.ndarray:
         """Returns the labels of the images `[C, I, H, W, D]`, see `SyntheticSet`."""
@@ -63,4 +64,5 @@ def make_matching(config: Config, network: nn.Module, execution: Execution) -> M
         ipc=None if isinstance(config.ipc, int) else config.ipc,
         factor=config.formation.factor,
         pool=make_pool(config, recipe),
+        candidates=config.candidates if config.sampler == "kmeans" else 0,
     )

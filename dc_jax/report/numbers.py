@@ -235,7 +235,11 @@ def _course(run: Files) -> dict[str, str]:
         text += f", of {total:,}"
     if run.result.get("stopped"):
         text += f" of {total:,}: {run.result['stopped']}"
-    first = {"noise": "noise", "real": "real images"}.get(run.config.get("init"))
+    first = {
+        "noise": "noise",
+        "real": "real images",
+        "kmeans": "real images, by k-means",
+    }.get(run.config.get("init"))
     return {"Iterations": text} | ({"First images": first} if first else {})
 
 

@@ -34,7 +34,7 @@ Facts = dict[str, Any]
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("labels", "lr_label", "pool"),
+    *("labels", "lr_label", "pool", "sampler", "candidates"),
     *("patience", "distillation", "tensorboard"),
 )
 

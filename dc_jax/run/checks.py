@@ -18,8 +18,9 @@ from dc_jax.networks import has_batch_norm
 from dc_jax.training import augment_siamese
 from dc_jax.training.augment import parse_strategy
 
-# What labels methods may have; all others hard ones.
+# What labels the methods of the package may have.
 _LABELS = {
+    **dict.fromkeys(("dd", *BASELINES), ("hard",)),
     "dc": ("hard", "soft", "learned"),
     "dsa": ("hard", "soft", "learned"),
     "dm": ("hard", "soft"),
@@ -54,27 +55,9 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
-    if factor > 1 and config.labels == "soft":
-        raise UserError(
-            "config.formation.factor must be 1 where config.labels is soft, got "
-            f"{factor}."
-        )
-    allowed = _LABELS.get(config.method, ("hard",))
-    if config.labels not in allowed:
-        raise UserError(
-            f"config.labels must be {' or '.join(allowed)} for {config.method}, got "
-            f"{config.labels!r}."
-        )
-    if config.pool.size and config.method not in ("dc", "dsa", "frepo"):
-        raise UserError(
-            f"config.pool.size must be None for {config.method}, got "
-            f"{config.pool.size}."
-        )
-    if config.pool.size and config.num_networks > config.pool.size:
-        raise UserError(
-            "config.num_networks must be at most config.pool.size, which is "
-            f"{config.pool.size}, got {config.num_networks}."
-        )
+    _check_labels(config)
+    _check_pool(config)
+    _check_sampler(config)
     with naming("config.network.name"):
         has_batch_norm(config.network.name)
     if config.evaluation.network is not None:
@@ -86,6 +69,55 @@ def check_names(config: Config) -> None:
         parse_strategy(config.evaluation.augmentation or "none")
 
 
+def _check_labels(config: Config) -> None:
+    """Checks that a method can have the labels of the config."""
+    allowed = _LABELS.get(config.method)
+    if allowed and config.labels not in allowed:
+        raise UserError(
+            f"config.labels must be {' or '.join(allowed)} for {config.method}, got "
+            f"{config.labels!r}."
+        )
+    if config.formation.factor > 1 and config.labels == "soft":
+        raise UserError(
+            "config.formation.factor must be 1 where config.labels is soft, got "
+            f"{config.formation.factor}."
+        )
+
+
+def _check_pool(config: Config) -> None:
+    """Checks that a method can have the pool of the config."""
+    size = config.pool.size
+    if size and config.method in ("dm", "dd", *BASELINES):
+        raise UserError(
+            f"config.pool.size must be None for {config.method}, got {size}."
+        )
+    if size and config.num_networks > size:
+        raise UserError(
+            f"config.num_networks must be at most config.pool.size = {size}, got "
+            f"{config.num_networks}."
+        )
+
+
+def _check_sampler(config: Config) -> None:
+    """Checks that the method samples so, and from enough images.
+
+    Raises:
+      UserError: it does not.
+    """
+    if config.sampler == "random" or config.method in BASELINES:
+        return
+    if config.method in ("dm", "dd", "frepo"):
+        raise UserError(
+            f"config.sampler must be random for {config.method}, got {config.sampler}."
+        )
+    if config.candidates < config.batch_real:
+        raise UserError(
+            f"config.candidates must be at least config.batch_real = "
+            f"{config.batch_real} where config.sampler is {config.sampler}, got "
+            f"{config.candidates}."
+        )
+
+
 def check_memory(config: Config, dataset: Dataset) -> None:
     """Checks that a run can fit into memory, by the least that it takes.
 
@@ -95,11 +127,13 @@ def check_memory(config: Config, dataset: Dataset) -> None:
     num_classes = dataset.num_classes
     image = 4 * math.prod(dataset.image_shape)
     images = num_classes * int(np.max(config.ipc)) * image
+    is_clustered = "kmeans" in (config.init, config.sampler)
     num_sets, counts = config.num_experiments, 4 * num_classes**2
     least = {
         "images of config.num_experiments x config.ipc": num_sets * images,
         "gradients of config.num_networks x config.ipc": config.num_networks * images,
         "images of config.batch_real": config.batch_real * image,
+        "images of config.candidates": config.candidates * image * is_clustered,
         "results of config.num_evaluations": config.num_evaluations * counts,
     }
     for what, num_bytes in least.items():

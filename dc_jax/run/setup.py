@@ -162,7 +162,7 @@ def _log_execution(setup: Setup) -> None:
 def _log_small_classes(config: Config, dataset: Dataset, class_ipc: np.ndarray) -> None:
     """Logs which classes have fewer images than are drawn."""
     needed = {"batch_real": np.full(dataset.num_classes, config.batch_real)}
-    if config.init == "real":
+    if config.init != "noise":
         needed["ipc"] = class_ipc
     counts = np.bincount(dataset.train_labels, minlength=dataset.num_classes)
     for field, numbers in needed.items():

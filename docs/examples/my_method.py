@@ -57,7 +57,7 @@ def make(config, network, execution):
         images = optax.apply_updates(state.images, updates)
         return CondenseState(images, opt_state), {"loss": value}, offsets
 
-    return Method(make_init(config, optimiser), step)
+    return Method(make_init(config, optimiser, network, execution), step)
 
 
 METHODS["moments"] = make

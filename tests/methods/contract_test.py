@@ -54,6 +54,21 @@ class TestSiamese(MethodContract):
     network = BATCH_NORM
 
 
+@pytest.mark.slow
+class TestRepresentativeMatching(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {
+        "method": "dc",
+        "outer_loop": 2,
+        "init": "kmeans",
+        "sampler": "kmeans",
+        "candidates": 12,
+    }
+    network = BATCH_NORM
+    is_by_class = False  # Networks are trained on all.
+    falls_to = 0.95  # Real images match better to begin with than noise.
+
+
 class TestDistributionMatching(MethodContract):
     make = staticmethod(METHODS["dm"])
     fields = {"method": "dm", "init": "noise", "augmentation": "none"}

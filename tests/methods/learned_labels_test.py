@@ -64,7 +64,7 @@ def test_the_gradient_by_labels_is_that_of_the_loss():
 def test_labels_begin_as_classes_and_stay_probabilities():
     config = _config(ipc=(2, 1, 2), lr_label=10.0, momentum_img=0.0)
     optimiser = make_optimiser(config)
-    init = make_init(config, optimiser)
+    init = make_init(config, optimiser, NETWORK, Execution("map", 8))
     state, _ = init(make_store(DATASET), jax.random.key(0))
     own = make_labels((2, 1, 2))
     np.testing.assert_array_equal(state.labels, jax.nn.one_hot(own, CLASSES))
@@ -85,7 +85,8 @@ def test_the_nearest_probabilities_by_hand():
 
 def test_sets_have_the_learned_labels():
     config = _config(ipc=(2, 1, 2))
-    init = make_init(config, make_optimiser(config))
+    optimiser = make_optimiser(config)
+    init = make_init(config, optimiser, NETWORK, Execution("map", 8))
     state, _ = init(make_store(DATASET), jax.random.key(0))
     state = state.replace(labels=state.labels.at[0, 0].set(jnp.array([0.8, 0.4, 0])))
     (made,) = make_sets(jax.tree.map(lambda x: x[None], state), DATASET, (2, 1, 2))
