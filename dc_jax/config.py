@@ -73,6 +73,7 @@ class DatasetConfig:
     image_size: int | None = allow(at_least(1))
     stream: bool = allow(ANY)
     validation: int | None = allow(at_least(1))
+    zca: bool = allow(ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

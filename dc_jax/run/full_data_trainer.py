@@ -21,7 +21,7 @@ from absl import logging
 import dc_jax
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import normalise
+from dc_jax.data.store import to_inputs
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
@@ -118,6 +118,7 @@ class WholeTrainer:
         self.eval_every = eval_every
         self._config, self._protocol = config, protocol
         self._layout = execution.layout
+        self._whitening = self._put(dataset.whitening)
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
         self._made_with = _made_with(config, dataset, protocol, eval_every)
         text = json.dumps(self._made_with, sort_keys=True)
@@ -136,7 +137,7 @@ class WholeTrainer:
 
     def test(self, state: WholeState) -> Any:
         """Returns the test accuracy of a network, a fraction."""
-        images = self._normalised(self.dataset.test_images)
+        images = self._inputs(self.dataset.test_images)
         labels = self._put(self.dataset.test_labels)
         return np.asarray(self._test(state, images, labels)).tolist()
 
@@ -192,8 +193,9 @@ class WholeTrainer:
         """Puts arrays whole on every device."""
         return jax.tree.map(lambda leaf: self._layout.put(np.asarray(leaf)), tree)
 
-    def _normalised(self, images: np.ndarray) -> jax.Array:
-        return normalise(self._put(images), self.dataset.mean, self.dataset.std)
+    def _inputs(self, images: np.ndarray) -> jax.Array:
+        how = (self.dataset.mean, self.dataset.std, self._whitening)
+        return to_inputs(self._put(images), *how)
 
     def _read_images(self, state: WholeState, indices: np.ndarray) -> list[np.ndarray]:
         chunks = []
@@ -201,7 +203,7 @@ class WholeTrainer:
             part = indices[start : start + _READ_AT_ONCE]
             # Padded, so that one program reads all.
             padded = np.pad(part, (0, _READ_AT_ONCE - len(part)), mode="edge")
-            images = self._normalised(self.dataset.train_images[padded])
+            images = self._inputs(self.dataset.train_images[padded])
             outputs = self._read(state, images)
             chunks.append([np.asarray(output)[: len(part)] for output in outputs])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
@@ -253,7 +255,7 @@ class WholeTrainer:
         indices = order[batch * size : (batch + 1) * size]
         arguments = (
             progress.state,
-            self._normalised(self.dataset.train_images[indices]),
+            self._inputs(self.dataset.train_images[indices]),
             self._put(self.dataset.train_labels[indices]),
             self._put(indices.astype(np.int32)),
             key,
@@ -284,7 +286,8 @@ def _made_with(
     The devices, and the fields of `config.execution` but for `dtype`, only change how
     results are rounded, so they are left out.
     """
-    return {
+    zca = {} if dataset.whitening is None else {"zca": True}
+    return zca | {
         "seed": config.seed,
         "dataset": dataset.checksum(),
         "num_classes": dataset.num_classes,

@@ -14,6 +14,7 @@ from dc_jax import report
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.whitening import Whitening
 from dc_jax.devices import processes
 from dc_jax.devices.backend import fixed_numerics
 from dc_jax.evaluation.protocol import Protocol
@@ -24,7 +25,12 @@ from dc_jax.run import finished, own_files, random_baseline, repair, workdir
 from dc_jax.run.baselines import check_baseline, choose_sets, whole_accuracies
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
-from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
+from dc_jax.run.evaluation import (
+    evaluate_sets,
+    log_recipe,
+    log_whitening,
+    make_evaluator,
+)
 from dc_jax.run.loop import Loop
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
@@ -147,11 +153,14 @@ def evaluate(
     name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
         sets = {str(path): load_sets(path, name) for path in set_paths}
-        setup = make_setup(config)
+        # A set has its own whitening: that of the training images is not looked for.
+        plain = dataclasses.replace(config.dataset, zca=False)
+        setup = make_setup(dataclasses.replace(config, dataset=plain))
         for path, of_path in sets.items():
             for one in of_path:
                 check_fit(one, setup.dataset, path)
                 log_recipe(setup.protocol, one, path)
+                log_whitening(config, one, path)
         evaluator = make_evaluator(setup)
         results = [_evaluate(setup, evaluator, *one) for one in sets.items()]
     for result in results:
@@ -284,10 +293,21 @@ def load_sets(path: str, dataset: str) -> list[SyntheticSet]:
             is_pt = path.suffix in authors_pt.SUFFIXES
             of = dataset if is_pt else None
             sets = [formats.load_synthetic_set(path, dataset=of)]
-        # A tuple cannot be sent.
-        return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
+        return [_to_send(one) for one in sets]
 
-    return [
-        SyntheticSet(**fields | {"class_names": tuple(fields["class_names"])})
-        for fields in processes.on_first(load)
-    ]
+    return [_received(fields) for fields in processes.on_first(load)]
+
+
+def _to_send(synthetic: SyntheticSet) -> dict[str, Any]:
+    """Returns the fields of a set without a tuple or another dataclass."""
+    fields = vars(synthetic) | {"class_names": [*synthetic.class_names]}
+    if synthetic.whitening is not None:
+        fields["whitening"] = vars(synthetic.whitening)
+    return fields
+
+
+def _received(fields: dict[str, Any]) -> SyntheticSet:
+    fields = fields | {"class_names": tuple(fields["class_names"])}
+    if fields["whitening"] is not None:
+        fields["whitening"] = Whitening(**fields["whitening"])
+    return SyntheticSet(**fields)
