@@ -1,8 +1,8 @@
 """ZCA whitening: images whose values are uncorrelated over the training split.
 
-Nguyen et al., "Dataset Distillation with Infinitely Wide Convolutional Networks" (KIP),
-NeurIPS 2021, and Zhou et al., "Dataset Distillation using Neural Feature Regression"
-(FRePo), NeurIPS 2022, https://github.com/yongchaoz/FRePo (lib/dataset/ops.py):
+Zhou et al., "Dataset Distillation using Neural Feature Regression" (FRePo), NeurIPS
+2022, and its authors' code (lib/dataset/ops.py of
+https://github.com/yongchaoz/FRePo):
 
   X = normalised training images [n, V] - their mean [V]
   C = X^T X / n + 0.1 tr(X^T X / n) / V I = U diag(s) U^T

@@ -104,6 +104,9 @@ def log_dataset(dataset: Dataset) -> None:
         *dataset.image_shape,
         dataset.num_classes,
     )
+    if dataset.whitening is not None:
+        text = "Images are whitened; the matrix takes %.1f MB in the file of each set."
+        logging.info(text, dataset.whitening.matrix.nbytes / 1e6)
 
 
 def log_choices(setup: Setup) -> None:
