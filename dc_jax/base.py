@@ -24,6 +24,7 @@ import numpy as np
 import optax
 
 from dc_jax.data.store import ClassStore
+from dc_jax.data.whitening import Whitening
 
 Array = jax.Array | np.ndarray
 Offsets = Any  # A tree of arrays [..., C, num].
@@ -34,11 +35,14 @@ class SyntheticSet:
     """A condensed dataset together with what is needed to use it.
 
     Images are kept class-major and normalised, exactly as they were condensed; pixels
-    in [0, 1] are `images * std + mean`. A class with fewer images than another has
-    blank slots after them: `keep = labels >= 0` says which slots hold an image.
+    in [0, 1] are `images * std + mean`. With a whitening they are whitened too, and
+    pixels are `whitening.unwhiten(images) * std + mean`. A class with fewer images than
+    another has blank slots after them: `keep = labels >= 0` says which slots hold an
+    image.
     """
 
-    images: Array  # [C, I, H, W, D] float32, normalised; 0 in blank slots.
+    # [C, I, H, W, D] float32, as networks see them; 0 in blank slots.
+    images: Array
     labels: Array  # [C, I] int32, the class index of each image; -1 in blank slots.
     mean: Array  # [D] float32, that was subtracted, of pixels in [0, 1].
     std: Array  # [D] float32, the standard deviation that was divided by.
@@ -53,6 +57,8 @@ class SyntheticSet:
     # [C, I, C] float32, the probabilities that networks are trained to give to each
     # class for each image, 0 in blank slots; None where these are the labels alone.
     soft_labels: Array | None = None
+    # That the images, and test images, are whitened with; None where they are not.
+    whitening: Whitening | None = None
     # Each image holds factor x factor others, see `decode_set`.
     factor: int = flax.struct.field(pytree_node=False, default=1)
     # The text of a JSON object that says how networks were trained on the set, with
@@ -96,7 +102,8 @@ def stored_bytes(num_images: int, image_shape: Sequence[int], num_soft: int = 0)
 
     There is a byte for each value of an image `[H, W, D]`, and four for each of the
     `num_soft` probabilities of an image. Other labels follow from the order of the
-    images, and take none.
+    images, and take none. Nor do mean, standard deviation and whitening, which follow
+    from the training images.
     """
     return num_images * (math.prod(image_shape) + 4 * num_soft)
 

@@ -1,7 +1,7 @@
 """The configuration inside the program: frozen, typed and checked.
 
-`configs/base.py` explains every field and holds its default. This module has the types,
-the allowed values, and the defaults that depend on the method.
+`configs/base.py` explains every field and holds its default. This module has the types
+and the allowed values; `defaults` has the defaults that depend on others.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dc_jax.data.facts import find_facts
+from dc_jax import defaults
 from dc_jax.errors import UserError
 from dc_jax.fields import (
     ADDRESS,
@@ -29,46 +29,8 @@ from dc_jax.fields import (
 
 FACTORS = (1, 2, 3, 4)  # Of multi-formation.
 DISTANCES = ("ours", "mse", "cos")
-# Marks strategies of Siamese augmentation where others are allowed too.
-SIAMESE_PREFIX = "dsa:"
-# All operations of Siamese augmentation, in the authors' order.
-FULL_SIAMESE = "color_crop_cutout_flip_scale_rotate"
 # The evaluations, see `evaluation.protocol`.
 PROTOCOLS = ("paper", "dsa", "strong", "frepo")
-
-# Inner epochs of the authors' code, by images per class, which are the outer steps.
-_PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
-
-# The defaults of gradient matching, and of methods that have no others.
-_DEFAULTS = {
-    "iterations": 1000,
-    "init": "noise",
-    "labels": "hard",
-    "batch_real": 256,
-    "lr_img": 0.1,
-    "augmentation": "none",
-    "batch_train": 256,
-    "lr_net": 0.01,
-}
-# Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
-# of their code, and its README). DD has what its authors' code has for ten classes:
-# batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
-# of CIFAR-10. FRePo has batches of 1,024, too.
-_SIAMESE = {"init": "real", "augmentation": FULL_SIAMESE}
-_METHOD_DEFAULTS = {
-    "dsa": _SIAMESE,
-    "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
-    "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
-    "frepo": {
-        "init": "real",
-        "labels": "learned",
-        "iterations": 500_000,
-        "batch_real": 102,
-        "batch_train": 1000,
-        "lr_img": 3e-4,
-        "lr_net": 3e-4,
-    },
-}
 
 
 # How an axis is run: all at once, one after another, or some at once.
@@ -85,6 +47,7 @@ class DatasetConfig:
     image_size: int | None = allow(at_least(1))
     stream: bool = allow(ANY)
     validation: int | None = allow(at_least(1))
+    zca: bool = allow(ANY)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,24 +170,22 @@ class Config:
           UserError: a field is unknown, missing, of a wrong type or not allowed.
         """
         config = check_values(cls, values)
-        defaults = method_defaults(config)
-        missing = {n: v for n, v in defaults.items() if getattr(config, n) is None}
+        of_method = defaults.method_defaults(config)
+        missing = {n: v for n, v in of_method.items() if getattr(config, n) is None}
         config = dataclasses.replace(config, **missing)
         candidates = config.candidates or 4 * config.batch_real
         evaluation = config.evaluation
         is_open = evaluation.protocol == "paper" and evaluation.augmentation is None
         if is_open and config.augmentation != "none":
-            augmentation = SIAMESE_PREFIX + config.augmentation
+            augmentation = defaults.SIAMESE_PREFIX + config.augmentation
             evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
-        pool = config.pool
-        if pool.updates is None:
-            updates = 100 if config.method == "frepo" else 500
-            pool = dataclasses.replace(pool, updates=updates)
-        if pool.size is None and config.method == "frepo":
-            pool = dataclasses.replace(pool, size=10)
+        size, updates = defaults.pool_defaults(config)
+        pool = dataclasses.replace(config.pool, size=size, updates=updates)
         coreset = config.coreset
         if coreset.epochs is None:
-            coreset = dataclasses.replace(coreset, epochs=_coreset_epochs(config))
+            coreset = dataclasses.replace(
+                coreset, epochs=defaults.coreset_epochs(config)
+            )
         return dataclasses.replace(
             config,
             candidates=candidates,
@@ -243,7 +204,9 @@ class Config:
 
         With a pool, in which networks go on training, one step and ten epochs.
         """
-        outer, inner = (1, 10) if self.pool.size else default_loops(self.mean_ipc)
+        outer, inner = (
+            (1, 10) if self.pool.size else defaults.default_loops(self.mean_ipc)
+        )
         return self.outer_loop or outer, self.inner_loop or inner
 
     @property
@@ -269,40 +232,3 @@ def describe_ipc(ipc: int | Sequence[int]) -> str:
     """Returns `10`; where classes differ, the least and the most, as in `1 to 10`."""
     least, most = int(np.min(ipc)), int(np.max(ipc))
     return str(most) if least == most else f"{least} to {most}"
-
-
-def method_defaults(config: Config) -> dict[str, Any]:
-    """Returns the fields whose default depends on the method, with their values."""
-    defaults = _DEFAULTS | _METHOD_DEFAULTS.get(config.method, {})
-    if config.method == "dm" and config.mean_ipc >= 100:
-        defaults["lr_img"] = 10.0
-    if not find_facts(config.dataset.name).is_flippable:
-        defaults["augmentation"] = without_flip(defaults["augmentation"])
-    return defaults
-
-
-def _coreset_epochs(config: Config) -> int:
-    """Returns the epochs of networks that coresets need.
-
-    Those that label images were stopped after 20, 44 and 128 epochs for 1, 10 and 50
-    images per class of CIFAR-10; between these the number is interpolated.
-    """
-    if config.method != "random_soft" and config.labels != "soft":
-        return 20
-    epochs = np.interp(np.log(config.mean_ipc), np.log([1, 10, 50]), [20, 44, 128])
-    return round(float(epochs))
-
-
-def without_flip(strategy: str) -> str:
-    """Returns `FULL_SIAMESE` as it is for images of which a mirror image is another."""
-    return strategy.replace("flip_", "")
-
-
-def default_loops(ipc: int) -> tuple[int, int]:
-    """Returns the outer steps T and the inner epochs for `ipc` images per class.
-
-    Numbers up to 50 that are not in the authors' table have T = ipc and 500 / ipc
-    epochs. Above 50 the authors advise 50 and 10.
-    """
-    outer = min(ipc, 50)
-    return outer, _PUBLISHED_EPOCHS.get(outer, round(500 / outer))

@@ -4,6 +4,7 @@
 
   condensed = CondensedDataset("runs/digits")
   loader = torch.utils.data.DataLoader(condensed, batch_size=256, shuffle=True)
+  tests = condensed.prepare(pixels)  # [n, D, H, W] in [0, 1]
 
 Importing this module needs PyTorch: `pip install -e ".[torch]"`. No other module does.
 `docs/formats.md` tells how to get the small one for CPUs.
@@ -24,14 +25,15 @@ from dc_jax.sets.make import decode_set
 class CondensedDataset(torch.utils.data.Dataset):
     """The images of a saved set, with their labels.
 
-    An element is an image, `[D, H, W]` float32, normalised, and its label, an integer.
+    An element is an image, `[D, H, W]` float32, and its label, an integer. The image is
+    normalised, and whitened if the set is: `prepare` does the same with test images.
 
     Attributes:
       images, labels: all of them, tensors `[n, D, H, W]` and `[n]`.
       soft_labels: the probabilities to learn in their place, a tensor `[n, C]`; None if
         the set has none.
-      mean, std: tensors `[D]`. Test images are `(pixels - mean) / std` with pixels in
-        [0, 1].
+      mean, std: tensors `[D]`, of pixels in [0, 1].
+      whitening: `SyntheticSet.whitening`; None if the images are not whitened.
       class_names: in the order of the labels.
       recipe: how networks are to be trained on the set; empty where that is not known.
     """
@@ -57,6 +59,7 @@ class CondensedDataset(torch.utils.data.Dataset):
             soft_labels, _ = flatten_set(synthetic.soft_labels, synthetic.labels)
             self.soft_labels = torch.from_numpy(soft_labels)
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
+        self.whitening = synthetic.whitening
         self.class_names = synthetic.class_names
         self.recipe: dict[str, Any] = json.loads(synthetic.recipe or "{}")
 
@@ -70,3 +73,16 @@ class CondensedDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
         return self.images[index], int(self.labels[index])
+
+    def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turns other images into what networks that learn this set expect.
+
+        `[n, D, H, W]`, in [0, 1], to the same shape, normalised and maybe whitened.
+        """
+        images = (pixels - self.mean.view(-1, 1, 1)) / self.std.view(-1, 1, 1)
+        if self.whitening is None:
+            return images
+        images = images.movedim(1, -1)  # The order of the values in the matrix.
+        images = images - torch.tensor(self.whitening.center)
+        whitened = images.flatten(1) @ torch.tensor(self.whitening.matrix)
+        return whitened.view(images.shape).movedim(-1, 1)

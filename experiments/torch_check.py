@@ -60,16 +60,16 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
       UserError: its recipe is not plain, or has no accuracy.
     """
     import numpy as np
+    import torch
 
     from dc_jax.torch import CondensedDataset
 
     condensed = CondensedDataset(path)
     recipe = condensed.recipe
     _check_recipe(path, recipe)
-    mean, std = condensed.mean.numpy(), condensed.std.numpy()
-    pixels = np.asarray(test_images)
+    pixels = np.ascontiguousarray(np.moveaxis(test_images, -1, 1))
     pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
-    images = np.moveaxis((pixels - mean) / std, -1, 1).astype(np.float32)
+    images = condensed.prepare(torch.from_numpy(pixels))
     accuracies = [train(condensed, images, test_labels, seed) for seed in range(num)]
     theirs = Accuracy(np.mean(accuracies), np.std(accuracies), num)
     names = ("accuracy_mean", "accuracy_std", "num_evaluations")
@@ -106,7 +106,7 @@ def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:
 def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> float:
     """Trains one network on a `CondensedDataset`; returns its accuracy, a fraction.
 
-    The test images are `[n, D, H, W]`, normalised.
+    The test images are a tensor `[n, D, H, W]`, as the network expects them.
     """
     import torch
 
@@ -142,10 +142,8 @@ def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> floa
             optimiser.step()
         if epoch == epochs // 2 + 1:  # The momentum starts again, as in the recipe.
             optimiser = make_optimiser(training["lr"] / 10)
-    images, labels = torch.from_numpy(test_images), torch.tensor(test_labels)
-    pairs = zip(
-        images.split(_TESTED_AT_ONCE), labels.split(_TESTED_AT_ONCE), strict=True
-    )
+    size, labels = _TESTED_AT_ONCE, torch.tensor(test_labels)
+    pairs = zip(test_images.split(size), labels.split(size), strict=True)
     with torch.no_grad():
         right = sum((network(x).argmax(1) == y).sum().item() for x, y in pairs)
     return right / len(labels)

@@ -9,7 +9,8 @@ import pytest
 from data_helpers import run_python
 
 from configs import base
-from dc_jax.config import Config, default_loops
+from dc_jax.config import Config
+from dc_jax.defaults import default_loops
 from dc_jax.methods import METHODS
 
 FILES = sorted(path.stem for path in Path(base.__file__).parent.glob("[a-z]*.py"))
@@ -93,6 +94,7 @@ def test_edges_are_allowed():
         "execution__convolution": "native",
         "execution__dtype": "bfloat16",
         "evaluation__epochs": 0,
+        "dataset__zca": True,
     }
     for seed in (0, 2**32 - 1):
         Config.create(_values(seed=seed, **edges))
@@ -114,6 +116,7 @@ def test_edges_are_allowed():
         ("evaluation__lr", [1], "config.evaluation.lr must be float or None, got [1]."),
         ("ipc", [], "config.ipc must be int or a list of int, got []."),
         ("ipc", [1, "2"], "config.ipc[1] must be int, got '2'."),
+        ("dataset__zca", 1, "config.dataset.zca must be bool, got 1."),
         # A group is not a value.
         ("network", "MLP", "config.network must be a group of fields, got 'MLP'."),
         ("dataset", None, "config.dataset must be a group of fields, got None."),

@@ -1,10 +1,13 @@
 """What the tests of methods and stores share: datasets and a network, all tiny."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import numpy as np
 
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.whitening import fit_whitening
 from dc_jax.evaluation.evaluator import Programs
 from dc_jax.networks import layers
 
@@ -34,6 +37,12 @@ def random_dataset(counts, shape, **statistics) -> Dataset:
         labels,
         **statistics,
     )
+
+
+def whitened(dataset: Dataset) -> Dataset:
+    """The dataset with the whitening of its training images."""
+    how = (dataset.train_images, dataset.mean, dataset.std)
+    return dataclasses.replace(dataset, whitening=fit_whitening(*how))
 
 
 def in_one_call(programs: Programs):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dc_jax.data.whitening import Whitening
 from dc_jax.errors import UserError, short_name
 from dc_jax.files.content import is_unicode
 
@@ -35,6 +36,8 @@ class Dataset:
     class_names: tuple[str, ...]  # The C names, in the order of the labels; of Unicode.
     mean: np.ndarray  # `[D]` float32, of pixels in [0, 1].
     std: np.ndarray  # `[D]` float32, of pixels in [0, 1], above zero.
+    # Of the training images, if images are to be whitened.
+    whitening: Whitening | None = None
 
     def __post_init__(self):
         problem = next(self._find_problems(), None)

@@ -5,7 +5,7 @@ size; a class is then known there by its place among them. Which images are draw
 depends on a key and on the sizes of the classes alone, and is returned beside them. So
 the framework can find out beforehand what an iteration will draw, and a store may hold
 no more than that, see `stream`. Images keep the dtype they came in, uint8 for a quarter
-of the memory; only those of a batch are normalised.
+of the memory; only those of a batch are normalised, and whitened where they are to be.
 """
 
 import functools
@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.whitening import Whitening
 from dc_jax.devices.layout import CLASS_AXIS, ONE_DEVICE, WHOLE, Axis, Layout
 
 Array = jax.Array | np.ndarray
@@ -44,6 +45,7 @@ class ClassStore:
     # [C, P] int32, the sorted offsets, within each class, of the images that are in
     # `images`, where each class has P places then; None where all are.
     resident: jax.Array | None = None
+    whitening: Whitening | None = None  # None: images are not whitened.
 
 
 def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
@@ -65,6 +67,7 @@ def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
         num_classes=dataset.num_classes,
         max_count=int(counts.max()),
         devices=layout.classes,
+        whitening=jax.tree.map(layout.put, dataset.whitening),
     )
 
 
@@ -129,7 +132,8 @@ def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
 def store_specs(store: ClassStore) -> ClassStore:
     """Returns how the leaves of a store are split over a mesh."""
     specs = jax.tree.map(lambda leaf: P(CLASS_AXIS), store)
-    return specs.replace(mean=P(), std=P())
+    whole = jax.tree.map(lambda leaf: P(), store.whitening)
+    return specs.replace(mean=P(), std=P(), whitening=whole)
 
 
 def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:
@@ -143,8 +147,9 @@ def sample_classes(
     """Draws `num` images of every class; every device gets all of them.
 
     Returns:
-      Normalised images, `[C, num, H, W, D]`, and which they are: offsets within the
-      classes of this device, `[c, num]`, of all classes where there is one device.
+      Images as networks see them, `[C, num, H, W, D]`, and which they are: offsets
+      within the classes of this device, `[c, num]`, of all classes where there is one
+      device.
     """
     offsets = draw_offsets(store, key, num)
     places = jnp.arange(len(offsets))
@@ -174,16 +179,16 @@ def draw_offsets(store: ClassStore, key: jax.Array, num: int) -> jax.Array:
 def take_images(
     store: ClassStore, place: jax.Array | int, offsets: jax.Array
 ) -> jax.Array:
-    """Returns images of one class, normalised. `[num]` -> `[num, H, W, D]` float32.
+    """Returns images of one class, as `to_inputs` makes them.
 
-    `place` is that of the class among those of this device, without a mesh its index in
-    [0, C).
+    `[num]` -> `[num, H, W, D]` float32. `place` is that of the class among those of
+    this device, without a mesh its index in [0, C).
     """
     places = offsets
     if store.resident is not None:
         places = jnp.searchsorted(store.resident[place], offsets)
     images = jnp.take(store.images, store.starts[place] + places, axis=0, mode="clip")
-    return normalise(images, store.mean, store.std)
+    return to_inputs(images, store.mean, store.std, store.whitening)
 
 
 def _draw(key: jax.Array, count: jax.Array, *, max_count: int, num: int) -> jax.Array:
@@ -215,8 +220,19 @@ def _distinct_offsets(
     return jax.lax.top_k(scores, num)[1]
 
 
+def to_inputs(
+    images: Array, mean: Array, std: Array, whitening: Whitening | None
+) -> jax.Array:
+    """Turns pixels into network inputs: normalised, and whitened if they are to be.
+
+    `images` are `[..., H, W, D]`; see `normalise`.
+    """
+    images = normalise(images, mean, std)
+    return images if whitening is None else whitening.whiten(images)
+
+
 def normalise(images: Array, mean: Array, std: Array) -> jax.Array:
-    """Turns pixels into network inputs: `(x - mean) / std` with x in [0, 1].
+    """Returns `(x - mean) / std` with x in [0, 1].
 
     `images` are `[..., D]` uint8, or float in [0, 1]. The result is float32, or float64
     as they are.

@@ -24,6 +24,8 @@ class HostStore:
         order = np.argsort(dataset.train_labels, kind="stable")
         # The images of each class, in the order of the dataset.
         self._members = np.split(order, np.cumsum(counts)[:-1])
+        # On the devices once and for all.
+        self._whitening = jax.tree.map(layout.put, dataset.whitening)
         # Has all that drawing needs, on one device, and a blank image.
         self.index = ClassStore(
             images=np.zeros((1, *dataset.image_shape), dataset.train_images.dtype),
@@ -62,6 +64,7 @@ class HostStore:
             mean=put(self.index.mean),
             std=put(self.index.std),
             resident=put(resident, by_class),
+            whitening=self._whitening,
         )
 
 

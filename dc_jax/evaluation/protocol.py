@@ -30,8 +30,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dc_jax.config import FULL_SIAMESE, SIAMESE_PREFIX, EvaluationConfig, without_flip
+from dc_jax.config import EvaluationConfig
 from dc_jax.data.facts import find_facts
+from dc_jax.defaults import FULL_SIAMESE, SIAMESE_PREFIX, without_flip
 from dc_jax.devices.backend import Execution
 from dc_jax.training.augment import parse_strategy
 from dc_jax.training.train import Recipe, cross_entropy, squared_error

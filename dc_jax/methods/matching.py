@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 from dc_jax.base import make_labels
-from dc_jax.config import SIAMESE_PREFIX, Config
+from dc_jax.config import Config
+from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.images import make_optimiser

@@ -22,7 +22,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.errors import UserError
 from dc_jax.files.content import read_npz, write_atomically, write_npz
 from dc_jax.sets.image_grid import tile, to_png
-from dc_jax.sets.set_file import set_pixels
+from dc_jax.sets.set_file import normalised_images, set_pixels
 
 NEIGHBOURS = "neighbours.npz"
 SNAPSHOT = 300_000  # Bytes of pixels in a snapshot, unless one image has more.
@@ -130,7 +130,7 @@ def save_neighbours(folder: Path, synthetic: SyntheticSet, dataset: Dataset) -> 
 
     The neighbours of blank slots are written too and mean nothing.
     """
-    images = shown(np.asarray(synthetic.images))
+    images = shown(normalised_images(synthetic))
     unit = np.clip(images * synthetic.std + synthetic.mean, 0, 1)
     write_npz(folder / NEIGHBOURS, find_neighbours(unit, dataset)._asdict())
 

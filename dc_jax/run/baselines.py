@@ -17,7 +17,7 @@ from scipy.special import softmax
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import normalise
+from dc_jax.data.store import to_inputs
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
@@ -115,7 +115,8 @@ def choose_sets(
 def make_coreset(indices: np.ndarray, dataset: Dataset) -> SyntheticSet:
     """Returns the training images of indices `[C, I]` as a set; -1 is a blank slot."""
     is_image = indices >= 0
-    images = normalise(dataset.train_images[indices], dataset.mean, dataset.std)
+    pixels = dataset.train_images[indices]
+    images = to_inputs(pixels, dataset.mean, dataset.std, dataset.whitening)
     images = np.where(is_image[..., None, None, None], images, 0)
     labels = make_labels(is_image.sum(axis=1))
     return make_set(images, dataset, labels).replace(indices=indices)

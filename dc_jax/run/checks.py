@@ -55,6 +55,12 @@ def check_names(config: Config) -> None:
         raise UserError(
             f"config.formation.factor must be 1 for {config.method}, got {factor}."
         )
+    if factor > 1 and config.dataset.zca:
+        # What is enlarged would not be as white as the test images.
+        raise UserError(
+            "config.formation.factor must be 1 where config.dataset.zca is True, got "
+            f"{factor}."
+        )
     _check_labels(config)
     _check_pool(config)
     _check_sampler(config)

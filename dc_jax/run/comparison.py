@@ -19,7 +19,7 @@ from dc_jax.methods import METHODS
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import finished, runner, workdir
 from dc_jax.run.checks import check_names
-from dc_jax.run.setup import choose_evaluation_network, load
+from dc_jax.run.setup import choose_evaluation_network, load, with_whitening
 from dc_jax.run.signals import ends_at_once
 from dc_jax.sets import set_file
 
@@ -61,8 +61,10 @@ def compare(
         processes.on_first(workdir.check_is_free, config, folder / name)
     done: list[str] = []
     with ends_at_once(lambda: _saved(len(done), len(configs), folder)):
+        first = configs[BASELINE]
         if dataset is None:
-            dataset = load(next(iter(configs.values())))
+            dataset = load(first)
+        dataset = with_whitening(first, dataset)  # Not once for each method.
         rows = processes.on_first(_finished_rows, values, folder, dataset)
         for name, config in configs.items():
             logging.info("Method %s, %d of %d.", name, len(done) + 1, len(configs))

@@ -123,3 +123,15 @@ def log_recipe(protocol: Protocol, synthetic: SyntheticSet, path: str) -> None:
     differing = [f"{name} {theirs[name]}" for name in names]
     if differing:
         logging.info("The recipe of %s has %s.", path, ", ".join(differing))
+
+
+def log_whitening(config: Config, synthetic: SyntheticSet, path: str) -> None:
+    """Logs where test images are not whitened as the config says: the set decides."""
+    zca = config.dataset.zca
+    if synthetic.whitening is not None and not zca:
+        text = "%s is of whitened images: test images are whitened by its matrices."
+        logging.info(text, path)
+    if synthetic.whitening is None and zca:
+        text = "%s is not of whitened images: test images are not whitened, though "
+        text += "config.dataset.zca is True."
+        logging.info(text, path)

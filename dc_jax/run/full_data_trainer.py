@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from absl import logging
 import dc_jax
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import normalise
+from dc_jax.data.store import to_inputs
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
@@ -32,6 +31,7 @@ from dc_jax.progress import Progress
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_everywhere
+from dc_jax.run.kept_training import KeptTraining
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once
 from dc_jax.training.full_data import WholeState, WholeTraining
 
@@ -64,37 +64,6 @@ def check_finite(state: WholeState, protocol: Protocol) -> None:
         )
 
 
-class _Progress:
-    """How far a training is, from its last checkpoint."""
-
-    def __init__(
-        self, checkpointer: Checkpointer, state: WholeState, made_with: dict[str, Any]
-    ):
-        self._checkpointer, self._made_with = checkpointer, made_with
-        restored = checkpointer.restore(state)
-        self.step, self.state, meta = restored or (0, state, {})  # Batches so far.
-        # On the test split, so far; see `WholeTrainer.test`.
-        self.accuracies: list[Any] = meta.get("accuracies", [])
-        self._saved = time.monotonic()
-        self._began = self._saved - meta.get("seconds", 0.0)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self._began
-
-    def save(self, minutes: float = 0.0) -> None:
-        """Saves where `minutes` have passed since the last time."""
-        if time.monotonic() - self._saved < 60 * minutes:
-            return
-        meta = {
-            "seconds": self.seconds(),
-            "accuracies": self.accuracies,
-            "made_with": self._made_with,
-        }
-        # The other processes wait until the first has written it.
-        processes.on_first(self._checkpointer.save, self.step, self.state, meta)
-        self._saved = time.monotonic()
-
-
 class WholeTrainer:
     """Trains networks on the whole training set of a run, and keeps them.
 
@@ -118,6 +87,7 @@ class WholeTrainer:
         self.eval_every = eval_every
         self._config, self._protocol = config, protocol
         self._layout = execution.layout
+        self._whitening = self._put(dataset.whitening)
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
         self._made_with = _made_with(config, dataset, protocol, eval_every)
         text = json.dumps(self._made_with, sort_keys=True)
@@ -136,7 +106,7 @@ class WholeTrainer:
 
     def test(self, state: WholeState) -> Any:
         """Returns the test accuracy of a network, a fraction."""
-        images = self._normalised(self.dataset.test_images)
+        images = self._inputs(self.dataset.test_images)
         labels = self._put(self.dataset.test_labels)
         return np.asarray(self._test(state, images, labels)).tolist()
 
@@ -162,7 +132,7 @@ class WholeTrainer:
         return made
 
     def read_logits(self, trained: Trained, images: np.ndarray) -> np.ndarray:
-        """Returns the logits `[n, C]` of normalised images `[n, H, W, D]`."""
+        """Returns the logits `[n, C]` of inputs of the network, `[n, H, W, D]`."""
 
         def load(places: np.ndarray) -> jax.Array:
             return self._put(images[places])
@@ -186,7 +156,7 @@ class WholeTrainer:
         folder = self._folder / str(number)
         with workdir.locked(folder, waits=True):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
-            progress = _Progress(checkpointer, state, self._made_with)
+            progress = KeptTraining(checkpointer, state, self._made_with)
             self._run(progress, train_key, title)
         self._check(progress.state, self._protocol)
         return Trained(number, progress.state, progress.seconds(), progress.accuracies)
@@ -195,12 +165,13 @@ class WholeTrainer:
         """Puts arrays whole on every device."""
         return jax.tree.map(lambda leaf: self._layout.put(np.asarray(leaf)), tree)
 
-    def _normalised(self, images: np.ndarray) -> jax.Array:
-        return normalise(self._put(images), self.dataset.mean, self.dataset.std)
+    def _inputs(self, images: np.ndarray) -> jax.Array:
+        how = (self.dataset.mean, self.dataset.std, self._whitening)
+        return to_inputs(self._put(images), *how)
 
     def _read_images(self, state: WholeState, indices: np.ndarray) -> list[np.ndarray]:
         def load(places: np.ndarray) -> jax.Array:
-            return self._normalised(self.dataset.train_images[indices[places]])
+            return self._inputs(self.dataset.train_images[indices[places]])
 
         return self._read_in_chunks(state, len(indices), load)
 
@@ -217,7 +188,7 @@ class WholeTrainer:
             chunks.append([np.asarray(output)[: len(places)] for output in outputs])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def _run(self, progress: _Progress, key: jax.Array, title: str) -> None:
+    def _run(self, progress: KeptTraining, key: jax.Array, title: str) -> None:
         """Trains to the end."""
         total = self.epochs * self._num_batches
         if progress.step == total:
@@ -252,7 +223,7 @@ class WholeTrainer:
         return np.random.default_rng(seed).permutation(len(self.dataset.train_labels))
 
     def _update(
-        self, progress: _Progress, order: np.ndarray, key: jax.Array, bar: Progress
+        self, progress: KeptTraining, order: np.ndarray, key: jax.Array, bar: Progress
     ) -> None:
         """Trains with the next batch of an epoch, whose images have this order."""
         phases = self._training.phases
@@ -264,7 +235,7 @@ class WholeTrainer:
         indices = order[batch * size : (batch + 1) * size]
         arguments = (
             progress.state,
-            self._normalised(self.dataset.train_images[indices]),
+            self._inputs(self.dataset.train_images[indices]),
             self._put(self.dataset.train_labels[indices]),
             self._put(indices.astype(np.int32)),
             key,
@@ -277,7 +248,7 @@ class WholeTrainer:
         progress.state = self._updates[place](*arguments)
         progress.step += 1
 
-    def _compile(self, place: int, arguments: Any, progress: _Progress) -> None:
+    def _compile(self, place: int, arguments: Any, progress: KeptTraining) -> None:
         """Compiles the updates of a phase ahead, which a signal may end."""
         if progress.step > 0:
             progress.save()
@@ -295,7 +266,8 @@ def _made_with(
     The devices, and the fields of `config.execution` but for `dtype`, only change how
     results are rounded, so they are left out.
     """
-    return {
+    zca = {} if dataset.whitening is None else {"zca": True}
+    return zca | {
         "seed": config.seed,
         "dataset": dataset.checksum(),
         "num_classes": dataset.num_classes,

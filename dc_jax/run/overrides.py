@@ -10,13 +10,16 @@ from absl import logging
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from dc_jax.base import SyntheticSet
-from dc_jax.config import SIAMESE_PREFIX, Config
+from dc_jax.config import Config
+from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.errors import UserError
 from dc_jax.run.checks import check_names, check_recipe
 from dc_jax.sets.card import training_of
 
 # The name of the dataset of a call.
 NAME = "arrays"
+# What a call may say of its dataset.
+_OF_DATASET = ("dataset.stream", "dataset.zca")
 # Fields of the config that would have no effect here, or another than they say.
 _NOT_HERE = ("eval_every", "num_experiments", "num_evaluations", "distributed")
 
@@ -85,7 +88,7 @@ def make_values(
             near = difflib.get_close_matches(str(name), values, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ": see configs/base.py."
             raise UserError(f"overrides: {name!r} is not a field of the config{hint}")
-        is_own = name.startswith("dataset.") and name != "dataset.stream"
+        is_own = name.startswith("dataset.") and name not in _OF_DATASET
         if is_own or name in _NOT_HERE:
             raise UserError(f"overrides: {name!r} is not for calls from Python.")
         if name in fields and not name.startswith("evaluation."):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +22,18 @@ from dc_jax.progress import Progress
 from dc_jax.run import baselines, finished, own_files, random_baseline, repair, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
-from dc_jax.run.evaluation import evaluate_sets, log_recipe, make_evaluator
+from dc_jax.run.evaluation import (
+    evaluate_sets,
+    log_recipe,
+    log_whitening,
+    make_evaluator,
+)
+from dc_jax.run.load_sets import load_sets
 from dc_jax.run.loop import Loop
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup, log_choices, make_setup
 from dc_jax.run.signals import deferred, ends_at_once, tell_saved
-from dc_jax.sets import authors_pt, formats, set_file
+from dc_jax.sets import set_file
 
 # Makes the sets of a run; also returns other fields of the result, `seconds_condense`
 # among them.
@@ -146,11 +151,14 @@ def evaluate(
     name = config.dataset.name
     with ends_at_once(lambda: "The set is as it was; nothing is saved."):
         sets = {str(path): load_sets(path, name) for path in set_paths}
-        setup = make_setup(config)
+        # A set has its own whitening: that of the training images is not looked for.
+        plain = dataclasses.replace(config.dataset, zca=False)
+        setup = make_setup(dataclasses.replace(config, dataset=plain))
         for path, of_path in sets.items():
             for one in of_path:
                 check_fit(one, setup.dataset, path)
                 log_recipe(setup.protocol, one, path)
+                log_whitening(config, one, path)
         evaluator = make_evaluator(setup)
         results = [_evaluate(setup, evaluator, *one) for one in sets.items()]
     for result in results:
@@ -273,23 +281,3 @@ def _end(
 
 def _goes_on(folder: Path) -> str:
     return f"The result is saved in {folder}; the same command goes on from there."
-
-
-def load_sets(path: str, dataset: str) -> list[SyntheticSet]:
-    """Loads sets on the first process, for all; a `.pt` file is of `dataset`."""
-    path = user_path(path, "--set")
-
-    def load() -> list[dict[str, Any]]:
-        if os.path.isdir(path):
-            sets = set_file.load_synthetic_sets(path)
-        else:
-            is_pt = path.suffix in authors_pt.SUFFIXES
-            of = dataset if is_pt else None
-            sets = [formats.load_synthetic_set(path, dataset=of)]
-        # A tuple cannot be sent.
-        return [vars(one) | {"class_names": [*one.class_names]} for one in sets]
-
-    return [
-        SyntheticSet(**fields | {"class_names": tuple(fields["class_names"])})
-        for fields in processes.on_first(load)
-    ]

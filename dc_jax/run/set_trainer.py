@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
-from dc_jax.data.store import normalise
+from dc_jax.data.store import to_inputs
 from dc_jax.evaluation.evaluator import Data, Phase, Programs
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.progress import Progress
@@ -151,7 +151,8 @@ class Evaluator:
             yield jax.tree.map(lambda leaf, group=group: leaf[group], keys)
 
     def _tests(self, synthetic: SyntheticSet) -> tuple[jax.Array, jax.Array]:
-        images = normalise(self.test_images, synthetic.mean, synthetic.std)
+        how = (synthetic.mean, synthetic.std, synthetic.whitening)
+        images = to_inputs(self.test_images, *how)
         return images, jnp.asarray(self.test_labels)
 
 

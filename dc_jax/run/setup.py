@@ -6,10 +6,12 @@ import flax.linen as nn
 import numpy as np
 from absl import logging
 
-from dc_jax.config import SIAMESE_PREFIX, Config, describe_ipc
+from dc_jax.config import Config, describe_ipc
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.splits import hold_out
+from dc_jax.data.whitening import Whitening, fit_whitening
+from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.devices import processes
 from dc_jax.devices.backend import Execution, make_execution
 from dc_jax.devices.compilation_cache import use_compilation_cache
@@ -53,8 +55,7 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
     # A guest's other programs are none of our business, unless it says so.
     if config.execution.compilation_cache or not is_guest():
         use_compilation_cache(config.execution)
-    if dataset is None:
-        dataset = load(config)
+    dataset = load(config) if dataset is None else with_whitening(config, dataset)
     log_dataset(dataset)
     check_memory(config, dataset)
     processes.check_same("the dataset", dataset.checksum())
@@ -67,15 +68,32 @@ def make_setup(config: Config, dataset: Dataset | None = None) -> Setup:
 
 
 def load(config: Config) -> Dataset:
-    """Loads the dataset of a run."""
+    """Loads the dataset of a run, with the whitening that it asks for."""
     name, path = config.dataset.name, config.dataset.path
     stream, image_size = config.dataset.stream, config.dataset.image_size
     num = config.dataset.validation
     with Progress("Loading the dataset"):
         dataset = load_dataset(name, path, stream=stream, image_size=image_size)
         dataset = hold_out(dataset, num, in_place=True) if num else dataset
+        dataset = with_whitening(config, dataset)
         dataset.checksum()  # It is kept.
     return dataset
+
+
+def with_whitening(config: Config, dataset: Dataset) -> Dataset:
+    """Returns a dataset with the whitening of its training images if the config asks.
+
+    The first process finds it for all: the others might round otherwise.
+
+    Raises:
+      UserError: there is none, see `fit_whitening`.
+    """
+    if not config.dataset.zca or dataset.whitening is not None:
+        return dataset
+    how = (dataset.train_images, dataset.mean, dataset.std)
+    with Progress("Finding the whitening"):
+        arrays = processes.on_first(lambda: vars(fit_whitening(*how)))
+    return dataclasses.replace(dataset, whitening=Whitening(**arrays))
 
 
 def log_dataset(dataset: Dataset) -> None:
@@ -90,6 +108,9 @@ def log_dataset(dataset: Dataset) -> None:
         *dataset.image_shape,
         dataset.num_classes,
     )
+    if dataset.whitening is not None:
+        text = "Images are whitened; the matrix takes %.1f MB in the file of each set."
+        logging.info(text, dataset.whitening.matrix.nbytes / 1e6)
 
 
 def log_choices(setup: Setup) -> None:

@@ -14,6 +14,12 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import describe_ipc
 from dc_jax.errors import printable
 
+# What is told beside pictures of a set with a whitening.
+WHITENED = (
+    "The condensed images are whitened (ZCA), and so were the test images for the "
+    "accuracy. Pictures are not whitened; the matrices are in the formats npz and "
+    "safetensors."
+)
 # Where the table lies beside the card.
 TABLE = "data/train-00000-of-00001.parquet"
 # The least numbers of rows that the Hub has names for.
@@ -27,6 +33,7 @@ def make(synthetic_set: SyntheticSet) -> str:
     num, ipc = int((labels >= 0).sum()), describe_ipc((labels >= 0).sum(axis=1))
     source = _line(recipe.get("dataset", "a dataset"))
     each = "image" if ipc == "1" else "images"
+    whitened = "" if synthetic_set.whitening is None else f"\n\n{WHITENED}"
     title = f"{source}, condensed to {ipc} {each} per class"
     return f"""---
 {_front_matter(title, synthetic_set.class_names, num)}
@@ -44,7 +51,7 @@ import datasets
 datasets.load_dataset("parquet", data_files="{TABLE}")
 ```
 
-{_training(recipe)}
+{_training(recipe)}{whitened}
 
 The images are pictures of 8 bits per channel: the condensed images, de-normalised,
 clipped and rounded. Normalise them, and test images, with

@@ -51,8 +51,8 @@ def make_set(
 ) -> SyntheticSet:
     """Returns the images `[C, I, H, W, D]` with what is needed to use them.
 
-    They are normalised with the mean and standard deviation of the dataset that they
-    were made from, and 0 in blank slots. Labels `[C, I]` are None where there are none.
+    They are normalised, and maybe whitened, as the dataset that they were made from
+    says, and 0 in blank slots. Labels `[C, I]` are None where there are none.
     """
     if labels is None:
         labels = make_labels((images.shape[1],) * len(images))
@@ -62,6 +62,7 @@ def make_set(
         mean=dataset.mean,
         std=dataset.std,
         class_names=dataset.class_names,
+        whitening=dataset.whitening,
     )
 
 

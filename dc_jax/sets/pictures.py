@@ -38,12 +38,14 @@ def _describe(synthetic_set: SyntheticSet) -> dict[str, Any]:
     if soft_labels is not None:  # In the order of the pictures.
         flat, _ = flatten_set(np.asarray(soft_labels), np.asarray(synthetic_set.labels))
         soft_labels = np.round(flat.astype(np.float64), 6).tolist()
+    zca = {} if synthetic_set.whitening is None else {"zca": hub_card.WHITENED}
     return {
         "class_names": list(synthetic_set.class_names),
         "mean": np.asarray(synthetic_set.mean).tolist(),
         "std": np.asarray(synthetic_set.std).tolist(),
         "normalise": "(pixels / 255 - mean) / std",
         "recipe": json.loads(synthetic_set.recipe or "null"),
+        **zca,
         **({} if soft_labels is None else {"soft_labels": soft_labels}),
     }
 

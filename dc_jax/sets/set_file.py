@@ -5,6 +5,7 @@ everything in it is checked. The same set always gives the same bytes.
 """
 
 import json
+import math
 import os
 from collections.abc import Mapping
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.config import FACTORS
+from dc_jax.data.whitening import Whitening
 from dc_jax.errors import UserError
 from dc_jax.files.content import is_text, read_npz, write_npz
 from dc_jax.files.paths import user_path
 
 SET_NAME = "synthetic_set.npz"
 
-# The arrays of the file: dtype and axes of each.
+# The arrays of the file: dtype and axes of each; V is H * W * D.
 _ARRAYS = {
     "images": ("float32", "CIHWD"),
     "pixels": ("uint8", "CIHWD"),
@@ -31,6 +33,8 @@ _OPTIONAL = {
     "indices": ("int32", "CI"),
     "learning_rates": ("float32", "RI"),
     "soft_labels": ("float32", "CIC"),
+    "whitening_center": ("float32", "HWD"),
+    "whitening_matrix": ("float32", "VV"),
     "factor": ("int32", ""),
     "recipe": ("text", ""),
 }
@@ -44,7 +48,7 @@ def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> 
 
     Its folder is made where needed. The keys are the fields of `SyntheticSet` that are
     not None, and `pixels`, `[C, I, H, W, D]` uint8, the same images as a picture. The
-    factor is left out where it is 1.
+    factor is left out where it is 1; the fields of a whitening are arrays of their own.
 
     Raises:
       UserError: the set could not be loaded again, for instance because an image
@@ -102,6 +106,10 @@ def to_arrays(synthetic_set: SyntheticSet) -> dict[str, np.ndarray]:
     """Returns the fields of a set as NumPy arrays, without None and a factor of 1."""
     names = np.array(synthetic_set.class_names, dtype=np.str_)
     fields = vars(synthetic_set) | {"class_names": names}
+    if (whitening := fields.pop("whitening")) is not None:
+        fields |= {
+            f"whitening_{name}": value for name, value in vars(whitening).items()
+        }
     factor = np.int32(synthetic_set.factor)
     fields["factor"] = factor if factor > 1 else None
     return {k: np.asarray(value) for k, value in fields.items() if value is not None}
@@ -120,6 +128,9 @@ def from_arrays(arrays: Mapping[str, np.ndarray], path: str) -> SyntheticSet:
         fields["factor"] = int(arrays["factor"])
     if "recipe" in arrays:
         fields["recipe"] = str(arrays["recipe"])
+    if "whitening_matrix" in arrays:
+        center, matrix = map(fields.pop, ("whitening_center", "whitening_matrix"))
+        fields["whitening"] = Whitening(center, matrix)
     return SyntheticSet(**fields)
 
 
@@ -133,16 +144,23 @@ def to_pixels(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarr
     return np.rint(np.clip(unit, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
+def normalised_images(synthetic_set: SyntheticSet) -> np.ndarray:
+    """Returns the images of a set, `[C, I, H, W, D]`, normalised and not whitened."""
+    images, whitening = np.asarray(synthetic_set.images), synthetic_set.whitening
+    return images if whitening is None else whitening.unwhiten(images)
+
+
 def set_pixels(synthetic_set: SyntheticSet, blank: int = 0) -> np.ndarray:
     """Returns the images of a set as `to_pixels` does; `blank` are its blank slots."""
-    pixels = to_pixels(synthetic_set.images, synthetic_set.mean, synthetic_set.std)
+    images = normalised_images(synthetic_set)
+    pixels = to_pixels(images, synthetic_set.mean, synthetic_set.std)
     pixels[np.asarray(synthetic_set.labels) < 0] = blank
     return pixels
 
 
 def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
     """Raises a `UserError` unless the arrays make a `SyntheticSet`."""
-    sizes: dict[str, int] = {}
+    sizes = {"V": math.prod(arrays["images"].shape[2:])}
     for name, array in arrays.items():
         kind, axes = (_ARRAYS | _OPTIONAL)[name]
         if not (is_text(array) if kind == "text" else array.dtype == kind):
@@ -160,6 +178,7 @@ def _check_arrays(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
             bad = int(np.sum(~np.isfinite(array)))
             raise UserError(f"{prefix}: {bad} values of {name} are NaN or infinite.")
     _check_labels(arrays, prefix)
+    _check_whitening(arrays, prefix)
     std, rates = arrays["std"], arrays.get("learning_rates", np.zeros(1))
     if std.min() <= 0:
         raise UserError(f"{prefix}: std is {std.tolist()}, expected above 0.")
@@ -217,4 +236,25 @@ def _check_soft_labels(
             f"{prefix}: soft_labels go from {soft_labels.min()}, with sums from "
             f"{sums.min():.4g} to {sums.max():.4g}; expected none below 0, with a sum "
             "of 1, and 0 where the labels are -1."
+        )
+
+
+def _check_whitening(arrays: Mapping[str, np.ndarray], prefix: str) -> None:
+    """Raises a `UserError` unless a whitening, if there is one, has an inverse."""
+    names = [name for name in arrays if name.startswith("whitening_")]
+    if not names:
+        return
+    if len(names) == 1:
+        raise UserError(f"{prefix}: of the whitening it has {names[0]} alone.")
+    if int(arrays.get("factor", 1)) > 1:
+        raise UserError(f"{prefix}: factor must be 1 where images are whitened.")
+    matrix = arrays["whitening_matrix"].astype(np.float64)
+    is_zca = np.abs(matrix - matrix.T).max() <= _ROUNDING * np.abs(matrix).max()
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        is_zca = False
+    if not is_zca:
+        raise UserError(
+            f"{prefix}: whitening_matrix is not symmetric with eigenvalues above 0."
         )

@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dc_jax.config import SIAMESE_PREFIX
+from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.training import augment_evaluation, augment_siamese, augment_strategy
 from dc_jax.training.augment_strategy import Operation
 

@@ -48,7 +48,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from dc_jax.config import default_loops
+from dc_jax.defaults import default_loops
 from dc_jax.errors import UserError
 from dc_jax.files.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, refuse

@@ -20,7 +20,7 @@ import numpy as np
 
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import make_store, normalise
+from dc_jax.data.store import make_store, to_inputs
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.devices.layout import Axis, make_layout, use_cpu_cores
 from dc_jax.evaluation.protocol import make_protocol, phases
@@ -142,7 +142,7 @@ def test_10k(case: Case, execution: Changes, *, counted: bool) -> Program:
     dataset = random_dataset(case, num_test=case.num_test)
     config = make_config(case, execution, counted=counted)
     network, how = _make_parts(config, dataset)
-    images = normalise(dataset.test_images, dataset.mean, dataset.std)
+    images = to_inputs(dataset.test_images, dataset.mean, dataset.std, None)
 
     def test(variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         def test_one(variables: Any) -> jax.Array:

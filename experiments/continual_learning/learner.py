@@ -10,7 +10,7 @@ import numpy as np
 
 from dc_jax.base import SyntheticSet, flatten_set
 from dc_jax.data.dataset import Dataset
-from dc_jax.data.store import normalise
+from dc_jax.data.store import to_inputs
 from dc_jax.devices.layout import make_layout
 from dc_jax.evaluation.protocol import sgd
 from dc_jax.progress import Progress
@@ -126,7 +126,7 @@ class Learner:
     def test(self, number: int, variables: Variables) -> float:
         """Returns the accuracy on the test images of a task, in [0, 1]."""
         dataset, classes = self.tasks[number]
-        images = normalise(dataset.test_images, dataset.mean, dataset.std)
+        images = _inputs(dataset.test_images, dataset)
         labels = classes[dataset.test_labels].astype(np.int32)
         return float(self._test(variables, self._put(images), self._put(labels)))
 
@@ -196,10 +196,14 @@ def balance(
 
 
 def _images(task: Task) -> Images:
-    """Returns the normalised training images with the network's labels."""
+    """Returns the training images, as networks see them, with the network's labels."""
     dataset = task.dataset
-    images = normalise(dataset.train_images, dataset.mean, dataset.std)
+    images = _inputs(dataset.train_images, dataset)
     return np.asarray(images), task.classes[dataset.train_labels].astype(np.int32)
+
+
+def _inputs(images: np.ndarray, dataset: Dataset) -> jax.Array:
+    return to_inputs(images, dataset.mean, dataset.std, dataset.whitening)
 
 
 def _remembered(task: Task, memory: SyntheticSet) -> Images:

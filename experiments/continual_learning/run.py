@@ -23,6 +23,7 @@ from dc_jax.files.content import read_json, write_json
 from dc_jax.run import runner, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
+from dc_jax.run.setup import with_whitening
 from dc_jax.sets import set_file
 from experiments.continual_learning.config import ContinualConfig
 from experiments.continual_learning.learner import Learner
@@ -138,6 +139,7 @@ def make_tasks(config: ContinualConfig) -> tuple[Dataset, list[Task]]:
         dataset = load(name, image_shape=shape, path=config.path, usps=config.usps)
         shape = dataset.image_shape
         datasets.append(dataset)
+    datasets[0] = with_whitening(config.condense, datasets[0])
     if config.class_steps:
         rng = np.random.default_rng(config.seed)
         sequence = class_tasks(datasets[0], config.class_steps, rng)

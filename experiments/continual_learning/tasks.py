@@ -15,6 +15,8 @@ from dc_jax.errors import UserError
 _USPS_FILES = {"train": "usps.bz2", "test": "usps.t.bz2"}
 # Number of images that are resized at once.
 _CHUNK = 4096
+# What all tasks share of a dataset, for one network to learn them.
+_STATISTICS = ("mean", "std", "whitening")
 _CHANGES = {
     "inverted": lambda images: 255 - images,
     "rotated": lambda images: np.rot90(images, axes=(1, 2)),
@@ -40,6 +42,7 @@ def dataset_tasks(datasets: list[Dataset]) -> list[Task]:
       UserError: the datasets have different numbers of classes.
     """
     first = datasets[0]
+    shared = {name: getattr(first, name) for name in _STATISTICS}
     for other in datasets[1:]:
         if other.num_classes != first.num_classes:
             raise UserError(
@@ -50,9 +53,7 @@ def dataset_tasks(datasets: list[Dataset]) -> list[Task]:
     classes = np.arange(first.num_classes)
     return [
         Task(
-            dataclasses.replace(
-                one, class_names=first.class_names, mean=first.mean, std=first.std
-            ),
+            dataclasses.replace(one, class_names=first.class_names, **shared),
             classes,
         )
         for one in datasets

@@ -1,5 +1,6 @@
 """Compiles the step of a run for chips that need not be there, without images."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore, class_blocks, store_specs
+from dc_jax.data.whitening import Whitening
 from dc_jax.devices.backend import make_execution
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import UserError
@@ -116,7 +118,7 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
     how, shape = config.execution, data.image_shape
     execution = make_execution(how, network, shape, layout, ipc=config.mean_ipc)
     init, step = compile_method(make_method(config, network, execution), execution)
-    store = make_store_shape(data, layout)
+    store = make_store_shape(data, layout, zca=config.dataset.zca)
     keys = jax.eval_shape(
         jax.vmap(lambda experiment: experiment_keys(config, experiment)[1]),
         jax.ShapeDtypeStruct((config.num_experiments,), jnp.int32),
@@ -129,12 +131,19 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
     return Program(step, (state, store, keys, iteration), layout)
 
 
-def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:
+def make_store_shape(
+    data: DataShape, layout: Layout, *, zca: bool = False
+) -> ClassStore:
     """Returns the shapes of what `make_store` returns for a dataset."""
     blocks = class_blocks(np.array(data.counts), layout.classes.size)
     num_images = len(blocks) * int(blocks.sum(1).max())
     classes = jax.ShapeDtypeStruct((blocks.size,), jnp.int32)
     channels = jax.ShapeDtypeStruct(data.image_shape[2:], jnp.float32)
+    size = math.prod(data.image_shape)
+    whitening = Whitening(
+        center=jax.ShapeDtypeStruct(data.image_shape, jnp.float32),
+        matrix=jax.ShapeDtypeStruct((size, size), jnp.float32),
+    )
     store = ClassStore(
         images=jax.ShapeDtypeStruct((num_images, *data.image_shape), data.dtype),
         starts=classes,
@@ -144,6 +153,7 @@ def make_store_shape(data: DataShape, layout: Layout) -> ClassStore:
         num_classes=len(data.counts),
         max_count=max(data.counts),
         devices=layout.classes,
+        whitening=whitening if zca else None,
     )
     return jax.tree.map(
         lambda leaf, spec: _place(leaf, layout, spec), store, store_specs(store)

@@ -60,6 +60,8 @@ def _of_8_bits(one: SyntheticSet) -> SyntheticSet:
     one = decode_set(one)
     is_image = (np.asarray(one.labels) >= 0)[..., None, None, None]
     images = (set_pixels(one) / np.float32(255) - one.mean) / one.std
+    if one.whitening is not None:
+        images = one.whitening.whiten(images)
     return one.replace(images=np.where(is_image, images, 0).astype(np.float32))
 
 

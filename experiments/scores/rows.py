@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from dc_jax.base import SyntheticSet, stored_bytes
@@ -16,7 +17,7 @@ from dc_jax.errors import UserError
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run.baselines import check_baseline, choose_sets
 from dc_jax.run.checks import check_fit
-from dc_jax.run.runner import load_sets
+from dc_jax.run.load_sets import load_sets
 from dc_jax.run.setup import make_setup
 from dc_jax.sets import set_file
 
@@ -60,7 +61,8 @@ class Row:
         """Returns the SHA-256 of all that networks are trained on."""
         digest = hashlib.sha256()
         for one in self.sets:
-            arrays = (one.images, one.labels, one.soft_labels, one.mean, one.std)
+            arrays = [one.images, one.labels, one.soft_labels, one.mean, one.std]
+            arrays += jax.tree.leaves(one.whitening)
             digest.update(str(one.factor).encode())
             for array in arrays:
                 digest.update(b"" if array is None else np.asarray(array).tobytes())

@@ -184,6 +184,24 @@ def test_impossible_runs_are_refused(changes, message):
         ContinualConfig.create(_values(**changes))
 
 
+def test_all_tasks_are_whitened_alike():
+    changes = {"tasks": "digits, digits:inverted", "condense.dataset.zca": True}
+    _, (first, second) = run.make_tasks(ContinualConfig.create(_values(**changes)))
+    white = first.dataset.whitening
+    assert white is second.dataset.whitening is not None
+    images, _ = learner._images(second)
+    normal = (second.dataset.train_images / np.float32(255) - first.dataset.mean) / (
+        first.dataset.std
+    )
+    np.testing.assert_allclose(images, white.whiten(normal), atol=1e-4)
+    _, split = run.make_tasks(
+        ContinualConfig.create(
+            _values(tasks="digits", class_steps=2, **{"condense.dataset.zca": True})
+        )
+    )
+    np.testing.assert_array_equal(split[1].dataset.whitening.matrix, white.matrix)
+
+
 def test_a_task_is_condensed_by_its_name():
     config = ContinualConfig.create(
         _values(seed=3, **{"condense.method": "dsa", "condense.augmentation": None})

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from chip_helpers import is_missing
+from toy import whitened
 
 from configs import base
 from dc_jax.config import Config
@@ -194,12 +195,13 @@ def test_published_numbers_of_images(name, images):
     assert sum(compiling.DATASETS[name].counts) == images
 
 
-@pytest.mark.parametrize("num_devices", [1, 4])
-def test_the_shapes_of_a_store_are_those_of_the_store(num_devices):
+@pytest.mark.parametrize(("num_devices", "zca"), [(1, False), (4, False), (4, True)])
+def test_the_shapes_of_a_store_are_those_of_the_store(num_devices, zca):
     dataset = load_dataset("digits")
+    dataset = whitened(dataset) if zca else dataset
     layout = make_layout(_config(), 10, jax.devices()[:num_devices])
     assert layout.classes.size == num_devices
-    shapes = compiling.make_store_shape(compiling.DATASETS["digits"], layout)
+    shapes = compiling.make_store_shape(compiling.DATASETS["digits"], layout, zca=zca)
     store = make_store(dataset, layout)
     assert jax.tree.structure(shapes) == jax.tree.structure(store)
     for shape, leaf in zip(

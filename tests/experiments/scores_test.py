@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import run_helpers
+from toy import whitened
 
 import dc_jax
 from dc_jax.data.sources import load_dataset
@@ -15,6 +16,7 @@ from dc_jax.run.baselines import make_coreset
 from dc_jax.sets import set_file
 from experiments.scores import __main__ as scores
 from experiments.scores import formulas, measures, tables
+from experiments.scores.rows import Row
 
 
 def test_formulas_by_hand():
@@ -106,6 +108,19 @@ def test_a_table_is_continued(tmp_path, count):
     values["evaluation"]["lr"] = 0.5
     scores.run(*arguments)
     assert len(count) == 8
+
+
+def test_a_whitened_set_stays_one_in_8_bits():
+    one = make_coreset(np.arange(20).reshape(10, 2), whitened(load_dataset("digits")))
+    one = one.replace(images=one.images * 2)
+    by_8_bits = measures._of_8_bits(one)
+    pixels = by_8_bits.whitening.unwhiten(by_8_bits.images) * one.std + one.mean
+    assert -1e-5 < pixels.min() < pixels.max() < 1 + 1e-5
+    np.testing.assert_allclose(pixels * 255, np.rint(pixels * 255), atol=5e-3)
+    assert np.abs(by_8_bits.images - one.images).mean() < np.abs(one.images).mean()
+    plain = one.replace(whitening=None)
+    assert Row("a", [one]).checksum() != Row("a", [plain]).checksum()
+    assert Row("a", [one]).facts() == Row("a", [plain]).facts()
 
 
 def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):

@@ -4,7 +4,7 @@ import bz2
 
 import numpy as np
 import pytest
-from toy import random_dataset
+from toy import random_dataset, whitened
 
 from experiments.continual_learning import tasks
 
@@ -34,8 +34,10 @@ def test_classes_are_split_in_an_order_that_is_drawn():
 
 def test_datasets_get_one_normalisation():
     other = random_dataset((3, 3, 3, 3, 3), (4, 4, 1))
-    first, second = tasks.dataset_tasks([DATASET, other])
+    one = whitened(DATASET)
+    first, second = tasks.dataset_tasks([one, other])
     np.testing.assert_array_equal(second.dataset.mean, DATASET.mean)
+    assert second.dataset.whitening is first.dataset.whitening is one.whitening
     np.testing.assert_array_equal(second.dataset.train_images, other.train_images)
     np.testing.assert_array_equal(first.classes, np.arange(5))
     with pytest.raises(ValueError, match="equally many classes each, got 5 .* and 2"):

@@ -1,0 +1,97 @@
+"""The defaults that depend on the method, the dataset, or the images per class.
+
+`configs/base.py` tells which fields have such a rule.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from dc_jax.data.facts import find_facts
+
+# Marks strategies of Siamese augmentation where others are allowed too.
+SIAMESE_PREFIX = "dsa:"
+# All operations of Siamese augmentation, in the authors' order.
+FULL_SIAMESE = "color_crop_cutout_flip_scale_rotate"
+# Inner epochs of the authors' code, by images per class, which are the outer steps.
+_PUBLISHED_EPOCHS = {1: 1, 10: 50, 20: 25, 30: 20, 40: 15, 50: 10}
+
+# The defaults of gradient matching, and of methods that have no others.
+_DEFAULTS = {
+    "iterations": 1000,
+    "init": "noise",
+    "labels": "hard",
+    "batch_real": 256,
+    "lr_img": 0.1,
+    "augmentation": "none",
+    "batch_train": 256,
+    "lr_net": 0.01,
+}
+# Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
+# of their code, and its README). DD has what its authors' code has for ten classes:
+# batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
+# of CIFAR-10. FRePo has batches of 1,024, too.
+_SIAMESE = {"init": "real", "augmentation": FULL_SIAMESE}
+_METHOD_DEFAULTS = {
+    "dsa": _SIAMESE,
+    "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
+    "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
+    "frepo": {
+        "init": "real",
+        "labels": "learned",
+        "iterations": 500_000,
+        "batch_real": 102,
+        "batch_train": 1000,
+        "lr_img": 3e-4,
+        "lr_net": 3e-4,
+    },
+}
+
+
+def method_defaults(config: Any) -> dict[str, Any]:
+    """Returns the fields whose default depends on the method, with their values.
+
+    The config is a `Config`, as in all functions here.
+    """
+    defaults = _DEFAULTS | _METHOD_DEFAULTS.get(config.method, {})
+    if config.method == "dm" and config.mean_ipc >= 100:
+        defaults["lr_img"] = 10.0
+    if not find_facts(config.dataset.name).is_flippable:
+        defaults["augmentation"] = without_flip(defaults["augmentation"])
+    return defaults
+
+
+def coreset_epochs(config: Any) -> int:
+    """Returns the epochs of networks that coresets need.
+
+    Those that label images were stopped after 20, 44 and 128 epochs for 1, 10 and 50
+    images per class of CIFAR-10; between these the number is interpolated.
+    """
+    if config.method != "random_soft" and config.labels != "soft":
+        return 20
+    epochs = np.interp(np.log(config.mean_ipc), np.log([1, 10, 50]), [20, 44, 128])
+    return round(float(epochs))
+
+
+def pool_defaults(config: Any) -> tuple[int | None, int]:
+    """Returns how many networks a pool has, None for no pool, and their most updates.
+
+    FRePo's are the authors'.
+    """
+    size, updates = (10, 100) if config.method == "frepo" else (None, 500)
+    return config.pool.size or size, config.pool.updates or updates
+
+
+def without_flip(strategy: str) -> str:
+    """Returns `FULL_SIAMESE` as it is for images of which a mirror image is another."""
+    return strategy.replace("flip_", "")
+
+
+def default_loops(ipc: int) -> tuple[int, int]:
+    """Returns the outer steps T and the inner epochs for `ipc` images per class.
+
+    Numbers up to 50 that are not in the authors' table have T = ipc and 500 / ipc
+    epochs. Above 50 the authors advise 50 and 10.
+    """
+    outer = min(ipc, 50)
+    return outer, _PUBLISHED_EPOCHS.get(outer, round(500 / outer))
