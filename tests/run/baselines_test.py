@@ -14,6 +14,7 @@ import run_helpers
 
 import dc_jax
 from dc_jax.data.sources import load_dataset
+from dc_jax.errors import UserError
 from dc_jax.methods import check_method
 from dc_jax.methods.coresets import SELECTIONS
 from dc_jax.run import checkpoint, runner, workdir
@@ -103,6 +104,43 @@ def test_soft_labels_are_those_of_the_network(networks, tmp_path, no_training):
     assert soft.soft_labels[is_image].min() > 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["soft_labels"] == 10
+
+
+def test_a_network_labels_what_was_condensed(networks, tmp_path):
+    """The images are those without labels; the labels those that the network gives."""
+    changes = {"method": "dm", "init": "real", "iterations": 1, "batch_real": 8}
+    _condense(tmp_path / "hard", networks, **changes)
+    _condense(tmp_path / "soft", networks, labels="soft", **changes)
+    hard, soft = (dc_jax.load_synthetic_set(tmp_path / n) for n in ("hard", "soft"))
+    np.testing.assert_array_equal(hard.images, soft.images)
+    assert hard.soft_labels is None
+    np.testing.assert_allclose(soft.soft_labels.sum(2), 1, atol=1e-5)
+    # Of images that are nearly real, the network knows some.
+    assert (soft.soft_labels.argmax(2) == soft.labels).mean() > 0.2
+    result = json.loads((tmp_path / "soft" / "result.json").read_text())
+    assert result["soft_labels"] == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "dd", "labels": "soft"}, "labels must be hard for dd"),
+        ({"method": "dm", "labels": "learned"}, "labels must be hard or soft for dm"),
+        (
+            {"method": "dc", "labels": "soft", "formation.factor": 2},
+            "factor must be 1 where config.labels is soft",
+        ),
+        ({"method": "dm", "pool.size": 3}, "pool.size must be None for dm"),
+        (
+            {"method": "dc", "pool.size": 2, "num_networks": 3},
+            "num_networks must be at most config.pool.size = 2",
+        ),
+    ],
+)
+def test_labels_and_pools_that_a_method_cannot_have(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        _condense(tmp_path, **changes)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_whole_set_by_a_training_of_one_phase(tmp_path):
