@@ -109,7 +109,7 @@ def log_dataset(dataset: Dataset) -> None:
         dataset.num_classes,
     )
     if dataset.whitening is not None:
-        text = "Images are whitened; the matrix takes %.1f MB in the file of each set."
+        text = "Images are whitened; the matrix takes %.3g MB in the file of each set."
         logging.info(text, dataset.whitening.matrix.nbytes / 1e6)
 
 
