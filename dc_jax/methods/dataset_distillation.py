@@ -30,9 +30,8 @@ from dc_jax.config import Config
 from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched, fold_slices
-from dc_jax.errors import UserError
 from dc_jax.methods.clustering import make_sample
-from dc_jax.methods.images import check_equal_ipc, init_images
+from dc_jax.methods.images import check_equal_ipc, check_no_augmentation, init_images
 from dc_jax.training.train import cross_entropy
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
@@ -64,11 +63,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
       UserError: the config has an augmentation, or classes with different numbers of
         images.
     """
-    if config.augmentation != "none":
-        raise UserError(
-            'config.augmentation must be "none" for dd, which has none, got '
-            f"{config.augmentation!r}."
-        )
+    check_no_augmentation(config)
     num_steps = check_equal_ipc(config)
     optimiser, layout = make_optimiser(config), execution.layout
     sample = make_sample(config, network, execution)

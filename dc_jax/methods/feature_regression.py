@@ -38,7 +38,13 @@ from dc_jax.data.facts import find_facts
 from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, sample_classes
 from dc_jax.devices.backend import Execution, batched
-from dc_jax.methods.images import Learned, descend, learnable, make_init
+from dc_jax.methods.images import (
+    Learned,
+    check_no_augmentation,
+    descend,
+    learnable,
+    make_init,
+)
 from dc_jax.methods.pool import make_pool, put, take, with_pool
 from dc_jax.training.full_data import read_images
 from dc_jax.training.train import Recipe, TrainState, squared_error, train_batch
@@ -56,7 +62,11 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     """Returns feature regression as a method, by the `embed` of the network.
 
     Devices that share the classes share the features of the real images.
+
+    Raises:
+      UserError: the config has an augmentation.
     """
+    check_no_augmentation(config)
     networks, optimiser = execution.layout.networks, make_optimiser(config)
     recipe = make_recipe(config, network, execution)
     pool = make_pool(config, recipe)

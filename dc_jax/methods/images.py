@@ -56,6 +56,19 @@ def check_equal_ipc(config: Config) -> int:
     return numbers.pop()
 
 
+def check_no_augmentation(config: Config) -> None:
+    """Checks the config of a method that does not augment images.
+
+    Raises:
+      UserError: it has an augmentation.
+    """
+    if config.augmentation != "none":
+        raise UserError(
+            f'config.augmentation must be "none" for {config.method}, which has none, '
+            f"got {config.augmentation!r}."
+        )
+
+
 def one_hot(labels: np.ndarray) -> jax.Array:
     """Returns the labels of a set as probabilities. `[C, I]` -> `[C, I, C]`.
 

@@ -14,6 +14,7 @@ from toy import random_dataset
 from dc_jax.base import flatten_set
 from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
+from dc_jax.errors import UserError
 from dc_jax.methods import feature_regression
 from dc_jax.methods.feature_regression import (
     first_labels,
@@ -163,6 +164,11 @@ def test_colour_images_are_also_mirrored(dataset, channels, is_flipped):
     _, of_flipped, _ = step(flipped, store, KEY)
     difference = metrics["loss"] - of_flipped["loss"]
     assert (np.abs(difference) < 1e-4) == is_flipped
+
+
+def test_it_has_no_augmentation():
+    with pytest.raises(UserError, match='augmentation must be "none" for frepo'):
+        _method(augmentation="flip")
 
 
 def test_the_network_sees_all_images_of_a_class():
