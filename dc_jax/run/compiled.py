@@ -38,7 +38,10 @@ def compile_method(
     layout = execution.layout
 
     def init(store: ClassStore, keys: jax.Array) -> CondenseState:
-        return jax.vmap(lambda key: method.init(store, key)[0])(keys)
+        def one(key: jax.Array) -> CondenseState:
+            return method.init(store, key)[0]
+
+        return batched(one, execution.network_loop)(keys)
 
     def step(
         state: CondenseState, store: ClassStore, keys: jax.Array, iteration: jax.Array
