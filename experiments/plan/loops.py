@@ -35,4 +35,6 @@ class Loops(NamedTuple):
 def loops_of(config: Config) -> Loops:
     """Returns the loops of an iteration of a run."""
     outer_loop, inner_loop = config.loops()
+    if config.pool.size:  # Its networks are trained after the last outer step, too.
+        return Loops(trips=inner_loop)
     return Loops(trips=inner_loop, share=(outer_loop - 1) / outer_loop)

@@ -8,7 +8,7 @@ import pytest
 from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.errors import UserError
 from dc_jax.sets.set_file import save_synthetic_set
-from experiments import torch_check
+from experiments.torch_check.networks import check
 
 pytest.importorskip("torch")
 TRAINING = {
@@ -50,7 +50,7 @@ def test_networks_learn_the_set_and_are_compared_with_the_recipe(tmp_path):
     labels = np.arange(40) % 2
     noise = 0.1 * RNG.normal(size=(40, 4, 4, 1))
     tests = np.float32((PATTERNS[labels] + noise) * 0.2 + 0.4)
-    line = torch_check.check(path, tests, labels, 2)
+    line = check(path, tests, labels, 2)
     # All are right, and the recipe's error is .1 / 2.
     assert "PyTorch 100.00% ± 0.00 (2 networks)" in line
     assert "50.00% ± 10.00 (4 networks)" in line
@@ -69,10 +69,10 @@ def test_networks_learn_the_set_and_are_compared_with_the_recipe(tmp_path):
 def test_other_recipes_are_refused(tmp_path, changes, message):
     path = _save(tmp_path, RECIPE | {"training": TRAINING | changes})
     with pytest.raises(UserError, match=message):
-        torch_check.check(path, None, None, 2)
+        check(path, None, None, 2)
 
 
 def test_a_recipe_without_an_accuracy_is_refused(tmp_path):
     path = _save(tmp_path, {"training": TRAINING})
     with pytest.raises(UserError, match="no accuracy"):
-        torch_check.check(path, None, None, 2)
+        check(path, None, None, 2)

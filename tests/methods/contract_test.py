@@ -111,6 +111,7 @@ class TestDistillation(MethodContract):
     takes_differing_ipc = False
 
 
+@pytest.mark.slow
 class TestFeatureRegression(MethodContract):
     make = staticmethod(METHODS["frepo"])
     fields = {

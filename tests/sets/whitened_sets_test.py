@@ -13,7 +13,7 @@ from toy import random_dataset, whitened
 from dc_jax.data.store import to_inputs
 from dc_jax.files.content import read_npz, write_npz
 from dc_jax.report import kept
-from dc_jax.run import runner
+from dc_jax.run import load_sets
 from dc_jax.run.baselines import make_coreset
 from dc_jax.sets import formats, hub_card, image_grid, set_file
 
@@ -124,8 +124,8 @@ def test_real_images_are_their_own_neighbours(tmp_path):
 
 
 def test_processes_tell_one_another_of_it():
-    sent = msgpack_restore(msgpack_serialize({"set": runner._to_send(SET)}))["set"]
-    received = runner._received(sent)
+    sent = msgpack_restore(msgpack_serialize({"set": load_sets._to_send(SET)}))["set"]
+    received = load_sets._received(sent)
     assert received.class_names == SET.class_names
     for ours, theirs in zip(
         jax.tree.leaves(SET), jax.tree.leaves(received), strict=True

@@ -1,29 +1,11 @@
-"""Trains plain PyTorch networks on a set by its recipe: do they agree with the recipe?
-
-  python -m experiments.torch_check --config=configs/fashion_mnist.py \\
-      --set=docs/sets/fashion_mnist_1_dc.npz,runs/fashion_mnist --networks=5
-
-For each set it prints the accuracy of the PyTorch networks, and that of the recipe,
-which this project's networks had. Nothing is written. The recipe must be plain: a
-ConvNet with instance norm, SGD, hard labels, and no augmentation. Needs PyTorch:
-`pip install -e ".[torch]"`.
-"""
+"""Plain PyTorch networks, trained on a set by its recipe."""
 
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from absl import app, flags
-from ml_collections import config_flags
+from dc_jax.errors import UserError
 
-from dc_jax.errors import ERRORS, UserError, load_package, one_line
-from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
-
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Required. Its dataset is the one of the sets.", lock_config=True
-)
-_SET = flags.DEFINE_list("set", [], "Required. Sets, each a file or a run's folder.")
-_NETWORKS = flags.DEFINE_integer("networks", 5, "PyTorch networks per set.", 2)
 # What a recipe must have, by the names of `Protocol`.
 _PLAIN = {
     "augmentation": "none",
@@ -147,27 +129,3 @@ def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> floa
     with torch.no_grad():
         right = sum((network(x).argmax(1) == y).sum().item() for x, y in pairs)
     return right / len(labels)
-
-
-def main(argv: list[str]) -> None:
-    """Checks the sets of the command line."""
-    if len(argv) > 1:
-        refuse(f"unexpected argument {argv[1]!r}: flags begin with '--'.")
-    if _CONFIG.value is None or not _SET.value:
-        refuse("--config=FILE and --set=PATH are needed.")
-    log_to_terminal()
-    try:
-        load_package("torch", "torch")
-        from dc_jax.config import Config
-        from dc_jax.run.setup import load
-
-        dataset = load(Config.create(_CONFIG.value.to_dict()))
-        tests = dataset.test_images, dataset.test_labels
-        for path in _SET.value:
-            print(check(path, *tests, _NETWORKS.value), flush=True)
-    except ERRORS as error:
-        refuse(one_line(error))
-
-
-if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
