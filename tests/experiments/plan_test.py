@@ -125,6 +125,8 @@ def test_how_often_networks_are_trained():
     config = _config(ipc=10, outer_loop=4, inner_loop=6)
     assert loops_of(config) == (6, 0.75)
     assert loops_of(config).mean_trips == 4.5
+    pooled = _config(ipc=10, inner_loop=6, pool__size=3)
+    assert loops_of(pooled) == (6, 1)  # Also after the last outer step.
 
 
 @pytest.mark.parametrize(
