@@ -125,10 +125,9 @@ def get_config() -> ConfigDict:
     config.dataset.validation = placeholder(int)
     # Whether images are whitened after they are normalised (ZCA), as colour images are
     # by FRePo, MTT and DATM. The training images decide how. The set carries the
-    # matrices, by which whoever evaluates it whitens the test images. For 32x32x3 they
-    # take 38 MB in each file, and finding them half a minute on two CPU cores; both
-    # grow with the square or more of the values of an image. Cannot be combined with
-    # `formation.factor`.
+    # matrix, by which whoever evaluates it whitens the test images. For 32x32x3 it
+    # takes 38 MB in the file of each set; for 64x64x3 it would be 16 times as many.
+    # Cannot be combined with `formation.factor`.
     config.dataset.zca = False
 
     config.network = ConfigDict()

@@ -11,6 +11,7 @@ Axis glossary, used in every docstring of this package:
   O    output units of a layer
   R    epochs of the training that dataset distillation differentiates
   T    outer steps of the algorithm
+  V    values of an image, H * W * D
   n    images in all
 """
 

@@ -24,13 +24,15 @@ Array = jax.Array | np.ndarray
 
 # What is added to the eigenvalues, as a part of their mean: the authors' value.
 _RIDGE = 0.1
+# Rounding leaves the spread of images that are all the same just above zero.
+_LEAST = 1e-12
 # How many images are held as float64 at once.
 _CHUNK = 1024
 
 
 @flax.struct.dataclass
 class Whitening:
-    """What whitens normalised images of one shape. V is H * W * D."""
+    """What whitens normalised images of one shape."""
 
     center: Array  # [H, W, D] float32, the mean of normalised training images.
     matrix: Array  # [V, V] float32, W; symmetric, with positive eigenvalues.
@@ -75,7 +77,7 @@ def fit_whitening(images: np.ndarray, mean: np.ndarray, std: np.ndarray) -> Whit
         x = ((x - pixel_mean) / std).reshape(-1, size)
         covariance += x.T @ x / len(images)
     ridge = _RIDGE * np.trace(covariance) / size
-    if ridge == 0:
+    if ridge < _LEAST:
         raise UserError("config.dataset.zca must be False: all images are the same.")
     values, vectors = np.linalg.eigh(covariance + ridge * np.eye(size))
     matrix = (vectors * values**-0.5) @ vectors.T

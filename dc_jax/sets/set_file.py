@@ -20,7 +20,7 @@ from dc_jax.files.paths import user_path
 
 SET_NAME = "synthetic_set.npz"
 
-# The arrays of the file: dtype and axes of each; V is H * W * D.
+# The arrays of the file: dtype and axes of each.
 _ARRAYS = {
     "images": ("float32", "CIHWD"),
     "pixels": ("uint8", "CIHWD"),

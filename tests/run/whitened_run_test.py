@@ -14,7 +14,8 @@ from dc_jax.data.store import to_inputs
 from dc_jax.run import full_data_trainer, runner, setup
 
 ZCA = {"dataset.zca": True}
-MLP = {"network.name": "MLP"}
+# Compiled fast.
+MLP = {"network.name": "MLP", "method": "dm", "augmentation": "none"}
 ONE = MLP | {"num_experiments": 1, "iterations": 2}
 
 
@@ -55,7 +56,7 @@ def test_the_set_decides_how_it_is_evaluated(finished, caplog):
 
 def test_a_set_of_plain_images_is_tested_on_plain_images(tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
-    result = run_helpers.condense(tmp_path, **ONE, method="random")
+    result = run_helpers.condense(tmp_path, **ONE | {"method": "random"})
     config = run_helpers.tiny_config(**MLP, **ZCA)
     (evaluated,) = runner.evaluate(config, str(tmp_path))
     assert evaluated["accuracies"] == result["accuracies"]
@@ -79,7 +80,7 @@ def test_test_images_are_whitened_by_the_set(finished):
 def test_random_images_and_pictures(finished, tmp_path):
     folder, result = finished
     assert len(result["random"]["accuracies"]) == 2
-    run_helpers.condense(tmp_path, **ONE, **ZCA, method="random")
+    run_helpers.condense(tmp_path, **ONE | ZCA | {"method": "random"})
     chosen = dc_jax.load_synthetic_set(tmp_path)
     dataset = load_dataset("digits")
     real = dataset.train_images[chosen.indices]
