@@ -100,7 +100,7 @@ def test_what_cannot_be_whitened():
         fit_whitening(large, np.zeros(3), np.ones(3))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_store_samples_whitened_images_in_memory_and_streamed(devices):
     dataset, key = whitened(DATASET), jax.random.key(0)
     mesh = {"mesh.net": 1, "mesh.classes": devices, "num_experiments": 1}

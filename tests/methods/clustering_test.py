@@ -163,7 +163,13 @@ def _drawn(label, offsets):
     return normalise(members[np.asarray(offsets[label])], DATASET.mean, DATASET.std)
 
 
-@pytest.mark.parametrize("network", [PLAIN, BATCH_NORM], ids=["plain", "batch_norm"])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(PLAIN, id="plain"),
+        pytest.param(BATCH_NORM, id="batch_norm", marks=pytest.mark.slow),
+    ],
+)
 def test_all_candidates_match_as_a_random_batch(network):
     """The smallest class has fewer images than are drawn."""
     losses, grads, offsets = _match(network)

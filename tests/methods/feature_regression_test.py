@@ -153,7 +153,11 @@ def test_networks_learn_the_labels_of_the_set():
 
 @pytest.mark.parametrize(
     ("dataset", "channels", "is_flipped"),
-    [("cifar10", 3, True), ("cifar10", 1, False), ("svhn", 3, False)],
+    [
+        ("cifar10", 3, True),
+        pytest.param("cifar10", 1, False, marks=pytest.mark.slow),
+        pytest.param("svhn", 3, False, marks=pytest.mark.slow),
+    ],
 )
 def test_colour_images_are_also_mirrored(dataset, channels, is_flipped):
     method, store = _method((4, 4, channels), dataset)
