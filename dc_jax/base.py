@@ -114,7 +114,7 @@ class CondenseState:
     """What a gradient-based method carries from one iteration to the next."""
 
     images: jax.Array  # [C, I, H, W, D] normalised; 0 in blank slots of `SyntheticSet`.
-    opt_state: optax.OptState  # Of the optimiser of `images` and `raw_lrs`.
+    opt_state: optax.OptState  # Of the optimiser of all that is learned.
     raw_lrs: jax.Array | None = None  # [R, I] learned rates before softplus, if any.
     # [C, I, C] learned labels, if any: the probabilities of a set are the nearest ones.
     labels: jax.Array | None = None

@@ -16,7 +16,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
 
 from dc_jax.errors import UserError, check_fits
 
@@ -52,8 +51,7 @@ class Whitening:
         """
         flat = np.asarray(images, np.float64).reshape(-1, len(self.matrix))
         matrix = np.asarray(self.matrix, np.float64)
-        factor = scipy.linalg.cho_factor(matrix, check_finite=False)
-        flat = scipy.linalg.cho_solve(factor, flat.T, check_finite=False).T
+        flat = np.linalg.solve(matrix, flat.T).T
         flat = flat + np.asarray(self.center).reshape(1, -1)
         return flat.reshape(images.shape).astype(np.float32)
 

@@ -12,10 +12,11 @@ from dc_jax.base import SyntheticSet, make_labels
 from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE
-from dc_jax.methods import gradient_matching
+from dc_jax.methods import gradient_matching, inner_loop
 from dc_jax.methods.images import learnable, make_init, make_optimiser, update_images
 from dc_jax.methods.matching import make_matching
 from dc_jax.sets.make import make_sets, nearest_probabilities
+from dc_jax.training.train import train
 
 CLASSES, SHAPE, LABEL = 3, (4, 4, 1), jnp.int32(1)
 RNG = np.random.default_rng(0)
@@ -75,6 +76,29 @@ def test_labels_begin_as_classes_and_stay_probabilities():
     np.testing.assert_allclose(after.labels[0, 0], [0.9, 0, 0.1], atol=1e-6)
     np.testing.assert_allclose(after.labels[2, 0], [0, 0, 1], atol=1e-6)
     assert not after.labels[1, 1].any()
+
+
+def test_networks_learn_the_learned_labels():
+    """Labels that name other classes train like these classes."""
+    matching = make_matching(_config(), NETWORK, Execution("map", 8))
+    images = jnp.asarray(RNG.normal(size=(CLASSES, 2, *SHAPE)), jnp.float32)
+    others = np.array([[1, 2], [0, 0], [2, 1]])
+    key = jax.random.key(0)
+    networks = inner_loop.init_networks(matching, images, key)
+
+    @jax.jit
+    def run(labels):
+        return inner_loop.train_networks(
+            matching, networks, (images, labels), epochs=3, key=key
+        )
+
+    trained = run(jax.nn.one_hot(others, CLASSES))
+    flat = (images.reshape(-1, *SHAPE), jnp.asarray(others.reshape(-1)))
+    one = jax.tree.map(lambda leaf: leaf[0], networks)
+    own_key = inner_loop.network_keys(matching, key)[0]
+    expected = train(matching.recipe, one, *flat, epochs=3, key=own_key)
+    actual = jax.tree.map(lambda leaf: leaf[0], trained)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_the_nearest_probabilities_by_hand():
