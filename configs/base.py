@@ -84,8 +84,9 @@ def get_config() -> ConfigDict:
     # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
-    # SGD on learned labels of dc and dsa, with the momentum of the images.
-    config.lr_label = 0.1
+    # SGD on learned labels: for dc and dsa with the momentum of the images, for mtt on
+    # their logits with momentum 0.9. None: 0.1; mtt 5 for one image per class, else 2.
+    config.lr_label = placeholder(float)
     # SGD on the networks. The authors' code has no momentum since July 2021; its
     # releases from January to March 2021 had 0.5. frepo uses Adam. None: 0.01; frepo
     # 0.0003.
@@ -194,6 +195,38 @@ def get_config() -> ConfigDict:
     config.pool = ConfigDict()
     config.pool.size = placeholder(int)
     config.pool.updates = placeholder(int)
+
+    # Experts: networks trained on the whole training set, for ncfm and mtt. How many
+    # there are, how many epochs each is trained, and by which learning rate of plain
+    # SGD; images are augmented as by the method. `coreset.networks` keeps them for
+    # other runs. None: 60 epochs for ncfm; for mtt as many as it looks at.
+    config.experts = ConfigDict()
+    config.experts.number = 20
+    config.experts.epochs = placeholder(int)
+    config.experts.lr = 0.01
+
+    # Only for mtt: a network that begins as an expert is trained on the images for
+    # `steps` steps, and shall end where the expert is `expert_epochs` epochs later.
+    config.trajectories = ConfigDict()
+    # N, of at most `batch_train` images each. None: 50 for one image per class, else
+    # 30, which are the authors' for CIFAR-10; 80 with learned labels, as in DATM.
+    config.trajectories.steps = placeholder(int)
+    config.trajectories.expert_epochs = 2
+    # The epochs after which the expert may be taken are below this number. None: 2, 20
+    # and 40 for 1, 10 and 50 images per class, and between these for other numbers.
+    config.trajectories.max_start = placeholder(int)
+    # Iterations in which that number grows from its half to the whole, as in DATM. 0:
+    # it is the same from the beginning. None: 0; with learned labels 1,000.
+    config.trajectories.growth = placeholder(int)
+    # An iteration with a larger loss changes nothing, as in DATM. None: all change
+    # something; with learned labels 1.
+    config.trajectories.threshold = placeholder(float)
+    # SGD on the learning rate of the steps, which begins as `lr_net`. None: 1e-7 for
+    # one image per class, else 1e-5.
+    config.trajectories.lr_lr = placeholder(float)
+    # Of the loss: "exact", through all steps, or "tesla", which takes no step to depend
+    # on the ones before.
+    config.trajectories.gradient = "exact"
 
     # Only for dd: it trains a network for R epochs. An epoch has as many steps as there
     # are images per class. A step uses one image of every class and a learning rate of

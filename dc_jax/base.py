@@ -139,3 +139,7 @@ class Method(NamedTuple):
         [CondenseState, ClassStore, jax.Array],
         tuple[CondenseState, dict[str, Any], Offsets],
     ]
+    # After which epochs of training on the whole training set `store.experts` has the
+    # variables of networks, each as one vector; 0 is before the first. Where there are
+    # none the store has no experts.
+    snapshots: tuple[int, ...] = ()

@@ -84,6 +84,24 @@ class PoolConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    number: int = allow(at_least(1))
+    epochs: int | None = allow(at_least(1))
+    lr: float = allow(POSITIVE)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrajectoriesConfig:
+    steps: int | None = allow(at_least(1))
+    expert_epochs: int = allow(at_least(1))
+    max_start: int | None = allow(at_least(1))
+    growth: int | None = allow(at_least(0))
+    threshold: float | None = allow(POSITIVE)
+    lr_lr: float | None = allow(POSITIVE)
+    gradient: str = allow(one_of("exact", "tesla"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
     epochs: int = allow(at_least(1))
     lr: float | None = allow(POSITIVE)
@@ -136,7 +154,7 @@ class Config:
     candidates: int | None = allow(at_least(1))
     batch_train: int | None = allow(at_least(1))
     lr_img: float | None = allow(POSITIVE)
-    lr_label: float = allow(POSITIVE)
+    lr_label: float | None = allow(POSITIVE)
     momentum_img: float = allow(FRACTION)
     lr_net: float | None = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)
@@ -149,6 +167,8 @@ class Config:
     evaluation: EvaluationConfig
     formation: FormationConfig
     pool: PoolConfig
+    experts: ExpertsConfig
+    trajectories: TrajectoriesConfig
     distillation: DistillationConfig
     coreset: CoresetConfig
     execution: ExecutionConfig
@@ -179,20 +199,15 @@ class Config:
         if is_open and config.augmentation != "none":
             augmentation = defaults.SIAMESE_PREFIX + config.augmentation
             evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
-        size, updates = defaults.pool_defaults(config)
-        pool = dataclasses.replace(config.pool, size=size, updates=updates)
-        coreset = config.coreset
-        if coreset.epochs is None:
-            coreset = dataclasses.replace(
-                coreset, epochs=defaults.coreset_epochs(config)
-            )
-        return dataclasses.replace(
-            config,
-            candidates=candidates,
-            evaluation=evaluation,
-            pool=pool,
-            coreset=coreset,
+        config = dataclasses.replace(
+            config, candidates=candidates, evaluation=evaluation
         )
+        for group, of_group in defaults.GROUP_DEFAULTS.items():
+            part, values = getattr(config, group), of_group(config)
+            missing = {n: v for n, v in values.items() if getattr(part, n) is None}
+            part = dataclasses.replace(part, **missing)
+            config = dataclasses.replace(config, **{group: part})
+        return config
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values of JSON's types, which `create` takes."""

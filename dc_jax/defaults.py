@@ -26,6 +26,7 @@ _DEFAULTS = {
     "augmentation": "none",
     "batch_train": 256,
     "lr_net": 0.01,
+    "lr_label": 0.1,
 }
 # Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
 # of their code, and its README). DD has what its authors' code has for ten classes:
@@ -56,30 +57,75 @@ def method_defaults(config: Any) -> dict[str, Any]:
     defaults = _DEFAULTS | _METHOD_DEFAULTS.get(config.method, {})
     if config.method == "dm" and config.mean_ipc >= 100:
         defaults["lr_img"] = 10.0
+    if config.method == "mtt":
+        defaults |= _mtt_defaults(config)
     if not find_facts(config.dataset.name).is_flippable:
         defaults["augmentation"] = without_flip(defaults["augmentation"])
     return defaults
 
 
-def coreset_epochs(config: Any) -> int:
+def _mtt_defaults(config: Any) -> dict[str, Any]:
+    """Returns MTT's values for CIFAR-10, and DATM's where labels are learned."""
+    return _SIAMESE | {
+        "iterations": 10_000 if config.labels == "learned" else 5000,
+        "lr_img": 1000.0 if config.mean_ipc >= 50 else 100.0,
+        "lr_label": 5.0 if config.mean_ipc == 1 else 2.0,
+        "batch_train": 500,
+    }
+
+
+def coreset_defaults(config: Any) -> dict[str, Any]:
     """Returns the epochs of networks that coresets need.
 
     Those that label images were stopped after 20, 44 and 128 epochs for 1, 10 and 50
     images per class of CIFAR-10; between these the number is interpolated.
     """
     if config.method != "random_soft" and config.labels != "soft":
-        return 20
-    epochs = np.interp(np.log(config.mean_ipc), np.log([1, 10, 50]), [20, 44, 128])
-    return round(float(epochs))
+        return {"epochs": 20}
+    return {"epochs": _interpolate(config.mean_ipc, (20, 44, 128))}
 
 
-def pool_defaults(config: Any) -> tuple[int | None, int]:
+def _interpolate(ipc: int, values: tuple[int, int, int]) -> int:
+    """Returns a number from those at 1, 10 and 50 images per class."""
+    return round(float(np.interp(np.log(ipc), np.log([1, 10, 50]), values)))
+
+
+def pool_defaults(config: Any) -> dict[str, Any]:
     """Returns how many networks a pool has, None for no pool, and their most updates.
 
     FRePo's are the authors'.
     """
-    size, updates = (10, 100) if config.method == "frepo" else (None, 500)
-    return config.pool.size or size, config.pool.updates or updates
+    if config.method == "frepo":
+        return {"size": 10, "updates": 100}
+    return {"size": None, "updates": 500}
+
+
+def trajectory_defaults(config: Any) -> dict[str, Any]:
+    """Returns MTT's values for CIFAR-10; with learned labels also DATM's."""
+    is_learned, is_one = config.labels == "learned", config.mean_ipc == 1
+    return {
+        "steps": 80 if is_learned else 50 if is_one else 30,
+        "max_start": _interpolate(config.mean_ipc, (2, 20, 40)),
+        "growth": 1000 if is_learned else 0,
+        "threshold": 1.0 if is_learned else None,
+        "lr_lr": 1e-7 if is_one else 1e-5,
+    }
+
+
+def expert_defaults(config: Any) -> dict[str, Any]:
+    """Returns the epochs of experts: NCFM's, or as many as MTT looks at."""
+    of_mtt = config.trajectories
+    last = of_mtt.max_start - 1 + of_mtt.expert_epochs
+    return {"epochs": last if config.method == "mtt" else 60}
+
+
+# The groups of fields in which some have a rule; the last one needs the one before.
+GROUP_DEFAULTS = {
+    "pool": pool_defaults,
+    "coreset": coreset_defaults,
+    "trajectories": trajectory_defaults,
+    "experts": expert_defaults,
+}
 
 
 def without_flip(strategy: str) -> str:

@@ -244,11 +244,19 @@ def test_the_pool_follows_the_method(method, size, pool, loops):
 
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
-    given |= {"batch_train": 8, "lr_net": 0.5, "batch_real": 9, "labels": "hard"}
+    given |= {
+        "batch_train": 8,
+        "lr_net": 0.5,
+        "batch_real": 9,
+        "labels": "hard",
+        "lr_label": 2.0,
+    }
     values = _values(**given, candidates=8, evaluation__augmentation="none")
     values["pool"]["updates"] = 5
     values["mesh"]["classes"] = 3
     values["coreset"]["epochs"] = 7
+    values["experts"]["epochs"] = 7
+    values["trajectories"] |= {"steps": 3, "max_start": 4, "growth": 5, "lr_lr": 0.5}
     config = Config.create(values)
     assert config.to_dict() == values
     assert config.mesh.classes == 3

@@ -18,10 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import run_helpers
+from jax.flatten_util import ravel_pytree
 from toy import Tiny, random_dataset
 
 from dc_jax.base import CondenseState, make_labels
-from dc_jax.data.store import make_store
+from dc_jax.data.store import ClassStore, make_store
 from dc_jax.data.stream import HostStore
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, Layout, make_layout
@@ -108,6 +109,31 @@ class MethodContract:
         return make_layout(config, CLASSES, jax.devices())
 
     @classmethod
+    def experts(cls) -> np.ndarray | None:
+        """Networks for a method that needs experts: a random walk in place of training.
+
+        Shape `[3, S, P]`, with S the number of the method's snapshots.
+        """
+        method, _ = cls.make_method()
+        if not method.snapshots:
+            return None
+        walks = []
+        for seed in range(3):
+            variables = cls.network.init(jax.random.key(seed), jnp.zeros((1, *SHAPE)))
+            first, _ = ravel_pytree(variables)
+            rng = np.random.default_rng(seed)
+            steps = 0.1 * rng.normal(size=(len(method.snapshots), len(first)))
+            walks.append(np.asarray(first) + np.cumsum(steps, axis=0))
+        return np.array(walks, np.float32)
+
+    @classmethod
+    def make_store(cls, layout=ONE_DEVICE) -> ClassStore:
+        """All that a step of the method reads."""
+        experts = cls.experts()
+        placed = None if experts is None else layout.put(experts)
+        return make_store(DATASET, layout).replace(experts=placed)
+
+    @classmethod
     def run(
         cls, iterations=2, loop="map", layout=ONE_DEVICE, *, stream=False, **changes
     ) -> Run:
@@ -120,13 +146,18 @@ class MethodContract:
             return method.step(*args)
 
         init, step = compile_method(method._replace(step=counting), execution)
-        whole, host = make_store(DATASET, layout), HostStore(DATASET, layout)
+        whole, host = cls.make_store(layout), HostStore(DATASET, layout)
         one_device, _ = cls.make_method(loop, **changes)
-        draws = compile_draws(one_device, host.index) if stream else None
-        store = host.load(draws[0](INIT_KEYS)) if stream else whole
+        index = host.index.replace(experts=cls.experts())
+        draws = compile_draws(one_device, index) if stream else None
+
+        def load(offsets):
+            return host.load(offsets).replace(experts=whole.experts)
+
+        store = load(draws[0](INIT_KEYS)) if stream else whole
         states, metrics, sizes = [init(store, INIT_KEYS)], [], []
         for iteration in map(jnp.int32, range(iterations)):
-            store = host.load(draws[1](STEP_KEYS, iteration)) if stream else whole
+            store = load(draws[1](STEP_KEYS, iteration)) if stream else whole
             state, out = step(states[-1], store, STEP_KEYS, iteration)
             states.append(state)
             metrics.append(out)
@@ -142,7 +173,7 @@ class MethodContract:
     @pytest.mark.parametrize("loop", ["map", "vmap"])
     def test_a_step_keeps_structure_shapes_and_dtypes(self, loop):
         init, step = compile_method(*self.make_method(loop))
-        store = make_store(DATASET)
+        store = self.make_store()
         before = jax.eval_shape(init, store, INIT_KEYS)
         after, metrics = jax.eval_shape(step, before, store, STEP_KEYS, jnp.int32(0))
         chex.assert_trees_all_equal_structs(before, after)
@@ -169,7 +200,7 @@ class MethodContract:
 
     def test_keys_alone_decide(self, whole):
         """A step repeats itself; experiments and iterations differ."""
-        first, store = whole.states[0], make_store(DATASET)
+        first, store = whole.states[0], self.make_store()
         again, _ = whole.step(first, store, STEP_KEYS, jnp.int32(0))
         chex.assert_trees_all_equal(again, whole.states[1])
         other, _ = whole.step(first, store, STEP_KEYS, jnp.int32(1))
@@ -179,7 +210,7 @@ class MethodContract:
     def test_each_experiment_tells_whether_it_is_finite(self, whole):
         state = whole.states[0]
         broken = state.replace(images=state.images.at[1, 0, 0, 0, 0, 0].set(jnp.nan))
-        after, metrics = whole.step(broken, make_store(DATASET), STEP_KEYS, 0)
+        after, metrics = whole.step(broken, self.make_store(), STEP_KEYS, 0)
         assert metrics["is_finite"].tolist() == [True, False]
         np.testing.assert_array_equal(after.images[0], whole.states[1].images[0])
 
@@ -227,13 +258,14 @@ class MethodContract:
     def test_offsets_are_of_images_that_there_are(self):
         method, _ = self.make_method()
         host = HostStore(DATASET)
-        store = jax.tree.map(jnp.asarray, host.index)
+        index = host.index.replace(experts=self.experts())
+        store = jax.tree.map(jnp.asarray, index)
         state, drawn = jax.eval_shape(method.init, store, INIT_KEYS[0])
         *_, offsets = jax.eval_shape(method.step, state, store, STEP_KEYS[0])
         for leaf in jax.tree.leaves((drawn, offsets)):
             assert leaf.dtype == jnp.int32
             assert leaf.shape[-2] == CLASSES
-        init_draws, step_draws = compile_draws(method, host.index)
+        init_draws, step_draws = compile_draws(method, index)
         for leaf in (init_draws(INIT_KEYS), step_draws(STEP_KEYS, jnp.int32(0))):
             assert ((leaf >= 0) & (leaf < np.array(COUNTS)[:, None])).all()
 
@@ -242,7 +274,7 @@ class MethodContract:
         state = Checkpointer(tmp_path).restore(whole.states[0]).state
         for iteration in (1, 2):
             state, metrics = whole.step(
-                state, make_store(DATASET), STEP_KEYS, jnp.int32(iteration)
+                state, self.make_store(), STEP_KEYS, jnp.int32(iteration)
             )
             chex.assert_trees_all_equal(state, whole.states[iteration + 1])
             chex.assert_trees_all_equal(metrics, whole.metrics[iteration])

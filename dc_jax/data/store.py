@@ -46,6 +46,9 @@ class ClassStore:
     # `images`, where each class has P places then; None where all are.
     resident: jax.Array | None = None
     whitening: Whitening | None = None  # None: images are not whitened.
+    # [E, S, P] float32, networks trained on the whole training set, each at S points of
+    # its training, see `Method.snapshots`; None where the method needs none.
+    experts: jax.Array | None = None
 
 
 def make_store(dataset: Dataset, layout: Layout = ONE_DEVICE) -> ClassStore:
@@ -132,8 +135,10 @@ def class_blocks(counts: np.ndarray, devices: int) -> np.ndarray:
 def store_specs(store: ClassStore) -> ClassStore:
     """Returns how the leaves of a store are split over a mesh."""
     specs = jax.tree.map(lambda leaf: P(CLASS_AXIS), store)
-    whole = jax.tree.map(lambda leaf: P(), store.whitening)
-    return specs.replace(mean=P(), std=P(), whitening=whole)
+    whole = ("mean", "std", "whitening", "experts")
+    return specs.replace(
+        **{n: jax.tree.map(lambda leaf: P(), getattr(store, n)) for n in whole}
+    )
 
 
 def class_keys(store: ClassStore, key: jax.Array) -> jax.Array:

@@ -56,7 +56,8 @@ class Protocol:
     # Recipes of earlier versions do not have these: theirs are the paper's.
     protocol: str = "paper"  # Of `NAMED`; gave what the config left open.
     optimiser: str = "sgd"  # Of `OPTIMISERS`.
-    schedule: str = "drop"  # Of the learning rate: `drop` or `cosine`.
+    # Of the learning rate: `drop` or `cosine`; `constant` for `run/experts.py`.
+    schedule: str = "drop"
     cutmix: float = 0.0  # How likely a batch is mixed, see `cutmix`.
     loss: str = "cross_entropy"  # Of `LOSSES`.
 
@@ -64,6 +65,8 @@ class Protocol:
         falling = f"a tenth of it after {self.epochs // 2 + 2} epochs"
         if self.schedule == "cosine":
             falling = f"rising for {_WARM_UP:.0%} of them, then falling as a cosine"
+        if self.schedule == "constant":
+            falling = "to the end"
         loss = "" if self.loss == "cross_entropy" else " on the squared error"
         name = "" if self.protocol == "paper" else f"evaluation {self.protocol}: "
         mixing = f", CutMix of {self.cutmix:.0%} of the batches" if self.cutmix else ""
@@ -168,6 +171,8 @@ def phases(
         schedule = functools.partial(cosine, epochs=epochs)
         scheduled = dataclasses.replace(recipe(protocol.lr), schedule=schedule)
         return [(scheduled, epochs)]
+    if protocol.schedule == "constant":
+        return [(recipe(protocol.lr), epochs)]
     before = min(protocol.epochs // 2 + 2, epochs)
     return [
         (recipe(protocol.lr), before),

@@ -54,6 +54,15 @@ class Trained(NamedTuple):
     accuracies: list[Any]  # On the test split, every `eval_every` epochs.
 
 
+class EpochHook(NamedTuple):
+    """What is made of a network while it is trained."""
+
+    made_with: dict[str, Any]  # That it depends on besides the network.
+    # (folder of the network, epochs so far, state), before the first epoch and after
+    # each. A training that goes on from a checkpoint may call it once more.
+    call: Callable[[Path, int, WholeState], None]
+
+
 def check_finite(state: WholeState, protocol: Protocol) -> None:
     """Raises a `FloatingPointError` if a network that was trained is not finite."""
     leaves = jax.tree.leaves(state.network.variables)
@@ -82,6 +91,7 @@ class WholeTrainer:
         *,
         eval_every: int = 0,
         check: Callable[[WholeState, Protocol], None] = check_finite,
+        hook: EpochHook | None = None,
     ):
         self.dataset, self.epochs = dataset, protocol.epochs + 1
         self.eval_every = eval_every
@@ -90,12 +100,13 @@ class WholeTrainer:
         self._whitening = self._put(dataset.whitening)
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
         self._made_with = _made_with(config, dataset, protocol, eval_every)
+        self._made_with |= hook.made_with if hook else {}
         text = json.dumps(self._made_with, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         given = config.coreset.networks
         kept = user_path(given, "config.coreset.networks") if given else None
         self._folder = (kept or folder / "networks") / name
-        self._training, self._check = training, check
+        self._training, self._check, self._hook = training, check, hook
         # Of which phases, for how many images, the updates are compiled.
         self._compiled: set[tuple[int, int]] = set()
         self._updates = [
@@ -119,7 +130,7 @@ class WholeTrainer:
         indices = np.flatnonzero(self.dataset.train_labels == label)
         if not self._config.coreset.networks or processes.are_several():
             return self._read_images(trained.state, indices)
-        path = self._folder / str(trained.number) / f"features_{label}.npz"
+        path = self.folder(trained.number) / f"features_{label}.npz"
         names = ("features", "logits")
         if path.exists():
             try:
@@ -153,13 +164,19 @@ class WholeTrainer:
         title = f"Network {number + 1} of {total}"
         with Progress(f"Making n{title[1:]}"):
             state = self._put(self._training.init(init_key))
-        folder = self._folder / str(number)
+        folder = self.folder(number)
         with workdir.locked(folder, waits=True):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
             progress = KeptTraining(checkpointer, state, self._made_with)
-            self._run(progress, train_key, title)
+            if self._hook and progress.step == 0:
+                self._hook.call(folder, 0, progress.state)
+            self._run(progress, train_key, title, folder)
         self._check(progress.state, self._protocol)
         return Trained(number, progress.state, progress.seconds(), progress.accuracies)
+
+    def folder(self, number: int) -> Path:
+        """Returns the folder of a network."""
+        return self._folder / str(number)
 
     def _put(self, tree: Any) -> Any:
         """Puts arrays whole on every device."""
@@ -188,7 +205,9 @@ class WholeTrainer:
             chunks.append([np.asarray(output)[: len(places)] for output in outputs])
         return [np.concatenate(parts) for parts in zip(*chunks, strict=True)]
 
-    def _run(self, progress: KeptTraining, key: jax.Array, title: str) -> None:
+    def _run(
+        self, progress: KeptTraining, key: jax.Array, title: str, folder: Path
+    ) -> None:
         """Trains to the end."""
         total = self.epochs * self._num_batches
         if progress.step == total:
@@ -212,6 +231,8 @@ class WholeTrainer:
                     raise Stopped(signals.number, progress.step)
                 bar.advance()
                 if is_last:
+                    if self._hook:
+                        self._hook.call(folder, epoch + 1, progress.state)
                     right = np.asarray(progress.state.was_right).mean()
                     bar.advance(0, note=f"right {right:.4f}")
                     progress.save(self._config.checkpoint_minutes)

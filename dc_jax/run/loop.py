@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import logging
 
 from dc_jax.base import CondenseState, Method, SyntheticSet
@@ -62,8 +63,13 @@ class Loop:
     checkpointer: Checkpointer
     is_evaluated_after: bool = True  # Otherwise nothing is compiled for that.
 
-    def run(self, method: Method) -> tuple[list[SyntheticSet], dict[str, Any]]:
-        """Returns the set of each experiment, and other fields of the result."""
+    def run(
+        self, method: Method, experts: np.ndarray | None = None
+    ) -> tuple[list[SyntheticSet], dict[str, Any]]:
+        """Returns the set of each experiment, and other fields of the result.
+
+        The experts are those that the method needs, see `ClassStore`.
+        """
         config = self.setup.config
         init, step = compile_method(method, self.setup.execution)
         init_keys, step_keys, _ = jax.vmap(
@@ -72,7 +78,8 @@ class Loop:
         # Steps of less than two seconds each, that tell of nothing alone, are told of.
         with Progress("Preparing the iterations"):
             with Progress("Putting the images on the devices"):
-                store, stores_of = make_stores(self.setup, init_keys, step_keys)
+                keys = (init_keys, step_keys)
+                store, stores_of = make_stores(self.setup, *keys, experts)
             with Progress("Compiling the beginning"):
                 state = jax.block_until_ready(init(store, init_keys))
             first, state, before = self._restore(state)

@@ -19,7 +19,15 @@ from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files.paths import user_path
 from dc_jax.methods import BASELINES, make_method
 from dc_jax.progress import Progress
-from dc_jax.run import baselines, finished, own_files, random_baseline, repair, workdir
+from dc_jax.run import (
+    baselines,
+    experts,
+    finished,
+    own_files,
+    random_baseline,
+    repair,
+    workdir,
+)
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.evaluation import (
@@ -196,6 +204,9 @@ def _maker(
     checkpointer = Checkpointer(folder / "checkpoints")
     loop = Loop(setup, evaluator, folder, checkpointer, is_evaluated_after)
     make = functools.partial(loop.run, method)
+    if method.snapshots:
+        arguments = (setup, folder, method.snapshots, make)
+        return functools.partial(experts.condense_with_experts, *arguments)
     if config.labels == "soft":
         return functools.partial(baselines.label_sets, setup, folder, make)
     return make

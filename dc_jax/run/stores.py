@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dc_jax.data.store import ClassStore, make_store
 from dc_jax.data.stream import HostStore, prefetch
@@ -20,21 +21,28 @@ MakeStores = Callable[[range], contextlib.AbstractContextManager[Iterator[ClassS
 
 
 def make_stores(
-    setup: Setup, init_keys: jax.Array, step_keys: jax.Array
+    setup: Setup,
+    init_keys: jax.Array,
+    step_keys: jax.Array,
+    experts: np.ndarray | None = None,  # [E, S, P], see `ClassStore`
 ) -> tuple[ClassStore, MakeStores]:
     """Returns the real images to begin with, and how to get those of iterations."""
+    placed = None if experts is None else setup.layout.put(experts)
     if not setup.config.dataset.stream:
-        store = make_store(setup.dataset, setup.layout)
+        store = make_store(setup.dataset, setup.layout).replace(experts=placed)
         return store, lambda _: contextlib.nullcontext(itertools.repeat(store))
     host = HostStore(setup.dataset, setup.layout)
     one_device = dataclasses.replace(setup.execution, layout=ONE_DEVICE)
     method = make_method(setup.config, setup.network, one_device)
-    init_draws, step_draws = compile_draws(method, host.index)
+    index = host.index.replace(experts=experts)
+    init_draws, step_draws = compile_draws(method, index)
 
     def draw(iteration: int) -> jax.Array:
         return step_draws(step_keys, jnp.int32(iteration))
 
-    store = host.load(init_draws(init_keys))
-    return store, lambda iterations: contextlib.closing(
-        prefetch(draw, host.load, iterations)
+    def load(offsets: jax.Array) -> ClassStore:
+        return host.load(offsets).replace(experts=placed)
+
+    return load(init_draws(init_keys)), lambda iterations: contextlib.closing(
+        prefetch(draw, load, iterations)
     )
