@@ -118,6 +118,10 @@ class CondenseState:
     raw_lrs: jax.Array | None = None  # [R, I] learned rates before softplus, if any.
     # [C, I, C] learned labels, if any: the probabilities of a set are the nearest ones.
     labels: jax.Array | None = None
+    # [] the learning rate of training on the images, if it is learned.
+    student_lr: jax.Array | None = None
+    # [] int32, the iterations so far, where the method needs to know.
+    iteration: jax.Array | None = None
     pool: Any = None  # A tree of arrays [P, ...], networks that go on training, if any.
 
 

@@ -13,6 +13,7 @@ from dc_jax.methods import (
     distribution_matching,
     feature_regression,
     gradient_matching,
+    trajectory_matching,
 )
 from dc_jax.methods.coresets import SELECTIONS
 
@@ -22,6 +23,7 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dm": distribution_matching.make,
     "dd": dataset_distillation.make,
     "frepo": feature_regression.make,
+    "mtt": trajectory_matching.make,
 }
 # They choose real images, or take all of them; see `baselines`.
 BASELINES = (*SELECTIONS, "whole")

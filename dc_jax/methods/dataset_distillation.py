@@ -31,7 +31,12 @@ from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched, fold_slices
 from dc_jax.methods.clustering import make_sample
-from dc_jax.methods.images import check_equal_ipc, check_no_augmentation, init_images
+from dc_jax.methods.images import (
+    check_equal_ipc,
+    check_no_augmentation,
+    init_images,
+    mean_over_networks,
+)
 from dc_jax.training.train import cross_entropy
 from dc_jax.training.unrolled import init_xavier, train_unrolled
 
@@ -88,14 +93,12 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             loss, offsets = make_loss(config, network, execution, store, key)
             return jax.value_and_grad(loss, argnums=(0, 1))(*learned), offsets
 
-        mine, is_network = layout.networks.part(config.num_networks)
+        mine, _ = layout.networks.part(config.num_networks)
         results, offsets = batched(distil, execution.network_loop)(
             jax.random.split(key, config.num_networks)[mine]
         )
-        weights = is_network / config.num_networks
-        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
-        # Every device has computed its classes' part.
-        loss, grads = layout.networks.sum(layout.classes.sum(mean))
+        mean = mean_over_networks(results, layout, config.num_networks)
+        loss, grads = layout.classes.sum(mean)  # Of each device's classes.
         updates, opt_state = optimiser.update(grads, state.opt_state, learned)
         images, raw_lrs = optax.apply_updates(learned, updates)
         return CondenseState(images, opt_state, raw_lrs), {"loss": loss}, offsets

@@ -32,10 +32,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dc_jax.base import CondenseState, Method, Offsets, flatten_set, make_labels
+from dc_jax.base import CondenseState, Method, Offsets, make_labels
 from dc_jax.config import Config
 from dc_jax.data.facts import find_facts
-from dc_jax.data.formation import decode
 from dc_jax.data.store import ClassStore, sample_classes
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.methods.images import (
@@ -44,6 +43,8 @@ from dc_jax.methods.images import (
     descend,
     learnable,
     make_init,
+    mean_over_networks,
+    training_set,
 )
 from dc_jax.methods.pool import make_pool, put, take, with_pool
 from dc_jax.training.full_data import read_images
@@ -78,7 +79,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         own_labels = make_labels(config.class_ipc(store.num_classes))
         real, offsets = sample_classes(store, real_key, config.batch_real)
         places = pool.draw(draw_key, config.num_networks)
-        mine, is_network = networks.part(config.num_networks)
+        mine, _ = networks.part(config.num_networks)
         drawn = take(state.pool, places[mine])
 
         def regress(network: TrainState):
@@ -89,9 +90,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
             return jax.value_and_grad(loss, has_aux=True)(learnable(state))
 
         results = batched(regress, execution.network_loop)(drawn)
-        weights = is_network / config.num_networks
-        mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), results)
-        (loss, layers), grads = networks.sum(mean)
+        (loss, layers), grads = mean_over_networks(
+            results, execution.layout, config.num_networks
+        )
         state = descend(state, grads, optimiser)
         prototypes = _prototypes(config, learnable(state), own_labels)
 
@@ -168,10 +169,7 @@ def _prototypes(config, learned, own_labels):
     """Returns what networks are trained on, `[n, H, W, D]`, and its labels `[n, C]`."""
     is_pair = isinstance(learned, tuple)
     images, labels = learned if is_pair else (learned, first_labels(own_labels))
-    factor = config.formation.factor
-    images, _ = flatten_set(images, own_labels)
-    labels, _ = flatten_set(labels, own_labels)
-    return decode(images, factor), labels.repeat(factor**2, axis=0)
+    return training_set(images, labels, own_labels, config.formation.factor)
 
 
 def regression_loss(

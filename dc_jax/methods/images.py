@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dc_jax.base import CondenseState, Offsets, make_labels
+from dc_jax.base import CondenseState, Offsets, flatten_set, make_labels
 from dc_jax.config import Config
-from dc_jax.data.formation import encode
+from dc_jax.data.formation import decode, encode
 from dc_jax.data.store import ClassStore, class_keys, sample_classes
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import Layout
@@ -160,6 +160,35 @@ def slot_weights(labels: np.ndarray, factor: int = 1) -> np.ndarray | None:
     return weights.repeat(factor**2, axis=1)
 
 
+def training_set(
+    images: jax.Array,  # [C, I, H, W, D]
+    soft_labels: jax.Array | None,  # [C, I, C]
+    labels: np.ndarray,  # [C, I], see `SyntheticSet`
+    factor: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Returns what networks are trained on, without blank slots: images and labels.
+
+    All that an image holds has its label. `[n, H, W, D]` and `[n]`, or `[n, C]` where
+    there are soft labels.
+    """
+    flat, flat_labels = flatten_set(images, labels)
+    if soft_labels is not None:
+        flat_labels, _ = flatten_set(soft_labels, labels)
+    return decode(flat, factor), jnp.asarray(flat_labels).repeat(factor**2, axis=0)
+
+
+def mean_over_networks(tree: Any, layout: Layout, num_networks: int) -> Any:
+    """Returns the mean over all networks, of which each device has a part.
+
+    Leaves are `[m, ...]`, and `[...]` afterwards.
+    """
+    _, is_network = layout.networks.part(num_networks)
+    # This device may hold a copy of the last network, which has the weight 0.
+    weights = is_network / num_networks
+    mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), tree)
+    return layout.networks.sum(mean)
+
+
 def update_images(
     state: CondenseState,
     losses: Any,  # `[m]`, or a tree of such
@@ -174,16 +203,9 @@ def update_images(
     gradients; its last class may be there twice. Returns the new state, and the loss,
     summed over classes and averaged over networks, `[]`, or a tree of such.
     """
-    _, is_network = layout.networks.part(num_networks)
-    # This device may hold a copy of the last network, which has the weight 0.
-    weights = is_network / num_networks
-
-    def mean(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), tree)
-
-    grads = layout.networks.sum(mean(grads))
+    losses, grads = mean_over_networks((losses, grads), layout, num_networks)
     grads = layout.classes.gather(grads, len(state.images))
-    loss = layout.classes.sum(layout.networks.sum(mean(losses)))
+    loss = layout.classes.sum(losses)
     after = descend(state, grads, optimiser)
     if state.labels is None:
         return after, loss

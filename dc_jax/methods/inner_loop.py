@@ -6,12 +6,10 @@ from there, and go on training after the last outer step.
 """
 
 import jax
-import jax.numpy as jnp
 
-from dc_jax.base import CondenseState, flatten_set
-from dc_jax.data.formation import decode
+from dc_jax.base import CondenseState
 from dc_jax.devices.backend import batched
-from dc_jax.methods.images import Learned, learnable
+from dc_jax.methods.images import Learned, learnable, training_set
 from dc_jax.methods.matching import Matching
 from dc_jax.methods.pool import put, take
 from dc_jax.training.train import TrainState, init_state, train
@@ -91,11 +89,8 @@ def train_networks(
 def _trainer(matching, learned, epochs):
     """Returns `(network, key) -> network`, which trains one network on all images."""
     images, soft_labels = learned if isinstance(learned, tuple) else (learned, None)
-    flat, labels = flatten_set(images, matching.labels(images))
-    if soft_labels is not None:
-        labels, _ = flatten_set(soft_labels, matching.labels(images))
-    flat = decode(flat, matching.factor)
-    labels = jnp.asarray(labels).repeat(matching.factor**2, axis=0)
+    labels = matching.labels(images)
+    flat, labels = training_set(images, soft_labels, labels, matching.factor)
 
     def train_one(state: TrainState, key: jax.Array) -> TrainState:
         return train(matching.recipe, state, flat, labels, epochs=epochs, key=key)

@@ -25,6 +25,7 @@ _LABELS = {
     "dsa": ("hard", "soft", "learned"),
     "dm": ("hard", "soft"),
     "frepo": ("hard", "learned"),
+    "mtt": ("hard", "learned"),
 }
 # Of a set that may come from anybody: training on it shall end.
 _EPOCHS = 100_000
@@ -93,7 +94,7 @@ def _check_labels(config: Config) -> None:
 def _check_pool(config: Config) -> None:
     """Checks that a method can have the pool of the config."""
     size = config.pool.size
-    if size and config.method in ("dm", "dd", *BASELINES):
+    if size and config.method in ("dm", "dd", "mtt", *BASELINES):
         raise UserError(
             f"config.pool.size must be None for {config.method}, got {size}."
         )
@@ -112,7 +113,7 @@ def _check_sampler(config: Config) -> None:
     """
     if config.sampler == "random" or config.method in BASELINES:
         return
-    if config.method in ("dm", "dd", "frepo"):
+    if config.method in ("dm", "dd", "frepo", "mtt"):
         raise UserError(
             f"config.sampler must be random for {config.method}, got {config.sampler}."
         )

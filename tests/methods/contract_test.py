@@ -126,6 +126,42 @@ class TestFeatureRegression(MethodContract):
     is_by_class = False  # The regression is on all.
 
 
+class TestTrajectories(MethodContract):
+    make = staticmethod(METHODS["mtt"])
+    fields = {
+        "method": "mtt",
+        "init": "noise",
+        "augmentation": "none",
+        "lr_img": 30.0,
+        "lr_net": 1.0,
+        "trajectories.steps": 3,
+        "trajectories.max_start": 1,
+    }
+    is_by_class = False  # Students are trained on all.
+    iterations = 60
+    falls_to = 0.95  # A walk that no images lead along.
+
+
+@pytest.mark.slow
+class TestTrajectoriesWithLabels(MethodContract):
+    make = staticmethod(METHODS["mtt"])
+    fields = {
+        "method": "mtt",
+        "labels": "learned",
+        "augmentation": "crop",
+        "lr_img": 30.0,
+        "lr_net": 1.0,
+        "trajectories.steps": 3,
+        "trajectories.max_start": 2,
+        "trajectories.growth": 1,
+        "trajectories.threshold": 100.0,
+        "trajectories.gradient": "tesla",
+    }
+    is_by_class = False  # Students are trained on all.
+    iterations = 60
+    falls_to = 0.95  # A walk that no images lead along.
+
+
 class TestExample(MethodContract):
     make = staticmethod(_example()["make"])
     fields = {"method": "moments", "lr_img": 1.0}
