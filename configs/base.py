@@ -2,8 +2,8 @@
 
 The other config files change these fields. So does the command line, as in
 `--config.ipc=10`. If a field is None, a rule chooses its value: its comment gives the
-rule, and the run logs the choice. The methods in these rules are dc, dsa, dm, dd and
-frepo.
+rule, and the run logs the choice. The methods in these rules are dc, dsa, dm, dd,
+frepo and mtt.
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +18,8 @@ def get_config() -> ConfigDict:
     config.seed = 0
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
     # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation;
-    # "frepo", neural feature regression, which learns the labels of the images too. Or
+    # "frepo", neural feature regression, which learns the labels of the images too;
+    # "mtt", matching training trajectories, with learned labels DATM. Or
     # a baseline: "random", "herding", "nearest_mean", "k_center", "forgetting",
     # "k_means", "sensitivity" and "gradient_diversity" choose real images;
     # "random_soft" labels them by a network, too; "whole" trains the evaluation
@@ -29,7 +30,8 @@ def get_config() -> ConfigDict:
     # rounded. dd takes only one number for all classes.
     config.ipc = FieldReference(1, field_type=object)
     # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
-    # 20000; frepo 500000. A run of dd or frepo cannot continue with another number.
+    # 20000; frepo 500000; mtt 5000, with learned labels 10000. A run of dd or frepo
+    # cannot continue with another number.
     config.iterations = placeholder(int)
     # Whether condensing may end sooner: after a multiple of so many iterations, once
     # their mean loss is not below that of as many before. With `eval_every` and
@@ -49,12 +51,13 @@ def get_config() -> ConfigDict:
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
     # First images: standard normal "noise", "real" ones, or "kmeans": real ones that
-    # represent their class, see `candidates`. None: noise; dsa, dm and frepo real.
+    # represent their class, see `candidates`. None: noise; dsa, dm, frepo and mtt
+    # real.
     config.init = placeholder(str)
     # Labels of the images: "hard", their classes; "learned" with the images, as
-    # probabilities of all classes (dc, dsa, frepo); or "soft", what a network thinks of
-    # the images when they are done (dc, dsa, dm), as for "random_soft", see `coreset`.
-    # None: hard; frepo learned.
+    # probabilities of all classes (dc, dsa, frepo, mtt); or "soft", what a network
+    # thinks of the images when they are done (dc, dsa, dm), as for "random_soft", see
+    # `coreset`. None: hard; frepo learned.
     config.labels = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
@@ -76,19 +79,21 @@ def get_config() -> ConfigDict:
     # as in DREAM, which clusters 5,000 images for ten updates with 128.
     config.candidates = placeholder(int)
     # Synthetic images in a step of training the networks in the inner loop. None: 256;
-    # frepo 1000.
+    # frepo 1000; mtt 500.
     config.batch_train = placeholder(int)
     # SGD on the images. dd uses Adam instead, also on its learning rates, without this
     # momentum; it halves the learning rate after each tenth of the run. frepo uses
     # LAMB, also on its labels; its learning rate falls to a tenth over the run. None:
-    # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003.
+    # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003; mtt 100, or
+    # 1000 from 50 on.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
     # SGD on learned labels: for dc and dsa with the momentum of the images, for mtt on
     # their logits with momentum 0.9. None: 0.1; mtt 5 for one image per class, else 2.
     config.lr_label = placeholder(float)
     # SGD on the networks. The authors' code has no momentum since July 2021; its
-    # releases from January to March 2021 had 0.5. frepo uses Adam. None: 0.01; frepo
+    # releases from January to March 2021 had 0.5. frepo uses Adam. mtt learns
+    # the learning rate, which begins with this. None: 0.01; frepo
     # 0.0003.
     config.lr_net = placeholder(float)
     config.momentum_net = 0.0
@@ -180,7 +185,7 @@ def get_config() -> ConfigDict:
     # trained in the same way. Not for "random" and "whole".
     config.evaluation.random_baseline = True
 
-    # Multi-formation, for dc, dsa, dm and frepo: each stored image holds factor x
+    # Multi-formation, for dc, dsa, dm, frepo and mtt: each stored image holds factor x
     # factor smaller ones, which are enlarged before networks are trained on them. So
     # the same bytes hold more images. 1, 2, 3 or 4. With init "real" or "kmeans" each
     # of the smaller ones begins as a real image.

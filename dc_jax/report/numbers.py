@@ -27,6 +27,7 @@ _METHODS = {
     "dm": "Distribution matching (dm)",
     "dd": "Dataset distillation (dd)",
     "frepo": "Neural feature regression (frepo)",
+    "mtt": "Training trajectories (mtt)",
     "whole": "Networks trained on the whole training set (whole)",
 }
 
