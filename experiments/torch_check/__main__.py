@@ -5,8 +5,8 @@
 
 For each set it prints the accuracy of the PyTorch networks, and that of the recipe,
 which this project's networks had. Nothing is written. The recipe must be plain: a
-ConvNet with instance norm, SGD, hard labels, and no augmentation. Needs PyTorch:
-`pip install -e ".[torch]"`.
+ConvNet with instance norm, SGD, hard labels, no CutMix. Its augmentation, if it has
+one, is also that of PyTorch, see `augment`. Needs PyTorch: `pip install -e ".[torch]"`.
 """
 
 from absl import app, flags

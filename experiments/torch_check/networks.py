@@ -8,7 +8,6 @@ from dc_jax.errors import UserError
 
 # What a recipe must have, by the names of `Protocol`.
 _PLAIN = {
-    "augmentation": "none",
     "optimiser": "sgd",
     "schedule": "drop",
     "cutmix": 0.0,
@@ -39,7 +38,7 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
     The test images are those of a `Dataset`, `[n, H, W, D]`, and their labels `[n]`.
 
     Raises:
-      UserError: its recipe is not plain, or has no accuracy.
+      UserError: its recipe is not plain or has no accuracy, or its labels are soft.
     """
     import numpy as np
     import torch
@@ -49,6 +48,8 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
     condensed = CondensedDataset(path)
     recipe = condensed.recipe
     _check_recipe(path, recipe)
+    if condensed.soft_labels is not None:
+        raise UserError(f"{path} has soft labels, must have hard ones.")
     pixels = np.ascontiguousarray(np.moveaxis(test_images, -1, 1))
     pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
     images = condensed.prepare(torch.from_numpy(pixels))
@@ -65,6 +66,7 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
 def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:
     """Raises a `UserError` where the recipe of a set is not plain."""
     from dc_jax.networks.convnet import parse_convnet_name
+    from dc_jax.training.augment import parse_strategy
 
     if "accuracy_mean" not in recipe:
         raise UserError(f"{path} has no accuracy in its recipe, must have one.")
@@ -75,6 +77,7 @@ def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:
                 f"{path} has {name} {training[name]!r} in its recipe, must have "
                 f"{value!r}."
             )
+    parse_strategy(training["augmentation"])
     spec = parse_convnet_name(training["network"])
     if spec is None or (spec.activation, spec.norm, spec.pooling) != (
         *("relu", "instance", "average"),
@@ -90,13 +93,16 @@ def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> floa
 
     The test images are a tensor `[n, D, H, W]`, as the network expects them.
     """
+    import numpy as np
     import torch
 
     from dc_jax.networks.convnet import convnet_depth, parse_convnet_name
     from experiments.benchmark.cases import Case
     from experiments.benchmark.torch_experiment import Options, make_network
+    from experiments.torch_check.augment import augment
 
     torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)  # Of the augmentation.
     training, (channels, side, _) = condensed.recipe["training"], test_images.shape[1:]
     spec = parse_convnet_name(training["network"])
     depth = spec.depth or convnet_depth((side, side))
@@ -108,6 +114,7 @@ def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> floa
         depth=depth,
     )
     network, epochs = make_network(case, Options()), training["epochs"]
+    strategy = training["augmentation"]
 
     def make_optimiser(lr: float) -> torch.optim.SGD:
         momentum, decay = training["momentum"], training["weight_decay"]
@@ -118,7 +125,7 @@ def train(condensed: Any, test_images: Any, test_labels: Any, seed: int) -> floa
     for epoch in range(epochs + 1):
         for batch in torch.randperm(len(condensed)).split(training["batch_size"]):
             optimiser.zero_grad()
-            logits = network(condensed.images[batch])
+            logits = network(augment(rng, condensed.images[batch], strategy))
             loss = torch.nn.functional.cross_entropy(logits, condensed.labels[batch])
             loss.backward()
             optimiser.step()

@@ -11,6 +11,8 @@ from dc_jax.sets.set_file import save_synthetic_set
 from experiments.torch_check.networks import check
 
 pytest.importorskip("torch")
+from experiments.torch_check import augment as augmentation  # noqa: E402
+
 TRAINING = {
     "network": "ConvNetW32D1",
     "epochs": 40,
@@ -30,7 +32,7 @@ RNG = np.random.default_rng(0)
 PATTERNS = RNG.normal(size=(2, 4, 4, 1)).astype(np.float32)
 
 
-def _save(tmp_path, recipe=RECIPE):
+def _save(tmp_path, recipe=RECIPE, **fields):
     """A set of two classes, each a pattern with noise."""
     noise = 0.1 * RNG.normal(size=(2, 2, 4, 4, 1))
     synthetic = SyntheticSet(
@@ -40,6 +42,7 @@ def _save(tmp_path, recipe=RECIPE):
         std=np.float32([0.2]),
         class_names=("a", "b"),
         recipe=json.dumps(recipe),
+        **fields,
     )
     save_synthetic_set(tmp_path / "set.npz", synthetic)
     return str(tmp_path / "set.npz")
@@ -57,10 +60,30 @@ def test_networks_learn_the_set_and_are_compared_with_the_recipe(tmp_path):
     assert line.endswith("+50.00, 10.0 standard errors.")
 
 
+@pytest.mark.parametrize("strategy", ["scale_noise", "dsa:color_flip"])
+def test_the_images_of_a_set_are_augmented_in_each_epoch(
+    tmp_path, strategy, monkeypatch
+):
+    training = TRAINING | {"augmentation": strategy, "epochs": 3, "batch_size": 5}
+    path = _save(tmp_path, RECIPE | {"training": training}, factor=2)
+    batches, augment = [], augmentation.augment
+
+    def record(rng, images, strategy):
+        batches.append((len(images), strategy))
+        return augment(rng, images, strategy) * float("nan")
+
+    monkeypatch.setattr(augmentation, "augment", record)
+    line = check(path, np.zeros((3, 4, 4, 1), np.float32), np.arange(3) % 2, 2)
+    # 2 networks and 3 + 1 epochs of the 16 images that the 4 of the set hold. What a
+    # network learns from NaN, it gives to the first class, which is right twice.
+    assert batches == 2 * 4 * [*3 * [(5, strategy)], (1, strategy)]
+    assert "PyTorch 66.67% ± 0.00" in line
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"augmentation": "crop"}, "augmentation 'crop'.*'none'"),
+        ({"augmentation": "flip"}, "augmentation .*crop, scale.*got 'flip'"),
         ({"optimiser": "adamw"}, "optimiser 'adamw'.*'sgd'"),
         ({"network": "MLP"}, "network MLP"),
         ({"network": "ConvNetNN"}, "network ConvNetNN"),
@@ -75,4 +98,10 @@ def test_other_recipes_are_refused(tmp_path, changes, message):
 def test_a_recipe_without_an_accuracy_is_refused(tmp_path):
     path = _save(tmp_path, {"training": TRAINING})
     with pytest.raises(UserError, match="no accuracy"):
+        check(path, None, None, 2)
+
+
+def test_soft_labels_are_refused(tmp_path):
+    path = _save(tmp_path, soft_labels=np.full((2, 2, 2), 0.5, np.float32))
+    with pytest.raises(UserError, match="soft labels, must have hard"):
         check(path, None, None, 2)
