@@ -160,19 +160,18 @@ def slot_weights(labels: np.ndarray, factor: int = 1) -> np.ndarray | None:
     return weights.repeat(factor**2, axis=1)
 
 
-def update_images(
-    state: CondenseState,
+def average(
     losses: Any,  # `[m]`, or a tree of such
     grads: Learned,  # [m, c, I, ...]
-    optimiser: optax.GradientTransformation,
     layout: Layout,
     num_networks: int,
-) -> tuple[CondenseState, Any]:
-    """Updates what is learned once, by the gradients that each device has found.
+    num_classes: int,
+) -> tuple[Any, Learned]:
+    """Averages over networks what each device has found.
 
     A device has the losses of its m networks, summed over its c classes, and their
-    gradients; its last class may be there twice. Returns the new state, and the loss,
-    summed over classes and averaged over networks, `[]`, or a tree of such.
+    gradients; its last class may be there twice. Returns the loss, summed over classes
+    and averaged over networks, `[]`, or a tree of such, and its gradient `[C, I, ...]`.
     """
     _, is_network = layout.networks.part(num_networks)
     # This device may hold a copy of the last network, which has the weight 0.
@@ -182,8 +181,23 @@ def update_images(
         return jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), tree)
 
     grads = layout.networks.sum(mean(grads))
-    grads = layout.classes.gather(grads, len(state.images))
-    loss = layout.classes.sum(layout.networks.sum(mean(losses)))
+    grads = layout.classes.gather(grads, num_classes)
+    return layout.classes.sum(layout.networks.sum(mean(losses))), grads
+
+
+def update_images(
+    state: CondenseState,
+    losses: Any,
+    grads: Learned,
+    optimiser: optax.GradientTransformation,
+    layout: Layout,
+    num_networks: int,
+) -> tuple[CondenseState, Any]:
+    """Updates what is learned once, by the gradients that each device has found.
+
+    Returns the new state, and the loss; see `average`.
+    """
+    loss, grads = average(losses, grads, layout, num_networks, len(state.images))
     after = descend(state, grads, optimiser)
     if state.labels is None:
         return after, loss

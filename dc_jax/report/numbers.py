@@ -27,6 +27,7 @@ _METHODS = {
     "dm": "Distribution matching (dm)",
     "dd": "Dataset distillation (dd)",
     "frepo": "Neural feature regression (frepo)",
+    "ncfm": "Characteristic function matching (ncfm)",
     "whole": "Networks trained on the whole training set (whole)",
 }
 

@@ -18,7 +18,11 @@ from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import one_line
 from dc_jax.evaluation.protocol import Protocol, make_protocol
-from dc_jax.methods import dataset_distillation, feature_regression
+from dc_jax.methods import (
+    characteristic_functions,
+    dataset_distillation,
+    feature_regression,
+)
 from dc_jax.networks import default_depth, make_network, without_batch_norm
 from dc_jax.networks.convolution import default_implementation, make_conv_fn
 from dc_jax.progress import Progress
@@ -26,7 +30,11 @@ from dc_jax.run.checks import check_memory, check_names, naming
 from dc_jax.run.signals import is_guest
 
 # Fields of the config that a method does not use.
-_UNUSED = {"dd": dataset_distillation.UNUSED, "frepo": feature_regression.UNUSED}
+_UNUSED = {
+    "dd": dataset_distillation.UNUSED,
+    "frepo": feature_regression.UNUSED,
+    "ncfm": characteristic_functions.UNUSED,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
