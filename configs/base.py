@@ -210,6 +210,11 @@ def get_config() -> ConfigDict:
     config.experts.epochs = placeholder(int)
     config.experts.lr = 0.01
 
+    # Only for ncfm: at how many random frequencies the characteristic functions of real
+    # and synthetic features are compared. The authors have 4,096.
+    config.characteristic = ConfigDict()
+    config.characteristic.frequencies = 4096
+
     # Only for mtt: a network that begins as an expert is trained on the images for
     # `steps` steps, and shall end where the expert is `expert_epochs` epochs later.
     config.trajectories = ConfigDict()

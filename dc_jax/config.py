@@ -91,6 +91,11 @@ class ExpertsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CharacteristicConfig:
+    frequencies: int = allow(at_least(1))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TrajectoriesConfig:
     steps: int | None = allow(at_least(1))
     expert_epochs: int = allow(at_least(1))
@@ -168,6 +173,7 @@ class Config:
     formation: FormationConfig
     pool: PoolConfig
     experts: ExpertsConfig
+    characteristic: CharacteristicConfig
     trajectories: TrajectoriesConfig
     distillation: DistillationConfig
     coreset: CoresetConfig

@@ -31,11 +31,13 @@ _DEFAULTS = {
 # Other defaults by method. Those of DSA and DM are the authors' (main.py and main_DM.py
 # of their code, and its README). DD has what its authors' code has for ten classes:
 # batches of 1,024, and 400 epochs, which are about 20,000 batches of the 50,000 images
-# of CIFAR-10. FRePo has batches of 1,024, too.
+# of CIFAR-10. FRePo has batches of 1,024, too. NCFM has its authors' for CIFAR-10, and
+# the augmentation of DSA.
 _SIAMESE = {"init": "real", "augmentation": FULL_SIAMESE}
 _METHOD_DEFAULTS = {
     "dsa": _SIAMESE,
     "dm": _SIAMESE | {"iterations": 20000, "lr_img": 1.0},
+    "ncfm": _SIAMESE | {"iterations": 20000, "batch_real": 1024, "lr_img": 1e-3},
     "dd": {"iterations": 20000, "batch_real": 102, "lr_img": 0.01},
     "frepo": {
         "init": "real",

@@ -9,6 +9,7 @@ from dc_jax.config import Config
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.methods import (
+    characteristic_functions,
     dataset_distillation,
     distribution_matching,
     feature_regression,
@@ -24,6 +25,7 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dd": dataset_distillation.make,
     "frepo": feature_regression.make,
     "mtt": trajectory_matching.make,
+    "ncfm": characteristic_functions.make,
 }
 # They choose real images, or take all of them; see `baselines`.
 BASELINES = (*SELECTIONS, "whole")

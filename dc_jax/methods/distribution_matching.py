@@ -7,7 +7,7 @@ input of the classifier of a network with fresh random weights, which are never 
 
     for k in range(K):                                 # run/loop.py
         theta ~ P(theta_0)                             # `step` from here on
-        for every class c:                             # `match_class`
+        for every class c:                             # `match_network`, `match_class`
             omega ~ Omega                              # `make_siamese`
             e_real = mean embedding of N real images of c, augmented with omega
             e_syn  = mean embedding of the synthetic images of c, augmented with omega
@@ -19,7 +19,7 @@ mean over them, which is our generalisation.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -44,6 +44,22 @@ from dc_jax.training.augment_siamese import make_siamese
 Augment = Callable[[jax.Array], jax.Array]
 
 
+class Comparison(NamedTuple):
+    """How the synthetic images of a class are compared with the real ones.
+
+    Attributes:
+      features: from the embeddings of images, `[n, F]`, to what has a mean, `[n, K]`.
+      distance: of the mean of synthetic images to that of real ones, `[K]`, as `[]`.
+    """
+
+    features: Callable[[jax.Array], jax.Array]
+    distance: Callable[[jax.Array, jax.Array], jax.Array]
+
+
+# Of DM: the squared distance of the mean embeddings.
+MEANS = Comparison(lambda embedded: embedded, lambda a, b: jnp.sum((a - b) ** 2))
+
+
 def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     """Returns distribution matching as a method, by the `embed` of the network."""
     optimiser, layout = make_optimiser(config), execution.layout
@@ -54,15 +70,14 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     ) -> tuple[CondenseState, dict[str, Any], Offsets]:
         init_key, match_key = jax.random.split(key)
 
-        def match_network(init_key: jax.Array, key: jax.Array):
+        def match_fresh(init_key: jax.Array, key: jax.Array):
             variables = network.init(init_key, state.images[0, :1])
-            match = _match_at_once if "batch_stats" in variables else _match_by_class
-            return match(
+            return match_network(
                 config, network, execution, variables, state.images, store, key
             )
 
         mine, _ = layout.networks.part(num_networks)
-        losses, grads, offsets = batched(match_network, execution.network_loop)(
+        losses, grads, offsets = batched(match_fresh, execution.network_loop)(
             jax.random.split(init_key, num_networks)[mine],
             jax.random.split(match_key, num_networks)[mine],
         )
@@ -75,13 +90,30 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     return Method(make_init(config, optimiser, network, execution), step)
 
 
-def _match_by_class(config, network, execution, variables, images, store, key):
-    """Matches one network, class by class.
+def match_network(
+    config: Config,
+    network: nn.Module,
+    execution: Execution,
+    variables: dict[str, Any],
+    images: jax.Array,  # [C, I, H, W, D], synthetic
+    store: ClassStore,
+    key: jax.Array,
+    comparison: Comparison = MEANS,
+) -> tuple[jax.Array, jax.Array, Offsets]:
+    """Matches one network, class by class; with batch norm all classes at once.
 
     Returns:
       The loss, summed over this device's classes; its gradient with respect to the
       images of each of them, `[c, I, H, W, D]`; and the offsets of the real images.
     """
+    match = _match_at_once if "batch_stats" in variables else _match_by_class
+    return match(config, network, execution, variables, images, store, key, comparison)
+
+
+def _match_by_class(
+    config, network, execution, variables, images, store, key, comparison
+):
+    """Does what `match_network` does, for a network without batch norm."""
     num_classes, size = images.shape[0], execution.slice_size
     labels, is_class = execution.layout.classes.part(num_classes)
     real_key, augment_key = jax.random.split(key)
@@ -100,6 +132,7 @@ def _match_by_class(config, network, execution, variables, images, store, key):
             slice_size=size,
             weights=weights,
             factor=factor,
+            comparison=comparison,
         )
 
     offsets = draw_offsets(store, real_key, config.batch_real)
@@ -113,8 +146,10 @@ def _match_by_class(config, network, execution, variables, images, store, key):
     return jnp.sum(jnp.where(is_class, losses, 0)), grads, offsets
 
 
-def _match_at_once(config, network, execution, variables, images, store, key):
-    """Matches one network with batch norm: like `_match_by_class`, on every device."""
+def _match_at_once(
+    config, network, execution, variables, images, store, key, comparison
+):
+    """Does what `match_network` does, for one with batch norm, on every device."""
     labels, is_class = execution.layout.classes.part(images.shape[0])
     real_key, augment_key = jax.random.split(key)
     real, offsets = sample_classes(store, real_key, config.batch_real)
@@ -127,9 +162,15 @@ def _match_at_once(config, network, execution, variables, images, store, key):
         return jax.vmap(augment_one)(images, class_keys(store, augment_key))
 
     own_labels = make_labels(config.class_ipc(images.shape[0]))
-    factor = config.formation.factor
     losses, grads = match_classes(
-        network, variables, images, real, augment, labels=own_labels, factor=factor
+        network,
+        variables,
+        images,
+        real,
+        augment,
+        labels=own_labels,
+        factor=config.formation.factor,
+        comparison=comparison,
     )
     loss = jnp.sum(jnp.where(is_class, losses[labels], 0))
     return loss, grads[labels], offsets
@@ -145,34 +186,47 @@ def match_class(
     slice_size: int,  # images at once; changes memory and speed only
     weights: jax.Array | None = None,  # [I * factor**2], see `slot_weights`
     factor: int = 1,  # each synthetic image holds factor x factor others
+    comparison: Comparison = MEANS,
 ) -> tuple[jax.Array, jax.Array]:
-    """Matches the mean embeddings of one class and one network.
+    """Matches the mean features of one class and one network.
 
-    Returns the squared distance of the means, `[]`, and its gradient with respect to
-    `images`.
+    Returns the distance of the means, `[]`, and its gradient with respect to `images`.
     """
+
+    def features(images: jax.Array) -> jax.Array:
+        embedded = network.apply(variables, images, method="embed")
+        return comparison.features(embedded.astype(float))
+
+    target = mean_in_slices(features, augment(real), None, slice_size)
+
+    def loss(images: jax.Array) -> jax.Array:
+        formed = augment(decode(images, factor))
+        mean = mean_in_slices(features, formed, weights, slice_size)
+        return comparison.distance(mean, target)
+
+    return jax.value_and_grad(loss)(images)
+
+
+def mean_in_slices(
+    function: Callable[[jax.Array], jax.Array],
+    images: jax.Array,  # [n, H, W, D]
+    weights: jax.Array | None,  # [n], see `slot_weights`
+    slice_size: int,  # images at once; changes memory and speed only
+) -> jax.Array:
+    """Returns the mean, `[K]`, of what a function makes of images, `[n, K]`."""
 
     # Of a slice no more than its images is kept for the gradient: there may be many.
     @jax.checkpoint
     def add(total: jax.Array, batch: tuple[jax.Array, jax.Array | None]) -> jax.Array:
         images, weights = batch
-        embedded = network.apply(variables, images, method="embed").astype(float)
+        values = function(images)
         if weights is not None:
-            embedded = weights[:, None] * embedded
-        return total + jnp.sum(embedded, axis=0)
+            values = weights[:, None] * values
+        return total + jnp.sum(values, axis=0)
 
-    def mean_embedding(images, weights=None):
-        shape = jax.eval_shape(add, 0.0, (images[:1], None)).shape
-        batches = (images, weights)
-        return fold_slices(add, jnp.zeros(shape), batches, slice_size) / len(images)
-
-    target = mean_embedding(augment(real))
-
-    def loss(images: jax.Array) -> jax.Array:
-        formed = augment(decode(images, factor))
-        return jnp.sum((mean_embedding(formed, weights) - target) ** 2)
-
-    return jax.value_and_grad(loss)(images)
+    shape = jax.eval_shape(add, 0.0, (images[:1], None)).shape
+    total = fold_slices(add, jnp.zeros(shape), (images, weights), slice_size)
+    return total / len(images)
 
 
 def match_classes(
@@ -184,32 +238,33 @@ def match_classes(
     *,
     labels: np.ndarray,  # [C, I], of the synthetic images, see `SyntheticSet`
     factor: int = 1,  # each synthetic image holds factor x factor others
+    comparison: Comparison = MEANS,
 ) -> tuple[jax.Array, jax.Array]:
-    """Matches the mean embeddings of all classes, with the statistics of the batch.
+    """Matches the mean features of all classes, with the statistics of the batch.
 
-    Returns the squared distance of the means of each class, `[C]`, and the gradient of
-    their sum with respect to `images`.
+    Returns the distance of the means of each class, `[C]`, and the gradient of their
+    sum with respect to `images`.
     """
 
-    def mean_embeddings(images: jax.Array, labels: np.ndarray) -> jax.Array:
+    def mean_features(images: jax.Array, labels: np.ndarray) -> jax.Array:
         flat, flat_labels = flatten_set(images, labels)
         embedded, _ = network.apply(
             variables, flat, train=True, method="embed", mutable=["batch_stats"]
         )
-        embedded = embedded.astype(float)
+        features = comparison.features(embedded.astype(float))
         if len(flat) == labels.size:
-            return jnp.mean(embedded.reshape(*labels.shape, -1), axis=1)
-        sums = jax.ops.segment_sum(embedded, jnp.asarray(flat_labels), len(labels))
+            return jnp.mean(features.reshape(*labels.shape, -1), axis=1)
+        sums = jax.ops.segment_sum(features, jnp.asarray(flat_labels), len(labels))
         return sums / (labels >= 0).sum(axis=1, keepdims=True)
 
     num_classes, num_real = real.shape[:2]
-    target = mean_embeddings(augment(real), make_labels((num_real,) * num_classes))
+    target = mean_features(augment(real), make_labels((num_real,) * num_classes))
 
     def loss(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         formed = augment(jax.vmap(lambda of_class: decode(of_class, factor))(images))
         of_formed = labels.repeat(factor**2, axis=1)
-        differences = mean_embeddings(formed, of_formed) - target
-        losses = jnp.sum(differences**2, axis=1)
+        means = mean_features(formed, of_formed)
+        losses = jax.vmap(comparison.distance)(means, target)
         return jnp.sum(losses), losses
 
     (_, losses), grads = jax.value_and_grad(loss, has_aux=True)(images)

@@ -189,23 +189,36 @@ def mean_over_networks(tree: Any, layout: Layout, num_networks: int) -> Any:
     return layout.networks.sum(mean)
 
 
-def update_images(
-    state: CondenseState,
+def average(
     losses: Any,  # `[m]`, or a tree of such
     grads: Learned,  # [m, c, I, ...]
+    layout: Layout,
+    num_networks: int,
+    num_classes: int,
+) -> tuple[Any, Learned]:
+    """Averages over networks what each device has found.
+
+    A device has the losses of its m networks, summed over its c classes, and their
+    gradients; its last class may be there twice. Returns the loss, summed over classes
+    and averaged over networks, `[]`, or a tree of such, and its gradient `[C, I, ...]`.
+    """
+    losses, grads = mean_over_networks((losses, grads), layout, num_networks)
+    return layout.classes.sum(losses), layout.classes.gather(grads, num_classes)
+
+
+def update_images(
+    state: CondenseState,
+    losses: Any,
+    grads: Learned,
     optimiser: optax.GradientTransformation,
     layout: Layout,
     num_networks: int,
 ) -> tuple[CondenseState, Any]:
     """Updates what is learned once, by the gradients that each device has found.
 
-    A device has the losses of its m networks, summed over its c classes, and their
-    gradients; its last class may be there twice. Returns the new state, and the loss,
-    summed over classes and averaged over networks, `[]`, or a tree of such.
+    Returns the new state, and the loss; see `average`.
     """
-    losses, grads = mean_over_networks((losses, grads), layout, num_networks)
-    grads = layout.classes.gather(grads, len(state.images))
-    loss = layout.classes.sum(losses)
+    loss, grads = average(losses, grads, layout, num_networks, len(state.images))
     after = descend(state, grads, optimiser)
     if state.labels is None:
         return after, loss

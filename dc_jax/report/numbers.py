@@ -28,6 +28,7 @@ _METHODS = {
     "dd": "Dataset distillation (dd)",
     "frepo": "Neural feature regression (frepo)",
     "mtt": "Training trajectories (mtt)",
+    "ncfm": "Characteristic function matching (ncfm)",
     "whole": "Networks trained on the whole training set (whole)",
 }
 

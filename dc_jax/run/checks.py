@@ -26,6 +26,7 @@ _LABELS = {
     "dm": ("hard", "soft"),
     "frepo": ("hard", "learned"),
     "mtt": ("hard", "learned"),
+    "ncfm": ("hard", "soft"),
 }
 # Of a set that may come from anybody: training on it shall end.
 _EPOCHS = 100_000
@@ -62,6 +63,11 @@ def check_names(config: Config) -> None:
             "config.formation.factor must be 1 where config.dataset.zca is True, got "
             f"{factor}."
         )
+    if config.dataset.zca and config.method == "ncfm":
+        raise UserError(
+            "config.dataset.zca must be False for ncfm, which keeps pixels in [0, 1], "
+            "got True."
+        )
     _check_labels(config)
     _check_pool(config)
     _check_sampler(config)
@@ -94,7 +100,7 @@ def _check_labels(config: Config) -> None:
 def _check_pool(config: Config) -> None:
     """Checks that a method can have the pool of the config."""
     size = config.pool.size
-    if size and config.method in ("dm", "dd", "mtt", *BASELINES):
+    if size and config.method in ("dm", "dd", "mtt", "ncfm", *BASELINES):
         raise UserError(
             f"config.pool.size must be None for {config.method}, got {size}."
         )
@@ -113,7 +119,7 @@ def _check_sampler(config: Config) -> None:
     """
     if config.sampler == "random" or config.method in BASELINES:
         return
-    if config.method in ("dm", "dd", "frepo", "mtt"):
+    if config.method in ("dm", "dd", "frepo", "mtt", "ncfm"):
         raise UserError(
             f"config.sampler must be random for {config.method}, got {config.sampler}."
         )

@@ -206,7 +206,7 @@ def _maker(
     make = functools.partial(loop.run, method)
     if method.snapshots:
         arguments = (setup, folder, method.snapshots, make)
-        return functools.partial(experts.condense_with_experts, *arguments)
+        make = functools.partial(experts.condense_with_experts, *arguments)
     if config.labels == "soft":
         return functools.partial(baselines.label_sets, setup, folder, make)
     return make

@@ -19,6 +19,7 @@ from dc_jax.devices.layout import Layout, make_layout
 from dc_jax.errors import one_line
 from dc_jax.evaluation.protocol import Protocol, make_protocol
 from dc_jax.methods import (
+    characteristic_functions,
     dataset_distillation,
     feature_regression,
     trajectory_matching,
@@ -34,6 +35,7 @@ _UNUSED = {
     "dd": dataset_distillation.UNUSED,
     "frepo": feature_regression.UNUSED,
     "mtt": trajectory_matching.UNUSED,
+    "ncfm": characteristic_functions.UNUSED,
 }
 
 

@@ -162,6 +162,33 @@ class TestTrajectoriesWithLabels(MethodContract):
     falls_to = 0.95  # A walk that no images lead along.
 
 
+@pytest.mark.slow
+class TestCharacteristicFunctions(MethodContract):
+    make = staticmethod(METHODS["ncfm"])
+    fields = {
+        "method": "ncfm",
+        "init": "noise",
+        "augmentation": "none",
+        "lr_img": 0.05,
+        "characteristic.frequencies": 64,
+    }
+
+
+@pytest.mark.slow
+class TestCharacteristicFunctionsAtOnce(MethodContract):
+    make = staticmethod(METHODS["ncfm"])
+    fields = {
+        "method": "ncfm",
+        "init": "noise",
+        "augmentation": "color",
+        "lr_img": 0.05,
+        "formation.factor": 2,
+        "characteristic.frequencies": 64,
+    }
+    network = BATCH_NORM
+    is_by_class = False  # The statistics are of all.
+
+
 class TestExample(MethodContract):
     make = staticmethod(_example()["make"])
     fields = {"method": "moments", "lr_img": 1.0}
