@@ -142,6 +142,11 @@ def get_config() -> ConfigDict:
     # width W32 to W256, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling
     # NP, MP, AP.
     config.network.name = "ConvNet"
+    # What the networks of an iteration begin as (dc, dsa, dm): "random", as in the
+    # papers; or "experts", which are anywhere between random and trained on the whole
+    # training set, see `experts`. With experts an iteration has one outer step, if left
+    # open, so that they are not trained on the images.
+    config.network.begin = "random"
 
     config.evaluation = ConfigDict()
     # Network to train on the set. None: the network that condensed it; if that has
@@ -201,10 +206,11 @@ def get_config() -> ConfigDict:
     config.pool.size = placeholder(int)
     config.pool.updates = placeholder(int)
 
-    # Experts: networks trained on the whole training set, for ncfm and mtt. How many
-    # there are, how many epochs each is trained, and by which learning rate of plain
-    # SGD; images are augmented as by the method. `coreset.networks` keeps them for
-    # other runs. None: 60 epochs for ncfm; for mtt as many as it looks at.
+    # Experts: networks trained on the whole training set, for ncfm and mtt, and where
+    # `network.begin` asks for them. How many there are, how many epochs each is
+    # trained, and by which learning rate of plain SGD; images are augmented as by the
+    # method. `coreset.networks` keeps them for other runs. None: 2 epochs; ncfm 60; mtt
+    # as many as it looks at.
     config.experts = ConfigDict()
     config.experts.number = 20
     config.experts.epochs = placeholder(int)

@@ -53,6 +53,7 @@ class DatasetConfig:
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
     name: str = allow(NOT_EMPTY)
+    begin: str = allow(one_of("random", "experts"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -223,12 +224,20 @@ class Config:
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them.
 
-        With a pool, in which networks go on training, one step and ten epochs.
+        With a pool, in which networks go on training, one step and ten epochs. Experts
+        are not trained either.
         """
-        outer, inner = (
-            (1, 10) if self.pool.size else defaults.default_loops(self.mean_ipc)
-        )
+        is_short = self.pool.size or self.network.begin == "experts"
+        outer, inner = (1, 10) if is_short else defaults.default_loops(self.mean_ipc)
         return self.outer_loop or outer, self.inner_loop or inner
+
+    def snapshots(self) -> tuple[int, ...]:
+        """Returns the ages of experts that networks begin as, see `Method`."""
+        return (
+            tuple(range(self.experts.epochs + 1))
+            if self.network.begin == "experts"
+            else ()
+        )
 
     @property
     def mean_ipc(self) -> int:

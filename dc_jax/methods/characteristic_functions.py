@@ -6,7 +6,7 @@ it differs (NCFM/NCFM.py, condenser/ and config/ of https://github.com/gszfwsb/N
 
     experts: networks trained on the whole training set    # run/experts.py
     for k in range(K):                                     # run/loop.py
-        theta = l first + (1 - l) last, l ~ U(0, 1), of any expert     # `draw_network`
+        theta = (1 - l) first + l last, l ~ U(0, 1), of any expert     # `draw_network`
         t ~ N(0, I), frequencies
         for every class c:                                 # dm's `match_class`
             phi = mean of exp(i t f) over N real images, augmented     # `make_features`
@@ -46,8 +46,8 @@ from dc_jax.methods.distribution_matching import (
     match_network,
     mean_in_slices,
 )
+from dc_jax.methods.expert_networks import draw_network, unraveller
 from dc_jax.methods.images import average, make_init, slot_weights
-from dc_jax.methods.vectors import unraveller
 from dc_jax.training.augment_siamese import make_siamese
 
 # Fields of the config that it does not use.
@@ -106,17 +106,6 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
     init = make_init(config, optimiser, network, execution)
     return Method(init, step, snapshots=(0, config.experts.epochs))
-
-
-def draw_network(experts: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draws one of the experts, `[E, 2, P]`, which are first and last variables.
-
-    Returns variables anywhere on the line between them, and the last ones, `[P]` each.
-    """
-    expert_key, part_key = jax.random.split(key)
-    first, last = experts[jax.random.randint(expert_key, (), 0, len(experts))]
-    part = jax.random.uniform(part_key)
-    return part * first + (1 - part) * last, last
 
 
 def make_features(config: Config, key: jax.Array) -> Callable[[jax.Array], jax.Array]:

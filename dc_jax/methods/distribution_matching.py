@@ -37,6 +37,7 @@ from dc_jax.data.store import (
     take_images,
 )
 from dc_jax.devices.backend import Execution, batched, fold_slices
+from dc_jax.methods.expert_networks import begin_network
 from dc_jax.methods.images import make_init, make_optimiser, slot_weights, update_images
 from dc_jax.training.augment_siamese import make_siamese
 
@@ -71,7 +72,8 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         init_key, match_key = jax.random.split(key)
 
         def match_fresh(init_key: jax.Array, key: jax.Array):
-            variables = network.init(init_key, state.images[0, :1])
+            image = state.images[0, :1]
+            variables = begin_network(network, image, store.experts, init_key)
             return match_network(
                 config, network, execution, variables, state.images, store, key
             )
@@ -87,7 +89,8 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         # Reported as in the authors' code: per class.
         return state, {"loss": loss / state.images.shape[0]}, offsets
 
-    return Method(make_init(config, optimiser, network, execution), step)
+    init = make_init(config, optimiser, network, execution)
+    return Method(init, step, config.snapshots())
 
 
 def match_network(

@@ -14,8 +14,8 @@ from dc_jax.base import make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import Execution
+from dc_jax.methods.expert_networks import unraveller
 from dc_jax.methods.images import one_hot, training_set
-from dc_jax.methods.vectors import unraveller
 from dc_jax.training.full_data import read_images
 
 

@@ -74,7 +74,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         state: CondenseState, store: ClassStore, key: jax.Array
     ) -> tuple[CondenseState, dict[str, Any], Offsets]:
         init_key, loop_key = jax.random.split(key)
-        networks, places = begin_networks(matching, state, init_key)
+        networks, places = begin_networks(matching, state, store, init_key)
 
         def outer_step(carry, t):
             state, networks = carry
@@ -111,7 +111,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
     init = make_init(config, matching.optimiser, network, execution)
-    return Method(with_pool(init, matching.pool), step)
+    return Method(with_pool(init, matching.pool), step, config.snapshots())
 
 
 def match_step(

@@ -8,7 +8,9 @@ from there, and go on training after the last outer step.
 import jax
 
 from dc_jax.base import CondenseState
+from dc_jax.data.store import ClassStore
 from dc_jax.devices.backend import batched
+from dc_jax.methods.expert_networks import begin_network
 from dc_jax.methods.images import Learned, learnable, training_set
 from dc_jax.methods.matching import Matching
 from dc_jax.methods.pool import put, take
@@ -16,14 +18,15 @@ from dc_jax.training.train import TrainState, init_state, train
 
 
 def begin_networks(
-    matching: Matching, state: CondenseState, key: jax.Array
+    matching: Matching, state: CondenseState, store: ClassStore, key: jax.Array
 ) -> tuple[TrainState, jax.Array | None]:
     """Returns this device's part of the M networks of an iteration.
 
-    They are fresh, or from the pool; then their places `[M]` in it are returned, too.
+    They are fresh, or experts, or from the pool; then their places `[M]` in it are
+    returned, too.
     """
     if matching.pool is None:
-        return init_networks(matching, state.images, key), None
+        return init_networks(matching, state.images, key, store.experts), None
     places = matching.pool.draw(key, matching.num_networks)
     mine, _ = matching.layout.networks.part(matching.num_networks)
     return take(state.pool, places[mine]), places
@@ -56,12 +59,21 @@ def return_networks(
     return state.replace(pool=pool)
 
 
-def init_networks(matching: Matching, images: jax.Array, key: jax.Array) -> TrainState:
-    """Returns this device's part of M fresh networks, the leading axis of a leaf."""
+def init_networks(
+    matching: Matching,
+    images: jax.Array,
+    key: jax.Array,
+    experts: jax.Array | None = None,
+) -> TrainState:
+    """Returns this device's part of M networks, the leading axis of a leaf.
+
+    They are random, or experts where there are any, `[E, S, P]`.
+    """
     recipe = matching.recipe
 
     def init(key: jax.Array) -> TrainState:
-        return init_state(recipe, recipe.network.init(key, images[0, :1]))
+        variables = begin_network(recipe.network, images[0, :1], experts, key)
+        return init_state(recipe, variables)
 
     return jax.vmap(init)(network_keys(matching, key))
 

@@ -43,8 +43,8 @@ from dc_jax.devices.backend import Execution, batched
 from dc_jax.errors import UserError
 from dc_jax.methods.clustering import make_sample
 from dc_jax.methods.expert_labels import label_images
+from dc_jax.methods.expert_networks import unraveller
 from dc_jax.methods.images import init_images, mean_over_networks, training_set
-from dc_jax.methods.vectors import unraveller
 from dc_jax.networks import has_batch_norm
 from dc_jax.training.augment import augment
 from dc_jax.training.train import mean_gradient

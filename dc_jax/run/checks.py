@@ -71,6 +71,7 @@ def check_names(config: Config) -> None:
     _check_labels(config)
     _check_pool(config)
     _check_sampler(config)
+    _check_begin(config)
     with naming("config.network.name"):
         has_batch_norm(config.network.name)
     if config.evaluation.network is not None:
@@ -128,6 +129,26 @@ def _check_sampler(config: Config) -> None:
             f"config.candidates must be at least config.batch_real = "
             f"{config.batch_real} where config.sampler is {config.sampler}, got "
             f"{config.candidates}."
+        )
+
+
+def _check_begin(config: Config) -> None:
+    """Checks that the networks of a method can begin as experts.
+
+    Raises:
+      UserError: they cannot.
+    """
+    if config.network.begin == "random":
+        return
+    if config.method in ("dd", "frepo", "mtt", "ncfm", *BASELINES):
+        raise UserError(
+            f"config.network.begin must be random for {config.method}, got "
+            f"{config.network.begin}."
+        )
+    if config.pool.size:
+        raise UserError(
+            "config.network.begin must be random where there is a pool, "
+            f"config.pool.size = {config.pool.size}, got {config.network.begin}."
         )
 
 

@@ -17,6 +17,7 @@ from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.methods.expert_labels import mean_labels
+from dc_jax.methods.expert_networks import unraveller
 from dc_jax.methods.trajectory_matching import (
     draw_points,
     make,
@@ -24,7 +25,6 @@ from dc_jax.methods.trajectory_matching import (
     train_student,
     trajectory_loss,
 )
-from dc_jax.methods.vectors import unraveller
 from dc_jax.training.train import cross_entropy
 
 CLASSES = 3
