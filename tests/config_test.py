@@ -242,6 +242,38 @@ def test_the_pool_follows_the_method(method, size, pool, loops):
     assert loops is None or config.loops() == loops
 
 
+@pytest.mark.parametrize(
+    ("fields", "epochs", "loops"),
+    [
+        ({"method": "mtt"}, 21, None),
+        ({"method": "mtt", "trajectories__expert_epochs": 5}, 24, None),
+        ({"method": "ncfm"}, 60, None),
+        ({"method": "dsa", "network__begin": "experts"}, 2, (1, 10)),
+    ],
+)
+def test_experts_follow_the_method(fields, epochs, loops):
+    config = Config.create(_values(ipc=10, **fields))
+    assert config.experts.epochs == epochs
+    assert loops is None or config.loops() == loops
+
+
+@pytest.mark.parametrize(
+    ("ipc", "labels", "values"),
+    [
+        (1, "hard", (50, 2, 0, None, 1e-7)),
+        (10, "hard", (30, 20, 0, None, 1e-5)),
+        (10, "learned", (80, 20, 1000, 1.0, 1e-5)),
+        (50, "learned", (80, 40, 1000, 1.0, 1e-5)),
+    ],
+)
+def test_trajectories_follow_images_and_labels(ipc, labels, values):
+    config = Config.create(_values(method="mtt", ipc=ipc, labels=labels))
+    of = config.trajectories
+    assert (of.steps, of.max_start, of.growth, of.threshold, of.lr_lr) == values
+    assert config.lr_img == (1000 if ipc == 50 else 100)
+    assert config.lr_label == (5 if ipc == 1 else 2)
+
+
 def test_to_dict_is_what_create_takes():
     given = {"iterations": 7, "init": "noise", "lr_img": 0.5, "augmentation": "flip"}
     given |= {

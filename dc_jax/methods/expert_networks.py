@@ -43,7 +43,7 @@ def begin_network(
     experts: jax.Array | None,  # [E, S, P]
     key: jax.Array,
 ) -> dict[str, Any]:
-    """Returns the variables of a random network, or of an expert where there are any."""
+    """Returns the variables of a random network; of an expert if there are any."""
     if experts is None:
         return network.init(key, images)
     vector, _ = draw_network(experts, key)

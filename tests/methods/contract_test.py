@@ -41,6 +41,24 @@ class TestGradientMatchingWithPool(MethodContract):
 
 
 @pytest.mark.slow
+class TestGradientMatchingOfExperts(MethodContract):
+    make = staticmethod(METHODS["dc"])
+    fields = {"method": "dc", "network.begin": "experts", "experts.epochs": 2}
+
+
+@pytest.mark.slow
+class TestDistributionMatchingOfExperts(MethodContract):
+    make = staticmethod(METHODS["dm"])
+    fields = {
+        "method": "dm",
+        "init": "noise",
+        "augmentation": "none",
+        "network.begin": "experts",
+        "experts.epochs": 1,
+    }
+
+
+@pytest.mark.slow
 class TestGradientMatchingWithLabels(MethodContract):
     make = staticmethod(METHODS["dc"])
     fields = {"method": "dc", "outer_loop": 2, "labels": "learned"}

@@ -17,7 +17,6 @@ from dc_jax.data.store import make_store
 from dc_jax.devices.backend import Execution
 from dc_jax.errors import UserError
 from dc_jax.methods.expert_labels import mean_labels
-from dc_jax.methods.expert_networks import unraveller
 from dc_jax.methods.trajectory_matching import (
     draw_points,
     make,
@@ -147,13 +146,6 @@ def test_both_points_are_of_one_expert():
     assert set((starts // 5).ravel().tolist()) == {0, 1, 2}
     assert set((starts % 5).ravel().tolist()) == {0, 1, 2}
     np.testing.assert_array_equal(targets, starts + 2)
-
-
-def test_vectors_become_the_networks_they_were():
-    variables = NETWORK.init(jax.random.key(0), jnp.zeros((1, *SHAPE)))
-    vector, _ = ravel_pytree(variables)
-    again = unraveller(NETWORK, jnp.zeros((1, *SHAPE)))(vector)
-    chex.assert_trees_all_equal(again, variables)
 
 
 def test_labels_are_of_experts_that_are_right():

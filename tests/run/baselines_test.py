@@ -131,6 +131,16 @@ def test_a_network_labels_what_was_condensed(networks, tmp_path):
             "factor must be 1 where config.labels is soft",
         ),
         ({"method": "dm", "pool.size": 3}, "pool.size must be None for dm"),
+        ({"method": "mtt", "pool.size": 3}, "pool.size must be None for mtt"),
+        ({"method": "mtt", "sampler": "kmeans"}, "sampler must be random for mtt"),
+        (
+            {"method": "dd", "network.begin": "experts"},
+            "network.begin must be random for dd",
+        ),
+        (
+            {"method": "dc", "network.begin": "experts", "pool.size": 3},
+            "network.begin must be random where there is a pool",
+        ),
         (
             {"method": "dc", "pool.size": 2, "num_networks": 3},
             "num_networks must be at most config.pool.size = 2",
