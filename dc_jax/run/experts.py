@@ -110,8 +110,12 @@ def _path(of_network: Path, epoch: int) -> Path:
 def _read(paths: list[Path]) -> np.ndarray:
     """Returns the snapshots of a network, `[S, P]`."""
     try:
+        for path in paths:
+            if not path.exists():
+                raise UserError(f"{path} is missing.")
         return np.stack([read_npz(path, ["variables"])["variables"] for path in paths])
     except UserError as error:
+        folder = paths[0].parent
         raise UserError(
-            f"{error} Delete the folder {paths[0].parent} to train this network again."
+            f"{error} Delete the folder {folder} to train this network again."
         ) from error

@@ -43,7 +43,12 @@ class TestGradientMatchingWithPool(MethodContract):
 @pytest.mark.slow
 class TestGradientMatchingOfExperts(MethodContract):
     make = staticmethod(METHODS["dc"])
-    fields = {"method": "dc", "network.begin": "experts", "experts.epochs": 2}
+    fields = {
+        "method": "dc",
+        "lr_img": 1.0,
+        "network.begin": "experts",
+        "experts.epochs": 2,
+    }
 
 
 @pytest.mark.slow
@@ -176,8 +181,8 @@ class TestTrajectoriesWithLabels(MethodContract):
         "trajectories.gradient": "tesla",
     }
     is_by_class = False  # Students are trained on all.
-    iterations = 60
-    falls_to = 0.95  # A walk that no images lead along.
+    # No images lead along a random walk; `trajectory_matching_test` has a training.
+    test_the_loss_falls = None
 
 
 @pytest.mark.slow

@@ -181,6 +181,22 @@ def _run(iterations=1, experts=None, **fields):
     return states, losses
 
 
+@pytest.mark.parametrize("labels", ["hard", "learned"])
+@pytest.mark.parametrize("gradient", ["exact", "tesla"])
+def test_images_lead_where_an_expert_went(labels, gradient):
+    """The expert was trained on images that the method does not see."""
+    images = jax.random.normal(jax.random.key(5), (30, *SHAPE))
+    start = NETWORK.init(jax.random.key(6), images)
+    places = jnp.argmax(images.reshape(30, -1)[:, :CLASSES], axis=1)
+    end = _student(start, images, places, 1.0, batch_size=30, steps=4)
+    expert = jnp.stack([ravel_pytree(one)[0] for one in (start, start, end)])
+    fields = {"labels": labels, "trajectories.gradient": gradient}
+    fields |= {"trajectories.steps": 4, "trajectories.lr_lr": 0.01, "lr_label": 0.5}
+    _, losses = _run(60, expert[None], **fields, lr_img=1.0)
+    assert np.isfinite(losses).all()
+    assert losses[-1] < 0.5 * losses[0]
+
+
 def test_a_loss_above_the_threshold_changes_nothing():
     _, (loss,) = _run()
     for threshold, changes in [(0.9 * loss, False), (1.1 * loss, True)]:
