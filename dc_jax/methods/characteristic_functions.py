@@ -9,7 +9,7 @@ it differs (NCFM/NCFM.py, condenser/ and config/ of https://github.com/gszfwsb/N
         theta = l first + (1 - l) last, l ~ U(0, 1), of any expert     # `draw_network`
         t ~ N(0, I), frequencies
         for every class c:                                 # dm's `match_class`
-            phi = mean of exp(i t f) over N real images, augmented     # `make_features`
+            phi = mean of exp(i t f) over N real images, augmented     # `features`
             psi = mean of exp(i t f) over the synthetic images, augmented alike
         S <- AdamW on the gradient of the sum over c of the distance   # `distance`
         S <- AdamW on the gradient of the sum over c of the cross-entropy of the
@@ -27,7 +27,6 @@ generalisation.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -83,11 +82,14 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
         def match(between: jax.Array, key: jax.Array):
             frequency_key, match_key = jax.random.split(key)
-            comparison = Comparison(make_features(config, frequency_key), distance)
-            arguments = (state.images, store, match_key, comparison)
-            return match_network(
-                config, network, execution, to_variables(between), *arguments
-            )
+            variables = to_variables(between)
+            embed = functools.partial(network.apply, method="embed")
+            embedded = jax.eval_shape(embed, variables, state.images[0, :1])
+            shape = (config.characteristic.frequencies, embedded.shape[-1])
+            frequencies = jax.random.normal(frequency_key, shape)
+            comparison = Comparison(functools.partial(features, frequencies), distance)
+            arguments = (variables, state.images, store, match_key, comparison)
+            return match_network(config, network, execution, *arguments)
 
         losses, grads, offsets = batched(match, execution.network_loop)(
             betweens, match_keys
@@ -120,22 +122,15 @@ def draw_network(experts: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Arr
     return part * first + (1 - part) * last, last
 
 
-def make_features(config: Config, key: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Draws frequencies t, `[K, F]`, the same for all classes.
+def features(frequencies: jax.Array, embedded: jax.Array) -> jax.Array:
+    """Returns exp(i t f) for frequencies t and embeddings f, divided by their norm.
 
-    Returns a function from embeddings `[n, F]` to `[n, 2 K]`: the real parts of
-    exp(i t f), then the imaginary ones, where f is the embedding divided by its norm.
+    `[K, F]`, `[n, F]` -> `[n, 2 K]`, the real parts before the imaginary ones.
     """
-    num = config.characteristic.frequencies
-
-    def features(embedded: jax.Array) -> jax.Array:
-        frequencies = jax.random.normal(key, (num, embedded.shape[-1]), embedded.dtype)
-        squares = jnp.sum(embedded**2, axis=-1, keepdims=True)
-        unit = embedded / jnp.sqrt(jnp.maximum(squares, _LEAST**2))
-        angles = unit @ frequencies.T
-        return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
-
-    return features
+    squares = jnp.sum(embedded**2, axis=-1, keepdims=True)
+    unit = embedded / jnp.sqrt(jnp.maximum(squares, _LEAST**2))
+    angles = unit @ frequencies.T
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:
