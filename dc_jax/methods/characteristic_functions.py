@@ -8,7 +8,7 @@ it differs (NCFM/NCFM.py, condenser/ and config/ of https://github.com/gszfwsb/N
     for k in range(K):                                     # run/loop.py
         theta = l first + (1 - l) last, l ~ U(0, 1), of any expert     # `draw_network`
         t ~ N(0, I), frequencies
-        for every class c:                                 # dm's `match_class`
+        for every class c:                                             # `match`
             phi = mean of exp(i t f) over N real images, augmented     # `features`
             psi = mean of exp(i t f) over the synthetic images, augmented alike
         S <- AdamW on the gradient of the sum over c of the distance   # `distance`
@@ -27,6 +27,7 @@ generalisation.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -78,34 +79,25 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         betweens, lasts = jax.vmap(draw_network, (None, 0))(store.experts, draw_keys)
         like = network.init(jax.random.key(0), state.images[0, :1])
         _, to_variables = ravel_pytree(like)
+
+        def run(find: Callable[..., Any], images: jax.Array):
+            """Runs `match` or `calibrate` for networks and keys."""
+
+            def one(vector: jax.Array, key: jax.Array):
+                variables = to_variables(vector)
+                return find(config, network, execution, variables, images, store, key)
+
+            return batched(one, execution.network_loop)
+
         update = functools.partial(update_pixels, config, optimiser, layout, store)
-
-        def match(between: jax.Array, key: jax.Array):
-            frequency_key, match_key = jax.random.split(key)
-            variables = to_variables(between)
-            embed = functools.partial(network.apply, method="embed")
-            embedded = jax.eval_shape(embed, variables, state.images[0, :1])
-            shape = (config.characteristic.frequencies, embedded.shape[-1])
-            frequencies = jax.random.normal(frequency_key, shape)
-            comparison = Comparison(functools.partial(features, frequencies), distance)
-            arguments = (variables, state.images, store, match_key, comparison)
-            return match_network(config, network, execution, *arguments)
-
-        losses, grads, offsets = batched(match, execution.network_loop)(
-            betweens, match_keys
-        )
-        matched, matching = update(state, losses, grads)
-
-        def judge(last: jax.Array, key: jax.Array):
-            arguments = (to_variables(last), matched.images, store, key)
-            return calibrate(config, network, execution, *arguments)
-
-        losses, grads = batched(judge, execution.network_loop)(lasts, judge_keys)
-        done, calibration = update(matched, losses, grads)
+        losses, grads, offsets = run(match, state.images)(betweens, match_keys)
+        state, matching = update(state, losses, grads)
+        losses, grads = run(calibrate, state.images)(lasts, judge_keys)
+        state, calibration = update(state, losses, grads)
         # Reported as in the authors' code: per class.
         layers = {"calibration": calibration, "matching": matching}
         layers = {name: loss / len(state.images) for name, loss in layers.items()}
-        return done, {"loss": sum(layers.values()), "layers": layers}, offsets
+        return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
     init = make_init(config, optimiser, network, execution)
     return Method(init, step, snapshots=(0, config.experts.epochs))
@@ -120,6 +112,30 @@ def draw_network(experts: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Arr
     first, last = experts[jax.random.randint(expert_key, (), 0, len(experts))]
     part = jax.random.uniform(part_key)
     return part * first + (1 - part) * last, last
+
+
+def match(
+    config: Config,
+    network: nn.Module,
+    execution: Execution,
+    variables: dict[str, Any],
+    images: jax.Array,  # [C, I, H, W, D], synthetic
+    store: ClassStore,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, Offsets]:
+    """Matches characteristic functions at random frequencies, the same for all classes.
+
+    Returns what `match_network` does.
+    """
+    frequency_key, match_key = jax.random.split(key)
+    embed = functools.partial(network.apply, method="embed")
+    size = jax.eval_shape(embed, variables, images[0, :1]).shape[-1]
+    # Not in `features`, which is called for each slice of the images.
+    shape = (config.characteristic.frequencies, size)
+    frequencies = jax.random.normal(frequency_key, shape)
+    comparison = Comparison(functools.partial(features, frequencies), distance)
+    arguments = (variables, images, store, match_key, comparison)
+    return match_network(config, network, execution, *arguments)
 
 
 def features(frequencies: jax.Array, embedded: jax.Array) -> jax.Array:
