@@ -3,7 +3,7 @@
 The other config files change these fields. So does the command line, as in
 `--config.ipc=10`. If a field is None, a rule chooses its value: its comment gives the
 rule, and the run logs the choice. The methods in these rules are dc, dsa, dm, dd,
-frepo and mtt.
+frepo, ncfm and mtt.
 """
 
 from ml_collections import ConfigDict
@@ -19,17 +19,17 @@ def get_config() -> ConfigDict:
     # Condensation method: "dc", gradient matching; "dsa", the same under differentiable
     # Siamese augmentation; "dm", distribution matching; "dd", dataset distillation;
     # "frepo", neural feature regression, which learns the labels of the images too;
-    # "mtt", matching training trajectories, with learned labels DATM. Or
-    # a baseline: "random", "herding", "nearest_mean", "k_center", "forgetting",
-    # "k_means", "sensitivity" and "gradient_diversity" choose real images;
-    # "random_soft" labels them by a network, too; "whole" trains the evaluation
-    # networks on the whole training set.
+    # "ncfm", characteristic function matching; "mtt", matching training trajectories,
+    # with learned labels DATM. Or a baseline: "random", "herding", "nearest_mean",
+    # "k_center", "forgetting", "k_means", "sensitivity" and "gradient_diversity" choose
+    # real images; "random_soft" labels them by a network, too; "whole" trains the
+    # evaluation networks on the whole training set.
     config.method = "dc"
     # I, synthetic images per class. Or one number for each class in the order of the
     # labels, as in `--config.ipc=1,5,10`; rules that use `ipc` then use the mean,
     # rounded. dd takes only one number for all classes.
     config.ipc = FieldReference(1, field_type=object)
-    # K, iterations; each begins with fresh random networks. None: 1000; dm and dd
+    # K, iterations; each begins with fresh random networks. None: 1000; dm, dd and ncfm
     # 20000; frepo 500000; mtt 5000, with learned labels 10000. A run of dd or frepo
     # cannot continue with another number.
     config.iterations = placeholder(int)
@@ -51,23 +51,23 @@ def get_config() -> ConfigDict:
     # Networks trained from scratch to evaluate each set. The paper has 20.
     config.num_evaluations = 20
     # First images: standard normal "noise", "real" ones, or "kmeans": real ones that
-    # represent their class, see `candidates`. None: noise; dsa, dm, frepo and mtt
+    # represent their class, see `candidates`. None: noise; dsa, dm, frepo, ncfm and mtt
     # real.
     config.init = placeholder(str)
     # Labels of the images: "hard", their classes; "learned" with the images, as
     # probabilities of all classes (dc, dsa, frepo, mtt); or "soft", what a network
-    # thinks of the images when they are done (dc, dsa, dm), as for "random_soft", see
-    # `coreset`. None: hard; frepo learned.
+    # thinks of the images when they are done (dc, dsa, dm, ncfm), as for "random_soft",
+    # see `coreset`. None: hard; frepo learned.
     config.labels = placeholder(str)
     # Differentiable Siamese augmentation of real and synthetic images: "none", or some
     # of color, crop, cutout, flip, scale, rotate joined by "_". One of them is drawn
-    # for each class and update. None: none; dsa and dm use all, without flip if the
-    # dataset is digits, mnist or svhn.
+    # for each class and update. None: none; dsa, dm and ncfm use all, without flip if
+    # the dataset is digits, mnist or svhn.
     config.augmentation = placeholder(str)
     # Distance between gradients (dc, dsa): "ours" (layer-wise cosine), "mse" or "cos".
     config.distance = "ours"
-    # N, real images per class for one gradient. None: 256; dd and frepo 102, which is
-    # about 1,024 images of ten classes.
+    # N, real images per class for one gradient. None: 256; ncfm 1024; dd and frepo 102,
+    # which is about 1,024 images of ten classes.
     config.batch_real = placeholder(int)
     # Which real images these are (dc, dsa), "random" or "kmeans": the features of
     # `candidates` random images of a class are grouped into `batch_real` clusters, and
@@ -83,9 +83,10 @@ def get_config() -> ConfigDict:
     config.batch_train = placeholder(int)
     # SGD on the images. dd uses Adam instead, also on its learning rates, without this
     # momentum; it halves the learning rate after each tenth of the run. frepo uses
-    # LAMB, also on its labels; its learning rate falls to a tenth over the run. None:
-    # 0.1; dm 1, or 10 from 100 images per class on; dd 0.01; frepo 0.0003; mtt 100, or
-    # 1000 from 50 on.
+    # LAMB, also on its labels; its learning rate falls to a tenth over the run. ncfm
+    # uses AdamW on pixels from 0 to 1, and halves the learning rate where the loss has
+    # not fallen for 500 iterations. None: 0.1; dm 1, or 10 from 100 images per class
+    # on; dd 0.01; ncfm 0.001; frepo 0.0003; mtt 100, or 1000 from 50 on.
     config.lr_img = placeholder(float)
     config.momentum_img = 0.5
     # SGD on learned labels: for dc and dsa with the momentum of the images, for mtt on
@@ -133,7 +134,7 @@ def get_config() -> ConfigDict:
     # by FRePo, MTT and DATM. The training images decide how. The set carries the
     # matrix, by which whoever evaluates it whitens the test images. For 32x32x3 it
     # takes 38 MB in the file of each set; for 64x64x3 it would be 16 times as many.
-    # Cannot be combined with `formation.factor`.
+    # Cannot be combined with `formation.factor`, or with ncfm.
     config.dataset.zca = False
 
     config.network = ConfigDict()
@@ -190,7 +191,7 @@ def get_config() -> ConfigDict:
     # trained in the same way. Not for "random" and "whole".
     config.evaluation.random_baseline = True
 
-    # Multi-formation, for dc, dsa, dm, frepo and mtt: each stored image holds factor x
+    # Multi-formation, for all methods but dd: each stored image holds factor x
     # factor smaller ones, which are enlarged before networks are trained on them. So
     # the same bytes hold more images. 1, 2, 3 or 4. With init "real" or "kmeans" each
     # of the smaller ones begins as a real image.

@@ -303,6 +303,7 @@ SIAMESE = "color_crop_cutout_flip_scale_rotate"
         ("dc", 1000, "noise", 0.1, "none"),
         ("dsa", 1000, "real", 0.1, SIAMESE),
         ("dm", 20000, "real", 1.0, SIAMESE),
+        ("ncfm", 20000, "real", 1e-3, SIAMESE),
         # A method without defaults of its own.
         ("new", 1000, "noise", 0.1, "none"),
     ],

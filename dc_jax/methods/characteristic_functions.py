@@ -8,8 +8,8 @@ it differs (NCFM/NCFM.py, condenser/ and config/ of https://github.com/gszfwsb/N
     for k in range(K):                                     # run/loop.py
         theta = (1 - l) first + l last, l ~ U(0, 1), of any expert     # `draw_network`
         t ~ N(0, I), frequencies
-        for every class c:                                 # dm's `match_class`
-            phi = mean of exp(i t f) over N real images, augmented     # `make_features`
+        for every class c:                                             # `match`
+            phi = mean of exp(i t f) over N real images, augmented     # `features`
             psi = mean of exp(i t f) over the synthetic images, augmented alike
         S <- AdamW on the gradient of the sum over c of the distance   # `distance`
         S <- AdamW on the gradient of the sum over c of the cross-entropy of the
@@ -78,52 +78,63 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         )
         betweens, lasts = jax.vmap(draw_network, (None, 0))(store.experts, draw_keys)
         to_variables = unraveller(network, state.images[0, :1])
+
+        def run(find: Callable[..., Any], images: jax.Array):
+            """Runs `match` or `calibrate` for networks and keys."""
+
+            def one(vector: jax.Array, key: jax.Array):
+                variables = to_variables(vector)
+                return find(config, network, execution, variables, images, store, key)
+
+            return batched(one, execution.network_loop)
+
         update = functools.partial(update_pixels, config, optimiser, layout, store)
-
-        def match(between: jax.Array, key: jax.Array):
-            frequency_key, match_key = jax.random.split(key)
-            comparison = Comparison(make_features(config, frequency_key), distance)
-            arguments = (state.images, store, match_key, comparison)
-            return match_network(
-                config, network, execution, to_variables(between), *arguments
-            )
-
-        losses, grads, offsets = batched(match, execution.network_loop)(
-            betweens, match_keys
-        )
-        matched, matching = update(state, losses, grads)
-
-        def judge(last: jax.Array, key: jax.Array):
-            arguments = (to_variables(last), matched.images, store, key)
-            return calibrate(config, network, execution, *arguments)
-
-        losses, grads = batched(judge, execution.network_loop)(lasts, judge_keys)
-        done, calibration = update(matched, losses, grads)
+        losses, grads, offsets = run(match, state.images)(betweens, match_keys)
+        state, matching = update(state, losses, grads)
+        losses, grads = run(calibrate, state.images)(lasts, judge_keys)
+        state, calibration = update(state, losses, grads)
         # Reported as in the authors' code: per class.
         layers = {"calibration": calibration, "matching": matching}
         layers = {name: loss / len(state.images) for name, loss in layers.items()}
-        return done, {"loss": sum(layers.values()), "layers": layers}, offsets
+        return state, {"loss": sum(layers.values()), "layers": layers}, offsets
 
     init = make_init(config, optimiser, network, execution)
     return Method(init, step, snapshots=(0, config.experts.epochs))
 
 
-def make_features(config: Config, key: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Draws frequencies t, `[K, F]`, the same for all classes.
+def match(
+    config: Config,
+    network: nn.Module,
+    execution: Execution,
+    variables: dict[str, Any],
+    images: jax.Array,  # [C, I, H, W, D], synthetic
+    store: ClassStore,
+    key: jax.Array,
+) -> tuple[jax.Array, jax.Array, Offsets]:
+    """Matches characteristic functions at random frequencies, the same for all classes.
 
-    Returns a function from embeddings `[n, F]` to `[n, 2 K]`: the real parts of
-    exp(i t f), then the imaginary ones, where f is the embedding divided by its norm.
+    Returns what `match_network` does.
     """
-    num = config.characteristic.frequencies
+    frequency_key, match_key = jax.random.split(key)
+    embed = functools.partial(network.apply, method="embed")
+    size = jax.eval_shape(embed, variables, images[0, :1]).shape[-1]
+    # Not in `features`, which is called for each slice of the images.
+    shape = (config.characteristic.frequencies, size)
+    frequencies = jax.random.normal(frequency_key, shape)
+    comparison = Comparison(functools.partial(features, frequencies), distance)
+    arguments = (variables, images, store, match_key, comparison)
+    return match_network(config, network, execution, *arguments)
 
-    def features(embedded: jax.Array) -> jax.Array:
-        frequencies = jax.random.normal(key, (num, embedded.shape[-1]), embedded.dtype)
-        squares = jnp.sum(embedded**2, axis=-1, keepdims=True)
-        unit = embedded / jnp.sqrt(jnp.maximum(squares, _LEAST**2))
-        angles = unit @ frequencies.T
-        return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
-    return features
+def features(frequencies: jax.Array, embedded: jax.Array) -> jax.Array:
+    """Returns exp(i t f) for frequencies t and embeddings f, divided by their norm.
+
+    `[K, F]`, `[n, F]` -> `[n, 2 K]`, the real parts before the imaginary ones.
+    """
+    squares = jnp.sum(embedded**2, axis=-1, keepdims=True)
+    unit = embedded / jnp.sqrt(jnp.maximum(squares, _LEAST**2))
+    angles = unit @ frequencies.T
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:

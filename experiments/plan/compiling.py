@@ -117,8 +117,17 @@ def make_program(config: Config, devices: Sequence[Any]) -> Program:
     )
     how, shape = config.execution, data.image_shape
     execution = make_execution(how, network, shape, layout, ipc=config.mean_ipc)
-    init, step = compile_method(make_method(config, network, execution), execution)
+    method = make_method(config, network, execution)
+    init, step = compile_method(method, execution)
     store = make_store_shape(data, layout, zca=config.dataset.zca)
+    if method.snapshots:
+        variables = jax.eval_shape(
+            network.init, jax.random.key(0), jnp.zeros((1, *data.image_shape))
+        )
+        size = sum(leaf.size for leaf in jax.tree.leaves(variables))
+        shape = (config.experts.number, len(method.snapshots), size)
+        experts = jax.ShapeDtypeStruct(shape, jnp.float32)
+        store = store.replace(experts=_place(experts, layout, P()))
     keys = jax.eval_shape(
         jax.vmap(lambda experiment: experiment_keys(config, experiment)[1]),
         jax.ShapeDtypeStruct((config.num_experiments,), jnp.int32),

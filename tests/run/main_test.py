@@ -134,7 +134,7 @@ def test_a_workdir_that_is_a_file(tmp_path):
         ("--config.network.name=ConvNetX", "got 'ConvNetX'"),
         (
             "--config.method=no",
-            "config.method must be one of dc, dsa, dm, dd, frepo, ",
+            "config.method must be one of dc, dsa, dm, dd, frepo, ncfm, ",
         ),
     ],
 )
