@@ -24,8 +24,8 @@ METHODS: dict[str, Callable[[Config, nn.Module, Execution], Method]] = {
     "dm": distribution_matching.make,
     "dd": dataset_distillation.make,
     "frepo": feature_regression.make,
-    "mtt": trajectory_matching.make,
     "ncfm": characteristic_functions.make,
+    "mtt": trajectory_matching.make,
 }
 # They choose real images, or take all of them; see `baselines`.
 BASELINES = (*SELECTIONS, "whole")

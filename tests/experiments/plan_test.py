@@ -233,7 +233,7 @@ def test_an_unknown_dataset_is_named():
 
 def test_a_method_without_a_step_is_named():
     with pytest.raises(
-        ValueError, match="must be one of dc, dsa, dm, dd, frepo, ncfm for"
+        ValueError, match="must be one of dc, dsa, dm, dd, frepo, ncfm, mtt for"
     ):
         compiling.make_program(_config(method="random"), jax.devices())
 
