@@ -33,8 +33,8 @@ class Operation(NamedTuple):
 def augment(rng: np.random.Generator, images: Tensor, strategy: str) -> Tensor:
     """Changes each of the images `[n, D, H, W]` by an operation of the strategy.
 
-    The operation is drawn for each image, or after `dsa:` once for all of them. Its
-    random numbers are always those of one image.
+    The operation is drawn for each image, or after `dsa:` once for all of them. In both
+    cases each image has random numbers of its own.
     """
     is_siamese = strategy.startswith(_SIAMESE)
     names = strategy.removeprefix(_SIAMESE).split("_")
