@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from dc_jax.errors import UserError
 
 # What a recipe must have, by the names of `Protocol`.
@@ -53,7 +55,10 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
     pixels = np.ascontiguousarray(np.moveaxis(test_images, -1, 1))
     pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
     images = condensed.prepare(torch.from_numpy(pixels))
-    accuracies = [train(condensed, images, test_labels, seed) for seed in range(num)]
+    accuracies = []
+    for seed in range(num):
+        accuracies.append(train(condensed, images, test_labels, seed))
+        logging.info("Network %d of %d: %.2f%%.", seed + 1, num, 100 * accuracies[-1])
     theirs = Accuracy(np.mean(accuracies), np.std(accuracies), num)
     names = ("accuracy_mean", "accuracy_std", "num_evaluations")
     ours = Accuracy(*(recipe[name] for name in names))

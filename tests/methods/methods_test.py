@@ -109,3 +109,17 @@ def test_the_whole_set_is_learned_with_batch_norm(tmp_path):
     result = _condense(tmp_path, method="whole", **changes)
     # The network that is trained, and in the report.
     assert result["protocol"]["network"] == "ConvNetD1W8BN"
+
+
+@pytest.mark.slow
+def test_a_method_with_experts_may_have_soft_labels(tmp_path):
+    fields = {"method": "ncfm", "labels": "soft", "num_experiments": 1}
+    fields |= {"experts.number": 2, "experts.epochs": 1, "coreset.epochs": 1}
+    _condense(tmp_path, **fields, **{"characteristic.frequencies": 8})
+    (synthetic,) = set_file.load_synthetic_sets(tmp_path)
+    np.testing.assert_allclose(synthetic.soft_labels.sum(-1), 1, rtol=1e-5)
+    pixels = synthetic.images * synthetic.std + synthetic.mean
+    assert pixels.min() > -1e-5
+    assert pixels.max() < 1 + 1e-5
+    # Two experts at two ages, and the network that labels.
+    assert len([*(tmp_path / "networks").glob("*/*/epoch_*.npz")]) == 4
