@@ -14,6 +14,8 @@ from dc_jax.defaults import default_loops
 from dc_jax.methods import METHODS
 
 FILES = sorted(path.stem for path in Path(base.__file__).parent.glob("[a-z]*.py"))
+_BEST = Path(base.__file__).parent / "best"
+BEST = sorted(path.stem for path in _BEST.glob("[a-z]*.py"))
 PUBLISHED = {
     1: (1, 1),
     10: (10, 50),
@@ -48,6 +50,13 @@ def test_every_file_is_a_run(name):
     assert config.method in METHODS
     if name != "base":
         assert config.dataset.name == name
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_every_best_recipe_is_a_run(name):
+    module = importlib.import_module(f"configs.best.{name}")
+    config = Config.create(module.get_config().to_dict())
+    assert name == f"{config.dataset.name}_{config.ipc}"
 
 
 def test_config_imports_neither_jax_nor_a_method():

@@ -1,0 +1,1 @@
+"""The best recipes that we measured, by dataset and bytes."""
