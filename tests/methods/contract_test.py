@@ -210,6 +210,7 @@ class TestCharacteristicFunctionsAtOnce(MethodContract):
     }
     network = BATCH_NORM
     is_by_class = False  # The statistics are of all.
+    iterations = 80
 
 
 class TestExample(MethodContract):
