@@ -5,7 +5,7 @@
 Distribution matching of images that hold four smaller ones, which begin as
 representative real images. Networks are trained on them by the evaluation `strong`.
 
-Expect 79.4 (the paper's `dc`: 70.5). One core of a CPU condenses in about 15 minutes
+Expect 79.0 (the paper's `dc`: 70.5). One core of a CPU condenses in about 15 minutes
 and evaluates a network in a minute.
 """
 
