@@ -211,7 +211,7 @@ def get_config() -> ConfigDict:
     # `network.begin` asks for them. How many there are, how many epochs each is
     # trained, and by which learning rate of plain SGD; images are augmented as by the
     # method. `coreset.networks` keeps them for other runs. None: 2 epochs; ncfm 60; mtt
-    # as many as it looks at.
+    # trajectories.max_start - 1 + trajectories.expert_epochs, and no other number.
     config.experts = ConfigDict()
     config.experts.number = 20
     config.experts.epochs = placeholder(int)

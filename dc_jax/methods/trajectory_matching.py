@@ -69,7 +69,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
 
     Raises:
       UserError: the network has batch norm, whose statistics an expert does not give;
-        or experts are trained for too few epochs.
+        or experts are trained for fewer or more epochs than it looks at.
     """
     _check(config)
     optimiser, of = make_optimiser(config), config.trajectories
@@ -131,13 +131,15 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         )
         loss, grads = mean_over_networks(results, execution.layout, config.num_networks)
         after = _descend(state, grads, optimiser)
+        metrics = {"loss": loss}
         if of.threshold is not None:
             is_used = loss <= of.threshold
+            metrics["is_used"] = is_used.astype(float)
             after = jax.tree.map(
                 lambda new, old: jnp.where(is_used, new, old), after, state
             )
         after = after.replace(iteration=state.iteration + 1)
-        return after, {"loss": loss, "student_lr": after.student_lr}, ()
+        return after, metrics | {"student_lr": after.student_lr}, ()
 
     return Method(init, step, tuple(range(of.max_start + of.expert_epochs)))
 
@@ -243,12 +245,12 @@ def _check(config: Config) -> None:
             "config.network.name must be a network without batch norm for mtt, got "
             f"{config.network.name}."
         )
-    least = config.trajectories.max_start - 1 + config.trajectories.expert_epochs
-    if config.experts.epochs < least:
+    needed = config.trajectories.max_start - 1 + config.trajectories.expert_epochs
+    if config.experts.epochs != needed:
         raise UserError(
-            f"config.experts.epochs must be at least {least}, what "
-            "config.trajectories.max_start and expert_epochs need, got "
-            f"{config.experts.epochs}."
+            f"config.experts.epochs must be {needed}, which is "
+            "config.trajectories.max_start - 1 + config.trajectories.expert_epochs, "
+            f"got {config.experts.epochs}."
         )
 
 

@@ -5,6 +5,7 @@ another, and kept for other runs like those that coresets need, with a file for 
 age. In the store they are vectors, see `ravel_pytree`.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files.content import read_npz, write_npz
 from dc_jax.run.baselines import train_by_phases
-from dc_jax.run.full_data_trainer import EpochHook, WholeTrainer
+from dc_jax.run.full_data_trainer import EpochHook, WholeTrainer, check_finite
 from dc_jax.run.setup import Setup
 from dc_jax.training.full_data import WholeState
 
@@ -74,13 +75,17 @@ def train_experts(
         execution,
         protocol,
         train_by_phases(protocol, setup.network, execution, dataset),
+        check=functools.partial(check_finite, field="config.experts.lr"),
         hook=EpochHook({"snapshots": list(snapshots)}, keep),
     )
     experts, seconds = [], 0.0
     for number in range(num):
-        seconds += trainer.train(number, num).seconds
+        trained = trainer.train(number, num)
+        seconds += trained.seconds
+        leaves = jax.tree.leaves(trained.state.network.variables)
+        size = sum(leaf.size for leaf in leaves)
         paths = [_path(trainer.folder(number), epoch) for epoch in snapshots]
-        experts.append(processes.on_first(_read, paths))
+        experts.append(processes.on_first(_read, paths, size))
     return np.stack(experts), seconds
 
 
@@ -107,15 +112,22 @@ def _path(of_network: Path, epoch: int) -> Path:
     return of_network / f"epoch_{epoch}.npz"
 
 
-def _read(paths: list[Path]) -> np.ndarray:
-    """Returns the snapshots of a network, `[S, P]`."""
+def _read(paths: list[Path], size: int) -> np.ndarray:
+    """Returns the snapshots of a network of `size` values, `[S, P]`."""
     try:
-        for path in paths:
-            if not path.exists():
-                raise UserError(f"{path} is missing.")
-        return np.stack([read_npz(path, ["variables"])["variables"] for path in paths])
+        return np.stack([_read_one(path, size) for path in paths])
     except UserError as error:
         folder = paths[0].parent
         raise UserError(
             f"{error} Delete the folder {folder} to train this network again."
         ) from error
+
+
+def _read_one(path: Path, size: int) -> np.ndarray:
+    """Returns a snapshot, `[P]`."""
+    if not path.exists():
+        raise UserError(f"{path} is missing.")
+    vector = read_npz(path, ["variables"])["variables"]
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise UserError(f"{path} is damaged: it must have {size} finite values.")
+    return vector

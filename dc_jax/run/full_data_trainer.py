@@ -63,13 +63,18 @@ class EpochHook(NamedTuple):
     call: Callable[[Path, int, WholeState], None]
 
 
-def check_finite(state: WholeState, protocol: Protocol) -> None:
-    """Raises a `FloatingPointError` if a network that was trained is not finite."""
+def check_finite(
+    state: WholeState, protocol: Protocol, field: str = "config.evaluation.lr"
+) -> None:
+    """Raises a `FloatingPointError` if a network that was trained is not finite.
+
+    The field of the config has its learning rate.
+    """
     leaves = jax.tree.leaves(state.network.variables)
     if not all(np.isfinite(np.asarray(leaf)).all() for leaf in leaves):
         raise FloatingPointError(
             f"{protocol.network}, trained on the whole training set, became NaN or "
-            f"infinite: try a smaller config.evaluation.lr than {protocol.lr:g}."
+            f"infinite: try a smaller {field} than {protocol.lr:g}."
         )
 
 
@@ -225,14 +230,14 @@ class WholeTrainer:
                 is_last = batch == self._num_batches - 1
                 if is_last and self.eval_every and (epoch + 1) % self.eval_every == 0:
                     progress.accuracies.append(self.test(progress.state))
+                if is_last and self._hook:  # Before a signal may end the training.
+                    self._hook.call(folder, epoch + 1, progress.state)
                 is_waited = is_last or step % _BATCHES_AHEAD == 0
                 if is_waited and not signals.wait(progress.state.network.step):
                     progress.save()
                     raise Stopped(signals.number, progress.step)
                 bar.advance()
                 if is_last:
-                    if self._hook:
-                        self._hook.call(folder, epoch + 1, progress.state)
                     right = np.asarray(progress.state.was_right).mean()
                     bar.advance(0, note=f"right {right:.4f}")
                     progress.save(self._config.checkpoint_minutes)

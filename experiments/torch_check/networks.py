@@ -75,6 +75,8 @@ def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:
 
     if "accuracy_mean" not in recipe:
         raise UserError(f"{path} has no accuracy in its recipe, must have one.")
+    if recipe["num_evaluations"] < 2:
+        raise UserError(f"{path} has the accuracy of one network, must have several.")
     training = recipe["training"]
     for name, value in _PLAIN.items():
         if training.get(name, value) != value:

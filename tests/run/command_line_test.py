@@ -52,7 +52,10 @@ def parse(monkeypatch):
         ("--config.tensorboard=maybe", "tensorboard=maybe must be true or false."),
         ("--network=MLP", "did you mean --config.network.name=MLP?"),
         ("--dataset.name=mnist", "did you mean --config.dataset.name=mnist?"),
-        ("--lr=1", "did you mean --config.distillation.lr or --config.evaluation.lr?"),
+        (
+            "--lr=1",
+            "--config.evaluation.lr or --config.experts.lr?",
+        ),
         ("--config.network=MLP", "did you mean --config.network.name=MLP?"),
         ("--config.dataset=mnist", "did you mean --config.dataset.name=mnist?"),
         ("--config.mesh=2", "did you mean --config.mesh.classes or --config.mesh.net?"),

@@ -98,14 +98,22 @@ def test_stopped_training_goes_on(whole, tmp_path, monkeypatch):
     assert result["seconds_condense"] > 0
 
 
-@pytest.mark.parametrize("damage", ["gone", "cut"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "short", "nan"])
 def test_a_damaged_expert_is_named(whole, tmp_path, damage):
     networks = tmp_path / "networks"
     shutil.copytree(whole[1], networks)
     path = _files(networks)[-1]
     if damage == "gone":
         path.unlink()
-    else:
+    elif damage == "cut":
         path.write_bytes(path.read_bytes()[:100])
+    else:
+        size = 7 if damage == "short" else len(np.load(path)["variables"])
+        np.savez(path, variables=np.full(size, np.nan, np.float32))
     with pytest.raises(UserError, match=rf"{path.name} .* the folder {path.parent} "):
         _condense(tmp_path / "run", networks)
+
+
+def test_the_learning_rate_of_experts_is_named(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"config\.experts\.lr than 1e\+10"):
+        _condense(tmp_path, **{"experts.lr": 1e10})

@@ -206,7 +206,8 @@ def test_every_field_of_the_config_is_read(whole, tmp_path, monkeypatch):
     groups.append(config.execution)
     expected = {(type(g), field.name) for g in groups for field in _fields(g)}
     # These are for other methods, or for labels that are learned.
-    others = ("coreset", "distillation", "experts", "trajectories", "lr_label")
+    others = ("characteristic", "coreset", "distillation", "experts", "lr_label")
+    others = (*others, "trajectories")
     expected -= {(type(config), name) for name in others}
     read = set()
 
