@@ -8,8 +8,9 @@
 paper: it makes one set, begins with real images, and uses a ConvNet of one block of 64
 channels.
 
-It has 60 iterations, enough for dc and dsa. Give dm 2,000, and frepo 5,000 with
---config.lr_img=0.003.
+It has 60 iterations, enough for dc and dsa. Give dm 2,000, frepo 5,000 with
+--config.lr_img=0.003, and ncfm 1,000 with --config.experts.number=5
+--config.experts.epochs=20.
 
 Expect (our runs on two CPU cores): 89.1 % in 18 seconds at 1 image per class, 95.2 % in
 70 seconds at 10. The times include the evaluation of 20 networks.

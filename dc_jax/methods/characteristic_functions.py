@@ -129,7 +129,7 @@ def match(
 def features(frequencies: jax.Array, embedded: jax.Array) -> jax.Array:
     """Returns exp(i t f) for frequencies t and embeddings f, divided by their norm.
 
-    `[K, F]`, `[n, F]` -> `[n, 2 K]`, the real parts before the imaginary ones.
+    `[Q, F]`, `[n, F]` -> `[n, 2 Q]`, the real parts before the imaginary ones.
     """
     squares = jnp.sum(embedded**2, axis=-1, keepdims=True)
     unit = embedded / jnp.sqrt(jnp.maximum(squares, _LEAST**2))
@@ -138,7 +138,7 @@ def features(frequencies: jax.Array, embedded: jax.Array) -> jax.Array:
 
 
 def distance(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the distance of two characteristic functions, `[2 K]` each.
+    """Returns the distance of two characteristic functions, `[2 Q]` each.
 
     The mean over frequencies, times 300, of the root of
 
@@ -164,8 +164,9 @@ def calibrate(
 ) -> tuple[jax.Array, jax.Array]:
     """Asks a trained network for the classes of the synthetic images.
 
-    Returns the mean cross-entropy of each class, summed over this device's classes, and
-    its gradient with respect to the images of each of them, `[c, I, H, W, D]`.
+    Batch norm uses its running statistics. Returns the mean cross-entropy of each
+    class, summed over this device's classes, and its gradient with respect to the
+    images of each of them, `[c, I, H, W, D]`.
     """
     num_classes, factor = len(images), config.formation.factor
     labels, is_class = execution.layout.classes.part(num_classes)

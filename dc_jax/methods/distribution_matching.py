@@ -49,8 +49,8 @@ class Comparison(NamedTuple):
     """How the synthetic images of a class are compared with the real ones.
 
     Attributes:
-      features: from the embeddings of images, `[n, F]`, to what has a mean, `[n, K]`.
-      distance: of the mean of synthetic images to that of real ones, `[K]`, as `[]`.
+      features: from the embeddings of images, `[n, F]`, to what has a mean, `[n, Q]`.
+      distance: of the mean of synthetic images to that of real ones, `[Q]`, as `[]`.
     """
 
     features: Callable[[jax.Array], jax.Array]
@@ -216,7 +216,7 @@ def mean_in_slices(
     weights: jax.Array | None,  # [n], see `slot_weights`
     slice_size: int,  # images at once; changes memory and speed only
 ) -> jax.Array:
-    """Returns the mean, `[K]`, of what a function makes of images, `[n, K]`."""
+    """Returns the mean, `[Q]`, of what a function makes of images, `[n, Q]`."""
 
     # Of a slice no more than its images is kept for the gradient: there may be many.
     @jax.checkpoint

@@ -50,7 +50,7 @@ def _experts(num=3):
 
 
 def _authors_distance(a, b):
-    """The formula of the authors' code, without its bound; complex `[K]`."""
+    """The formula of the authors' code, without its bound; complex `[Q]`."""
     amplitudes = (np.abs(a) - np.abs(b)) ** 2
     products = np.abs(a) * np.abs(b) - a.real * b.real - a.imag * b.imag
     return 300 * np.sqrt(amplitudes / 2 + 2 * products / 2).mean()
