@@ -149,6 +149,7 @@ class TestFeatureRegression(MethodContract):
     is_by_class = False  # The regression is on all.
 
 
+@pytest.mark.slow
 class TestTrajectories(MethodContract):
     make = staticmethod(METHODS["mtt"])
     fields = {

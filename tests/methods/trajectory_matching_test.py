@@ -181,8 +181,15 @@ def _run(iterations=1, experts=None, **fields):
     return states, losses
 
 
-@pytest.mark.parametrize("labels", ["hard", "learned"])
-@pytest.mark.parametrize("gradient", ["exact", "tesla"])
+@pytest.mark.parametrize(
+    ("labels", "gradient"),
+    [
+        ("hard", "exact"),
+        pytest.param("hard", "tesla", marks=pytest.mark.slow),
+        pytest.param("learned", "exact", marks=pytest.mark.slow),
+        ("learned", "tesla"),
+    ],
+)
 def test_images_lead_where_an_expert_went(labels, gradient):
     """The expert was trained on images that the method does not see."""
     images = jax.random.normal(jax.random.key(5), (30, *SHAPE))
