@@ -64,8 +64,8 @@ def condense(
       labels: `[n]` integers from 0 to C - 1, also as floats; or `[n]` strings, whose
         sorted values are the classes; or one-hot, `[n, C]`.
       ipc: synthetic images per class, or a number for each class.
-      method: `dc`, `dsa`, `dm`, `dd`, `frepo`, `ncfm`, or one that was added to
-        `methods.METHODS`.
+      method: `dc`, `dsa`, `dm`, `dd`, `frepo`, `ncfm`, `mtt`, or one that was
+        added to `methods.METHODS`.
       network: whose gradients or features are matched, by its name in
         `configs/base.py`.
       iterations: of the method; None for its default.

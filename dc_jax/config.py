@@ -106,6 +106,11 @@ class TrajectoriesConfig:
     lr_lr: float | None = allow(POSITIVE)
     gradient: str = allow(one_of("exact", "tesla"))
 
+    @property
+    def last_epoch(self) -> int:
+        """Of an expert's training, the last that is looked at."""
+        return self.max_start - 1 + self.expert_epochs
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
@@ -204,8 +209,9 @@ class Config:
         evaluation = config.evaluation
         is_open = evaluation.protocol == "paper" and evaluation.augmentation is None
         if is_open and config.augmentation != "none":
-            augmentation = defaults.SIAMESE_PREFIX + config.augmentation
-            evaluation = dataclasses.replace(evaluation, augmentation=augmentation)
+            evaluation = dataclasses.replace(
+                evaluation, augmentation=config.training_augmentation
+            )
         config = dataclasses.replace(
             config, candidates=candidates, evaluation=evaluation
         )
@@ -224,8 +230,8 @@ class Config:
     def loops(self) -> tuple[int, int]:
         """Returns the outer steps T and the inner epochs between two of them.
 
-        With a pool, in which networks go on training, one step and ten epochs. Experts
-        are not trained either.
+        With a pool, in which networks go on training, or with experts: one step and ten
+        epochs.
         """
         is_short = self.pool.size or self.network.begin == "experts"
         outer, inner = (1, 10) if is_short else defaults.default_loops(self.mean_ipc)
@@ -238,6 +244,12 @@ class Config:
             if self.network.begin == "experts"
             else ()
         )
+
+    @property
+    def training_augmentation(self) -> str:
+        """The strategy of `augment` for networks that are trained to condense."""
+        is_augmented = self.augmentation != "none"
+        return defaults.SIAMESE_PREFIX + self.augmentation if is_augmented else "none"
 
     @property
     def mean_ipc(self) -> int:

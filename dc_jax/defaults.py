@@ -116,9 +116,8 @@ def trajectory_defaults(config: Any) -> dict[str, Any]:
 
 def expert_defaults(config: Any) -> dict[str, Any]:
     """Returns the epochs of experts: NCFM's, as many as MTT looks at, or a few."""
-    of_mtt = config.trajectories
-    last = of_mtt.max_start - 1 + of_mtt.expert_epochs
-    return {"epochs": {"mtt": last, "ncfm": 60}.get(config.method, 2)}
+    others = {"mtt": config.trajectories.last_epoch, "ncfm": 60}
+    return {"epochs": others.get(config.method, 2)}
 
 
 # The groups of fields in which some have a rule; the last one needs the one before.

@@ -30,11 +30,10 @@ from dc_jax.config import Config
 from dc_jax.data.facts import find_facts
 from dc_jax.data.store import ClassStore, draw_offsets, take_images
 from dc_jax.devices.backend import Execution, batched, fold_slices
-from dc_jax.methods.clustering import make_sample
 from dc_jax.methods.images import (
     check_equal_ipc,
     check_no_augmentation,
-    init_images,
+    first_images,
     mean_over_networks,
 )
 from dc_jax.training.train import cross_entropy
@@ -71,13 +70,9 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     check_no_augmentation(config)
     num_steps = check_equal_ipc(config)
     optimiser, layout = make_optimiser(config), execution.layout
-    sample = make_sample(config, network, execution)
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
-        class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(
-            store, key, class_ipc=class_ipc, kind=config.init, sample=sample
-        )
+        images, offsets = first_images(config, network, execution, store, key)
         # softplus(raw) = log(1 + e^raw) is the rate to begin with.
         raw = jnp.log(jnp.expm1(jnp.asarray(initial_rate(config), float)))
         raw_lrs = jnp.full((config.distillation.epochs, num_steps), raw, images.dtype)

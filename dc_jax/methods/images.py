@@ -91,21 +91,32 @@ def make_init(
     """
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
-        class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(
-            store,
-            key,
-            class_ipc=class_ipc,
-            kind=config.init,
-            sample=make_sample(config, network, execution),
-            factor=config.formation.factor,
-        )
+        images, offsets = first_images(config, network, execution, store, key)
         state = CondenseState(images, ())
         if config.labels == "learned":
+            class_ipc = config.class_ipc(store.num_classes)
             state = state.replace(labels=first_labels(make_labels(class_ipc)))
         return state.replace(opt_state=optimiser.init(learnable(state))), offsets
 
     return init
+
+
+def first_images(
+    config: Config,
+    network: nn.Module,
+    execution: Execution,
+    store: ClassStore,
+    key: jax.Array,
+) -> tuple[jax.Array, Offsets]:
+    """Returns the images that a config begins with, see `init_images`."""
+    return init_images(
+        store,
+        key,
+        class_ipc=config.class_ipc(store.num_classes),
+        kind=config.init,
+        sample=make_sample(config, network, execution),
+        factor=config.formation.factor,
+    )
 
 
 def init_images(

@@ -9,7 +9,6 @@ import optax
 
 from dc_jax.base import make_labels
 from dc_jax.config import Config
-from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.devices.backend import Execution
 from dc_jax.devices.layout import ONE_DEVICE, Layout
 from dc_jax.methods.images import make_optimiser
@@ -43,13 +42,12 @@ class Matching:
 
 def make_matching(config: Config, network: nn.Module, execution: Execution) -> Matching:
     """Returns what the config says of an outer step."""
-    is_augmented = config.augmentation != "none"
     recipe = Recipe(
         network=network,
         optimiser=optax.sgd(config.lr_net, config.momentum_net or None),
         batch_size=config.batch_train,
         slice_size=execution.slice_size,
-        augmentation=SIAMESE_PREFIX + config.augmentation if is_augmented else "none",
+        augmentation=config.training_augmentation,
         devices=execution.layout.classes,
     )
     return Matching(

@@ -20,7 +20,7 @@ with a large loss changes nothing.
 
 With `gradient="tesla"` a step of training does not depend on those before it: Cui et
 al., "Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory", ICML 2023,
-https://arxiv.org/abs/2211.10586, equation 6. The exact gradient needs no more memory
+https://arxiv.org/abs/2211.10586. The exact gradient needs no more memory
 here: of each step only the parameters are kept, and all else is computed again.
 
 With M > 1 networks L is the mean over them, which is our generalisation.
@@ -38,13 +38,11 @@ import optax
 from dc_jax.base import CondenseState, Method, Offsets, make_labels
 from dc_jax.config import Config
 from dc_jax.data.store import ClassStore
-from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.devices.backend import Execution, batched
 from dc_jax.errors import UserError
-from dc_jax.methods.clustering import make_sample
 from dc_jax.methods.expert_labels import label_images
 from dc_jax.methods.expert_networks import unraveller
-from dc_jax.methods.images import init_images, mean_over_networks, training_set
+from dc_jax.methods.images import first_images, mean_over_networks, training_set
 from dc_jax.networks import has_batch_norm
 from dc_jax.training.augment import augment
 from dc_jax.training.train import mean_gradient
@@ -76,15 +74,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
     unravel = functools.partial(unraveller, network)
 
     def init(store: ClassStore, key: jax.Array) -> tuple[CondenseState, Offsets]:
-        class_ipc = config.class_ipc(store.num_classes)
-        images, offsets = init_images(
-            store,
-            key,
-            class_ipc=class_ipc,
-            kind=config.init,
-            sample=make_sample(config, network, execution),
-            factor=config.formation.factor,
-        )
+        images, offsets = first_images(config, network, execution, store, key)
         state = CondenseState(
             images,
             opt_state=(),
@@ -117,7 +107,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
                     learned["lr"],
                     steps=of.steps,
                     batch_size=config.batch_train,
-                    augmentation=_augmentation(config),
+                    augmentation=config.training_augmentation,
                     is_exact=of.gradient == "exact",
                     key=train_key,
                 )
@@ -141,7 +131,7 @@ def make(config: Config, network: nn.Module, execution: Execution) -> Method:
         after = after.replace(iteration=state.iteration + 1)
         return after, metrics | {"student_lr": after.student_lr}, ()
 
-    return Method(init, step, tuple(range(of.max_start + of.expert_epochs)))
+    return Method(init, step, tuple(range(of.last_epoch + 1)))
 
 
 def make_optimiser(config: Config) -> optax.GradientTransformation:
@@ -228,7 +218,7 @@ def train_student(
 def trajectory_loss(student: Any, start: Any, target: Any) -> jax.Array:
     """Returns the squared distance of student and target over that of start and target.
 
-    All are trees of arrays; the result is `[]`. The paper's equation 3.
+    All are trees of arrays; the result is `[]`. As in the authors' code.
     """
 
     def distance(tree: Any) -> jax.Array:
@@ -245,18 +235,13 @@ def _check(config: Config) -> None:
             "config.network.name must be a network without batch norm for mtt, got "
             f"{config.network.name}."
         )
-    needed = config.trajectories.max_start - 1 + config.trajectories.expert_epochs
+    needed = config.trajectories.last_epoch
     if config.experts.epochs != needed:
         raise UserError(
             f"config.experts.epochs must be {needed}, which is "
             "config.trajectories.max_start - 1 + config.trajectories.expert_epochs, "
             f"got {config.experts.epochs}."
         )
-
-
-def _augmentation(config: Config) -> str:
-    strategy = config.augmentation
-    return strategy if strategy == "none" else SIAMESE_PREFIX + strategy
 
 
 def _learned(state: CondenseState) -> Learned:

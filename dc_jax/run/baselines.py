@@ -35,7 +35,8 @@ _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
     *("labels", "lr_label", "pool", "sampler", "candidates"),
-    *("patience", "distillation", "experts", "trajectories", "tensorboard"),
+    *("patience", "distillation", "experts", "trajectories", "characteristic"),
+    "tensorboard",
 )
 
 

@@ -17,7 +17,6 @@ from jax.flatten_util import ravel_pytree
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
-from dc_jax.defaults import SIAMESE_PREFIX
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
@@ -95,11 +94,10 @@ def make_expert_protocol(config: Config) -> Protocol:
     The learning rate stays the same. This is what MTT's authors do (buffer.py of their
     code).
     """
-    is_augmented = config.augmentation != "none"
     return Protocol(
         network=config.network.name,
         epochs=config.experts.epochs - 1,  # A protocol runs one more.
-        augmentation=SIAMESE_PREFIX + config.augmentation if is_augmented else "none",
+        augmentation=config.training_augmentation,
         lr=config.experts.lr,
         momentum=0.0,
         weight_decay=0.0,

@@ -104,7 +104,7 @@ def test_the_exact_gradient_is_that_of_the_loss(inputs):
 
 
 def test_the_gradient_of_tesla_takes_each_step_alone(inputs):
-    """Equation 6 of the paper: every step's gradient times what the student lacks."""
+    """Every step's gradient, times what the student lacks of the target."""
     start, images, labels, target = inputs
     lr = 0.5
 
@@ -214,24 +214,27 @@ def test_a_loss_above_the_threshold_changes_nothing():
             assert bool(is_same) != changes
 
 
-def test_learned_labels_are_a_softmax_that_descends():
-    """Kept as probabilities, they move as logits that are kept apart would."""
+def test_learned_labels_are_a_softmax_that_descends(inputs):
+    """Kept as probabilities, they move as logits do that are kept apart."""
+    start, images, _, target = inputs
+    expert = jnp.stack([ravel_pytree(one)[0] for one in (start, start, target)])
     fields = {"labels": "learned", "lr_label": 50.0, "trajectories.threshold": 1e9}
     fields |= {"trajectories.growth": 0, "lr_img": 1e-9, "trajectories.lr_lr": 1e-9}
-    states, _ = _run(iterations=3, **fields)
-    labels = [np.asarray(state.labels, np.float64) for state in states]
-    np.testing.assert_allclose(np.stack(labels).sum(-1), 1, rtol=1e-5)
-    logits = [np.log(label) for label in labels]
-    moves = np.diff([one - one.mean(-1, keepdims=True) for one in logits], axis=0)
-    # Under momentum 0.9 a move has nine tenths of the one before.
-    first, second, _ = moves
-    assert np.abs(first).max() > 1e-3
-    pushed = second - 0.9 * first
-    np.testing.assert_allclose(pushed.sum(-1), 0, atol=1e-5)
-    (_, once), _ = _run(**fields | {"lr_label": 25.0})
-    half = np.log(np.asarray(once.labels, np.float64)) - logits[0]
-    half -= half.mean(-1, keepdims=True)
-    np.testing.assert_allclose(2 * half, first, rtol=1e-3, atol=1e-5)
+    states, _ = _run(3, expert[None], **fields)
+    flat = states[0].images.reshape(-1, *SHAPE)
+
+    def loss(logits):
+        labels = jax.nn.softmax(logits)
+        student = _student(start, flat, labels, 1.0, batch_size=6, steps=2)
+        return trajectory_loss(student, start, target)
+
+    logits, pushed = jnp.log(states[0].labels.reshape(6, CLASSES)), 0.0
+    for state in states[1:]:
+        pushed = 0.9 * pushed + jax.grad(loss)(logits)
+        logits = logits - 50.0 * pushed
+        expected = jax.nn.softmax(logits).reshape(state.labels.shape)
+        assert np.abs(state.labels - states[0].labels).max() > 1e-3
+        np.testing.assert_allclose(state.labels, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_what_an_expert_must_be():
