@@ -5,9 +5,7 @@ what the networks in it were made with. So a run that was stopped finds them, an
 does another run that needs the same networks.
 """
 
-import dataclasses
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,6 @@ import jax
 import numpy as np
 from absl import logging
 
-import dc_jax
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.data.store import to_inputs
@@ -31,7 +28,7 @@ from dc_jax.progress import Progress
 from dc_jax.run import workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.compiled import compile_everywhere
-from dc_jax.run.kept_training import KeptTraining
+from dc_jax.run.kept_training import KeptTraining, made_with
 from dc_jax.run.signals import Stopped, StopSignals, ends_at_once
 from dc_jax.training.full_data import WholeState, WholeTraining
 
@@ -39,8 +36,6 @@ from dc_jax.training.full_data import WholeState, WholeTraining
 _BATCHES_AHEAD = 8
 # How many images are read at once.
 _READ_AT_ONCE = 512
-# They draw the random numbers, and networks are made and trained with them.
-_PACKAGES = ("jax", "flax", "optax", "numpy")
 # Folded into the seed for these networks; experiments have the numbers below.
 _STREAM = 2**31
 
@@ -104,13 +99,14 @@ class WholeTrainer:
         self._layout = execution.layout
         self._whitening = self._put(dataset.whitening)
         self._num_batches = -(-len(dataset.train_labels) // protocol.batch_size)
-        self._made_with = _made_with(config, dataset, protocol, eval_every)
+        self._made_with = made_with(config, dataset, protocol, eval_every)
         self._made_with |= hook.made_with if hook else {}
         text = json.dumps(self._made_with, sort_keys=True)
         name = hashlib.sha256(text.encode()).hexdigest()[:16]
         given = config.coreset.networks
         kept = user_path(given, "config.coreset.networks") if given else None
         self._folder = (kept or folder / "networks") / name
+        self._name = "config.coreset.networks" if kept else "--workdir"
         self._training, self._check, self._hook = training, check, hook
         # Of which phases, for how many images, the updates are compiled.
         self._compiled: set[tuple[int, int]] = set()
@@ -170,7 +166,7 @@ class WholeTrainer:
         with Progress(f"Making n{title[1:]}"):
             state = self._put(self._training.init(init_key))
         folder = self.folder(number)
-        with workdir.locked(folder, waits=True):
+        with workdir.locked(folder, waits=True, name=self._name):
             checkpointer = Checkpointer(folder / "checkpoints", keep=1)
             progress = KeptTraining(checkpointer, state, self._made_with)
             if self._hook and progress.step == 0:
@@ -235,7 +231,7 @@ class WholeTrainer:
                 is_waited = is_last or step % _BATCHES_AHEAD == 0
                 if is_waited and not signals.wait(progress.state.network.step):
                     progress.save()
-                    raise Stopped(signals.number, progress.step)
+                    raise Stopped(signals.number, progress.step, "batch")
                 bar.advance()
                 if is_last:
                     right = np.asarray(progress.state.was_right).mean()
@@ -282,26 +278,3 @@ class WholeTrainer:
         saved += " The same command continues."
         with ends_at_once(lambda: saved), Progress("Compiling the training"):
             self._updates[place].lower(*arguments).compile()
-
-
-def _made_with(
-    config: Config, dataset: Dataset, protocol: Protocol, eval_every: int
-) -> dict[str, Any]:
-    """Returns all that trained networks and their features depend on.
-
-    The devices, and the fields of `config.execution` but for `dtype`, only change how
-    results are rounded, so they are left out.
-    """
-    zca = {} if dataset.whitening is None else {"zca": True}
-    return zca | {
-        "seed": config.seed,
-        "dataset": dataset.checksum(),
-        "num_classes": dataset.num_classes,
-        "mean": dataset.mean.tolist(),
-        "std": dataset.std.tolist(),
-        "dtype": config.execution.dtype,
-        "protocol": dataclasses.asdict(protocol),
-        "eval_every": eval_every,
-        "dc_jax": dc_jax.__version__,
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-    }

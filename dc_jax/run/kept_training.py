@@ -1,11 +1,20 @@
 """A training on the whole training set that goes on from its last checkpoint."""
 
+import dataclasses
+import importlib.metadata
 import time
 from typing import Any
 
+import dc_jax
+from dc_jax.config import Config
+from dc_jax.data.dataset import Dataset
 from dc_jax.devices import processes
+from dc_jax.evaluation.protocol import Protocol
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.training.full_data import WholeState
+
+# They draw the random numbers, and networks are made and trained with them.
+_PACKAGES = ("jax", "flax", "optax", "numpy")
 
 
 class KeptTraining:
@@ -37,3 +46,26 @@ class KeptTraining:
         # The other processes wait until the first has written it.
         processes.on_first(self._checkpointer.save, self.step, self.state, meta)
         self._saved = time.monotonic()
+
+
+def made_with(
+    config: Config, dataset: Dataset, protocol: Protocol, eval_every: int
+) -> dict[str, Any]:
+    """Returns all that trained networks and their features depend on.
+
+    The devices, and the fields of `config.execution` but for `dtype`, only change how
+    results are rounded, so they are left out.
+    """
+    zca = {} if dataset.whitening is None else {"zca": True}
+    return zca | {
+        "seed": config.seed,
+        "dataset": dataset.checksum(),
+        "num_classes": dataset.num_classes,
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+        "dtype": config.execution.dtype,
+        "protocol": dataclasses.asdict(protocol),
+        "eval_every": eval_every,
+        "dc_jax": dc_jax.__version__,
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

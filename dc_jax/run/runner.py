@@ -109,12 +109,8 @@ def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str
 
 def _saved(folder: Path) -> str:
     """Says what the last command in a folder has saved, before its sets are made."""
-    if steps := Checkpointer(folder / "checkpoints").steps():
-        return tell_saved(steps[-1], folder)
-    networks = folder / "networks"
-    if networks.exists():
-        return f"{networks} has the networks so far; the same command continues."
-    return tell_saved(0, folder)
+    steps = Checkpointer(folder / "checkpoints").steps()
+    return tell_saved(steps[-1] if steps else 0, folder)
 
 
 @fixed_numerics()

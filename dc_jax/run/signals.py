@@ -25,6 +25,9 @@ _is_guest = contextvars.ContextVar("is_guest", default=False)
 
 def tell_saved(iteration: int, folder: Path) -> str:
     """Says in a sentence or two what is saved of a run that is stopped."""
+    networks = Path(folder) / "networks"
+    if iteration == 0 and networks.exists():
+        return f"{networks} has the networks so far; the same command continues."
     if iteration == 0:
         return "Nothing is saved yet; the same command begins again."
     return f"Iteration {iteration} is saved in {folder}; the same command continues."

@@ -74,10 +74,13 @@ def claimed(config: Config, folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
+def locked(
+    folder: Path, *, waits: bool = False, name: str = "--workdir"
+) -> Iterator[None]:
     """Keeps other commands out of the folder, which is created where needed.
 
-    The first process of a run does this for all.
+    The first process of a run does this for all. `name` is the flag or field that
+    says where the folder is.
 
     Raises:
       UserError: another command uses it and `waits` is False, or it cannot be made.
@@ -89,13 +92,13 @@ def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"--workdir={folder} cannot be made ({error.strerror}): choose another."
+            f"{name}={folder} cannot be made ({error.strerror}): choose another."
         ) from error
     with open(folder / ".lock", "a", encoding="utf-8") as file:
         if not _lock(file, folder, fcntl.LOCK_EX | fcntl.LOCK_NB):
             if not waits:
                 raise UserError(
-                    f"--workdir={folder} is in use by another process: wait for it, "
+                    f"{name}={folder} is in use by another process: wait for it, "
                     "stop it, or choose another folder."
                 )
             logging.info("Waiting for another process that uses %s.", folder)

@@ -116,3 +116,9 @@ def test_a_damaged_expert_is_named(whole, tmp_path, damage):
 def test_the_learning_rate_of_experts_is_named(tmp_path):
     with pytest.raises(FloatingPointError, match=r"config\.experts\.lr than 1e\+10"):
         _condense(tmp_path, **{"experts.lr": 1e10})
+
+
+def test_the_field_of_their_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"config\.coreset\.networks=.*cannot be made"):
+        _condense(tmp_path / "run", tmp_path / "file")
