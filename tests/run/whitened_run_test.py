@@ -11,7 +11,7 @@ from toy import random_dataset, whitened
 import dc_jax
 from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import to_inputs
-from dc_jax.run import full_data_trainer, runner, setup
+from dc_jax.run import full_data_trainer, kept_training, runner, setup
 
 ZCA = {"dataset.zca": True}
 # Compiled fast.
@@ -117,10 +117,10 @@ def test_networks_of_plain_images_are_found_as_before():
     protocol = setup.make_protocol(
         config.evaluation, dataset_name="digits", network_name="MLP"
     )
-    made_with = full_data_trainer._made_with(config, dataset, protocol, 0)
+    made_with = kept_training.made_with(config, dataset, protocol, 0)
     assert "zca" not in made_with
     other = dataclasses.replace(dataset, whitening=whitened(dataset).whitening)
-    assert full_data_trainer._made_with(config, other, protocol, 0) == {
+    assert kept_training.made_with(config, other, protocol, 0) == {
         "zca": True,
         **made_with,
     }
