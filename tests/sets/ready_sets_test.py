@@ -36,7 +36,9 @@ def test_a_set_is_what_the_page_says(name):
     synthetic = dc_jax.load_synthetic_set(FOLDER / name)
     recipe = json.loads(synthetic.recipe)
     # Some were made of a folder of pictures, which has no name.
-    names = {f"{one}_{ipc}_{method}.npz" for one in (recipe["dataset"], "cifar10")}
+    parts = "" if synthetic.factor == 1 else "_parts"
+    datasets = (recipe["dataset"], "cifar10")
+    names = {f"{one}_{ipc}_{method}{parts}.npz" for one in datasets}
     assert name in names
     assert (recipe["ipc"], recipe["method"]) == (ipc, method)
     assert synthetic.images.shape[:2] == (10, ipc)

@@ -1,0 +1,24 @@
+"""CIFAR-10 in the bytes of 10 images per class: 307,200, the best that we measured.
+
+  python -m dc_jax.main --config=configs/best/cifar10_10.py --workdir=runs/best_cifar_10
+
+Distribution matching of images that hold four smaller ones, which begin as
+representative real images. Networks are trained on them as in the paper of `dm`, for
+1,000 epochs with augmentation.
+
+Expect 59.6, measured on a JPEG copy (the paper's `dc`: 44.9). On a GPU it takes a few
+minutes.
+"""
+
+from ml_collections import ConfigDict
+
+from dc_jax.configs.best import cifar10_1
+
+
+def get_config() -> ConfigDict:
+    """Returns the recipe."""
+    config = cifar10_1.get_config()
+    config.ipc = 10
+    config.iterations = 5000
+    config.evaluation.protocol = "paper"
+    return config
