@@ -84,12 +84,19 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
     """Returns the path of a file, or of the set of an experiment in a run's folder.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: there is no such file, or the run of the folder has not ended.
     """
     path = str(user_path(path, "the path of a set"))
+    is_unfinished = os.path.isdir(os.path.join(path, "checkpoints"))
     if os.path.isdir(path):
         path = os.path.join(path, set_name(experiment))
     if not os.path.isfile(path):
+        if is_unfinished:
+            raise FileNotFoundError(
+                f"no synthetic set at {path}: the run there has not ended. Its command "
+                "continues it. With --config.iterations set to the number that it has "
+                "reached, it ends with this set (not dd and frepo)."
+            )
         raise FileNotFoundError(
             f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "
             "folder of a run."

@@ -154,6 +154,13 @@ def test_no_such_file(tmp_path):
             set_file.load_synthetic_set(missing)
 
 
+def test_the_folder_of_a_run_that_has_not_ended(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(FileNotFoundError, match="has not ended") as error:
+        set_file.load_synthetic_set(tmp_path)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["images", "pixels", "std"])
 def test_missing_array(path, name):
     members = _members(path)
