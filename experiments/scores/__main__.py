@@ -4,8 +4,9 @@
       --set=docs/sets/fashion_mnist_1_dc.npz,res_DM_FashionMNIST_ConvNet_10ipc.pt \\
       --baselines=random,herding --whole=0.935 --config.num_evaluations=5
 
-Writes scores.md, scores.html and scores.json, after each accuracy. The same command
-continues where it was stopped, and measures nothing twice.
+Writes scores.md, scores.html and scores.json, after each accuracy, and at the end
+scores.png, a figure of the accuracies under strong. The same command continues where it
+was stopped, and measures nothing twice: begin with `--measures=strong`, which is quick.
 """
 
 import functools
@@ -41,6 +42,13 @@ _NETWORKS = flags.DEFINE_list(
     "networks",
     ["MLP", "LeNet", "AlexNet"],
     "Other networks that are trained on the sets, for their mean accuracy.",
+)
+_MEASURES = flags.DEFINE_list(
+    "measures",
+    ["paper", "strong", "plain", "hard", "pixels", "networks"],
+    "Accuracies to measure now: under the evaluations paper and strong, and under "
+    "strong without augmentation (for ARS), with hard labels (for HLR), of 8-bit pixels, "
+    "and of --networks. Those that were measured before stay in the table.",
 )
 _WHOLE = flags.DEFINE_string(
     "whole",
@@ -79,6 +87,7 @@ def run(
     *,
     baselines: Sequence[str] = (),
     networks: Sequence[str] = (),
+    only: Sequence[str] | None = None,
     whole: float | None = None,
 ) -> str:
     """Measures what is not measured yet; returns the table.
@@ -89,6 +98,7 @@ def run(
       sets: paths of sets.
       baselines: methods that choose as many images; `random` is added.
       networks: that are trained on the sets for their mean accuracy.
+      only: kinds of measures, see `--measures`; None is all of them.
       whole: accuracy of networks that are trained on all images.
 
     Raises:
@@ -99,12 +109,14 @@ def run(
     # Not imported above, so that `--help` does not wait for JAX.
     from dc_jax.config import Config
     from dc_jax.run.setup import load
-    from experiments.scores import measures, rows
+    from experiments.scores import figure, measures, rows
 
+    measures.check_kinds(only)
     config = Config.create(values)
     rows.check_baselines(baselines)
     before, dataset = _read_rows(folder), load(config)
-    meter = measures.Meter(values, dataset, measures.make_measures(networks))
+    every = measures.make_measures(networks)
+    meter = measures.Meter(values, dataset, every)
     given = rows.load_rows(sets, dataset)
     arguments = (values, baselines, given, dataset, folder / "baselines")
     scored = [*given, *rows.make_baselines(*arguments)]
@@ -112,13 +124,16 @@ def run(
     content = {"dataset": dataset.name, "networks": list(networks), "whole": whole}
     write = functools.partial(_write, folder, content | {"rows": results})
     text = write()
-    for name, measure in meter.measures.items():
+    for name, measure in every.items():
+        if only is not None and measure.kind not in only:
+            continue
         for row, result in zip(scored, results, strict=True):
             is_needed = row.has_soft_labels or not measure.only_soft
             if is_needed and name not in result["cells"]:
                 logging.info("%s: %s.", row.name, name)
                 result["cells"][name] = meter.measure(name, row)
                 text = write()
+    figure.draw(results, dataset.name, folder / "scores.png")
     return text
 
 
@@ -174,7 +189,7 @@ def main(argv: list[str]) -> None:
         with fixed_numerics():
             folder = user_path(_OUTPUT.value, "--output")
             options = {"baselines": _BASELINES.value, "networks": _NETWORKS.value}
-            options["whole"] = read_whole(_WHOLE.value)
+            options |= {"only": _MEASURES.value, "whole": read_whole(_WHOLE.value)}
             print(run(_CONFIG.value.to_dict(), folder, _SET.value, **options))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")

@@ -11,6 +11,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
 from dc_jax.devices.layout import make_layout
+from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.run.checks import check_names
 from dc_jax.run.evaluation import build_evaluator, count_sets
@@ -23,12 +24,14 @@ from experiments.scores.rows import Row
 
 # Between the name of this measure and that of its network.
 ON = "on "
+KINDS = ("paper", "strong", "plain", "hard", "pixels", "networks")
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
     """An accuracy: of which images and labels, by which evaluation."""
 
+    kind: str  # Of `KINDS`.
     fields: dict[str, Any]  # Of the config, by dotted names.
     change: Callable[[SyntheticSet], SyntheticSet] = lambda one: one
     only_soft: bool = False  # Whether it differs from `strong` for soft labels alone.
@@ -39,16 +42,25 @@ def make_measures(networks: Sequence[str]) -> dict[str, Measure]:
     strong = {"evaluation.protocol": "strong"}
     plain = {"evaluation.augmentation": "none", "evaluation.cutmix": 0.0}
     return {
-        "paper": Measure({"evaluation.protocol": "paper"}),
-        "strong": Measure(strong),
-        "plain": Measure(strong | plain),
-        "hard": Measure(strong, _without_soft_labels, only_soft=True),
-        "pixels": Measure(strong, _of_8_bits),
+        "paper": Measure("paper", {"evaluation.protocol": "paper"}),
+        "strong": Measure("strong", strong),
+        "plain": Measure("plain", strong | plain),
+        "hard": Measure("hard", strong, _without_soft_labels, only_soft=True),
+        "pixels": Measure("pixels", strong, _of_8_bits),
         **{
-            f"{ON}{name}": Measure(strong | {"evaluation.network": name})
+            f"{ON}{name}": Measure("networks", strong | {"evaluation.network": name})
             for name in networks
         },
     }
+
+
+def check_kinds(kinds: Sequence[str] | None) -> None:
+    """Raises a `UserError` unless these are kinds of measures."""
+    for one in kinds or ():
+        if one not in KINDS:
+            raise UserError(
+                f"--measures must be among {', '.join(KINDS)}, got {one!r}."
+            )
 
 
 def _without_soft_labels(one: SyntheticSet) -> SyntheticSet:

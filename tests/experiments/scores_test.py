@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import run_helpers
+from PIL import Image
 from toy import whitened
 
 import dc_jax
@@ -110,6 +111,22 @@ def test_a_table_is_continued(tmp_path, count):
     assert len(count) == 8
 
 
+def test_some_measures_now_and_the_others_later(tmp_path, count):
+    path = _save_set(tmp_path / "soft.npz", soft=True)
+    values, folder = run_helpers.tiny_config().to_dict(), tmp_path / "scores"
+    scores.run(values, folder, [path], networks=["MLP"], only=["strong"])
+    assert [protocol.network for protocol, _, _ in count] == [
+        values["network"]["name"]
+    ] * 2
+    with Image.open(folder / "scores.png") as picture:
+        assert picture.format == "PNG"
+    count.clear()
+    scores.run(values, folder, [path], networks=["MLP"], only=["networks"])
+    assert [protocol.network for protocol, _, _ in count] == ["MLP"] * 2
+    rows = json.loads((folder / "scores.json").read_text())["rows"]
+    assert [set(row["cells"]) for row in rows] == [{"strong", "on MLP"}] * 2
+
+
 def test_a_whitened_set_stays_one_in_8_bits():
     one = make_coreset(np.arange(20).reshape(10, 2), whitened(load_dataset("digits")))
     one = one.replace(images=one.images * 2)
@@ -127,6 +144,7 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
     path, values = _save_set(tmp_path / "a.npz"), run_helpers.tiny_config().to_dict()
     for options, message in (
         ({"baselines": ["dc"]}, "--baselines must be among .*'dc'"),
+        ({"only": ["strong", "weak"]}, "--measures must be among .*'weak'"),
         ({"networks": ["Net"]}, "config.evaluation.network.*'Net'"),
         ({"networks": ["LeNet"]}, "config.evaluation.network.*16x16"),
     ):
