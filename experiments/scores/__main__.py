@@ -47,8 +47,8 @@ _MEASURES = flags.DEFINE_list(
     "measures",
     ["paper", "strong", "plain", "hard", "pixels", "networks"],
     "Accuracies to measure now: under the evaluations paper and strong, and under "
-    "strong without augmentation (for ARS), with hard labels (for HLR), of 8-bit pixels, "
-    "and of --networks. Those that were measured before stay in the table.",
+    "strong without augmentation (for ARS), with hard labels (for HLR), of 8-bit "
+    "pixels, and of --networks. Those that were measured before stay in the table.",
 )
 _WHOLE = flags.DEFINE_string(
     "whole",
