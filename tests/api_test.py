@@ -88,7 +88,8 @@ def command(tmp_path_factory):
     return folder / "run"
 
 
-@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", [False, True])
 def test_condense_makes_the_images_of_the_command(command, stream):
     theirs = dc_jax.load_synthetic_set(command)
     ours = _condense(overrides=SMALL | {"dataset.stream": stream})
@@ -102,6 +103,7 @@ def test_condense_makes_the_images_of_the_command(command, stream):
     assert "accuracy_mean" not in recipe
 
 
+@pytest.mark.slow
 def test_evaluate_trains_as_the_recipe_says(command):
     result = json.loads((command / "result.json").read_text())
     theirs = dc_jax.load_synthetic_set(command)
@@ -113,6 +115,7 @@ def test_evaluate_trains_as_the_recipe_says(command):
     np.testing.assert_array_equal(ours, result["accuracies"][0])
 
 
+@pytest.mark.slow
 def test_another_evaluation_is_not_that_of_the_recipe(command, monkeypatch):
     seen = []
 
@@ -155,7 +158,9 @@ def test_evaluate_may_train_in_another_way(monkeypatch):
     assert texts[-1][2] == 5
 
 
-@pytest.mark.parametrize("method", ["random", "herding"])
+@pytest.mark.parametrize(
+    "method", ["random", pytest.param("herding", marks=pytest.mark.slow)]
+)
 def test_select_returns_real_images(method, temporary):
     chosen = dc_jax.select(
         *(IMAGES, LABELS),
@@ -193,6 +198,7 @@ def test_kinds_of_arrays():
     np.testing.assert_array_equal(of_colours.images[..., [1]], of_bytes.images)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(temporary, monkeypatch):
     handlers = [signal.getsignal(number) for number in SIGNALS]
     first = _condense()
@@ -248,6 +254,7 @@ def test_no_signal_kills_while_images_are_chosen(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_a_workdir_is_gone_on_with(tmp_path, monkeypatch):
     whole = _condense(iterations=3)
     _condense(iterations=2, workdir=tmp_path / "run")

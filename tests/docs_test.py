@@ -62,7 +62,7 @@ def _run(folder, *arguments):
     [
         pytest.param("docs/python.md", marks=pytest.mark.slow),
         pytest.param("docs/tutorial.md", marks=pytest.mark.slow),
-        "docs/adding_a_method.md",
+        pytest.param("docs/adding_a_method.md", marks=pytest.mark.slow),
     ],
 )
 def test_the_python_of_a_page_runs(tmp_path, page):

@@ -24,7 +24,11 @@ def _shorter(synthetic: SyntheticSet) -> SyntheticSet:
 
 @pytest.mark.parametrize(
     ("framework", "file_format"),
-    [("flax", "npz"), ("torch", "npz"), ("keras", "npz")],
+    [
+        ("flax", "npz"),
+        pytest.param("torch", "npz", marks=pytest.mark.slow),
+        pytest.param("keras", "npz", marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     "is_whole", [False, pytest.param(True, marks=pytest.mark.slow)]

@@ -40,7 +40,7 @@ TOLERANCES = {"float64": 1e-7, "float32": 2e-3}
 CONVOLUTIONS = {"float64": "trilinear", "float32": "winograd"}
 # One file per architecture and normalisation runs by default, the others by `-m slow`.
 FAST_FILES = {
-    "float64": ("MLP_1ch", "LeNet_3ch", "ConvNet_3ch", "ConvNetBN_1ch"),
+    "float64": ("MLP_1ch", "ConvNet_3ch", "ConvNetBN_1ch"),
     "float32": ("ConvNetD1_1ch",),
 }
 # Of whole trajectories, by default in float64 alone.

@@ -69,8 +69,13 @@ def _draw_images():
 
 @pytest.mark.parametrize(
     ("method", "name"),
-    [("dc", "TinyBN"), ("dsa", "Tiny"), ("dm", "Tiny"), ("dm", "TinyBN")]
-    + [("dd", "Tiny")],
+    [
+        ("dc", "TinyBN"),
+        pytest.param("dsa", "Tiny", marks=pytest.mark.slow),
+        ("dm", "Tiny"),
+        pytest.param("dm", "TinyBN", marks=pytest.mark.slow),
+        ("dd", "Tiny"),
+    ],
 )
 def test_equal_numbers_are_the_same_program_as_one_number(method, name):
     def lower(ipc):

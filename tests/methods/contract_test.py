@@ -126,6 +126,7 @@ class TestDistributionMatchingAtOnce(MethodContract):
     is_by_class = False  # The statistics are of all.
 
 
+@pytest.mark.slow
 class TestDistillation(MethodContract):
     make = staticmethod(METHODS["dd"])
     fields = {"method": "dd", "lr_img": 0.1, "distillation.lr": 3.0}

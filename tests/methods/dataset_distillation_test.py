@@ -114,6 +114,7 @@ def test_a_step_by_hand():
     np.testing.assert_allclose(dense["bias"], [0, 0], atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_batch_norm", [False, True])
 def test_training_is_the_steps_in_order(has_batch_norm):
     network = Tiny(CLASSES, has_batch_norm)
@@ -189,6 +190,7 @@ def _reference(images, raw, key):
     return cross_entropy(logits, REAL_LABELS).mean()
 
 
+@pytest.mark.slow
 def test_step_equals_the_algorithm_written_out():
     """The loss and three updates of Adam, for two networks; halved at each tenth."""
     step = jax.jit(_make_method(num_networks=2).step)
@@ -268,6 +270,7 @@ def test_a_learning_rate_that_is_not_finite_is_noticed():
         assert metrics["is_finite"].item() == (value == 0)
 
 
+@pytest.mark.slow
 def test_own_evaluation_equals_a_plain_loop():
     images, raw = _draw_learned()
     rates = jax.nn.softplus(raw)

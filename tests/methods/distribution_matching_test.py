@@ -77,7 +77,10 @@ def _reference(name, images, variables):
     return total
 
 
-@pytest.mark.parametrize(("name", "num_networks"), [(NAMES[0], 2), (NAMES[1], 1)])
+@pytest.mark.parametrize(
+    ("name", "num_networks"),
+    [pytest.param(NAMES[0], 2, marks=pytest.mark.slow), (NAMES[1], 1)],
+)
 def test_step_equals_the_algorithm_written_out(name, num_networks):
     """The loss, the first update and, with momentum, the second, for M networks."""
     step = jax.jit(_make_method(name, num_networks=num_networks).step)
@@ -128,7 +131,8 @@ def test_augmentation_is_drawn_for_each_class():
     assert abs(medians[0] - medians[1]) > 1e-3
 
 
-@pytest.mark.parametrize("num", [7, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num", [7, 8])
 def test_slices_change_nothing(num):
     """The gradient of many images at once, in halves, and with a rest."""
     network = _network(NAMES[0])

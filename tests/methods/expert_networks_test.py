@@ -25,6 +25,7 @@ def test_vectors_become_the_networks_they_were():
     chex.assert_trees_all_equal(again, variables)
 
 
+@pytest.mark.slow
 def test_an_expert_is_on_the_way_between_two_ages():
     """Expert e has the variable 100 e + a^2 at age a."""
     ages = jnp.arange(4.0)
@@ -50,7 +51,7 @@ def test_without_experts_a_network_is_random():
     chex.assert_trees_all_equal(begun, NETWORK.init(key, images))
 
 
-@pytest.mark.parametrize("method", ["dc", "dm"])
+@pytest.mark.parametrize("method", [pytest.param("dc", marks=pytest.mark.slow), "dm"])
 def test_a_method_matches_the_expert_that_there_is(method):
     """One expert that does not move is what every iteration begins with."""
     fields = {"method": method, "ipc": 2, "init": "noise", "augmentation": "none"}

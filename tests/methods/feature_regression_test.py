@@ -118,6 +118,7 @@ def test_an_iteration_learns_images_and_labels_and_trains_one_network():
     np.testing.assert_allclose(sum(metrics["layers"].values()), metrics["loss"])
 
 
+@pytest.mark.slow
 def test_an_old_network_begins_anew():
     method, store = _method(**{"pool.size": 1, "pool.updates": 1})
     state, _ = method.init(store, KEY)
@@ -151,6 +152,7 @@ def test_networks_learn_the_labels_of_the_set():
     assert error(state) < 0.5 * first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "channels", "is_flipped"),
     [
@@ -175,6 +177,7 @@ def test_it_has_no_augmentation():
         _method(augmentation="flip")
 
 
+@pytest.mark.slow
 def test_the_network_sees_all_images_of_a_class():
     """Of a set whose classes differ; blank slots count for nothing."""
     method, store = _method(ipc=(2, 1, 2))

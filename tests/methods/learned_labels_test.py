@@ -40,6 +40,7 @@ def _match(learned, real=REAL):
     )
 
 
+@pytest.mark.slow
 def test_the_labels_of_a_class_match_like_the_class():
     labels = jax.nn.one_hot(jnp.array([LABEL, LABEL]), CLASSES)
     expected, grads = _match(IMAGES)

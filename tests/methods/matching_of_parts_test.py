@@ -39,7 +39,9 @@ def _by_embeddings(images, factor):
     )
 
 
-@pytest.mark.parametrize("match", [_by_gradients, _by_embeddings])
+@pytest.mark.parametrize(
+    "match", [pytest.param(_by_gradients, marks=pytest.mark.slow), _by_embeddings]
+)
 def test_the_loss_is_that_of_the_parts(match):
     decoded, decode_back = jax.vjp(lambda images: decode(images, FACTOR), IMAGES)
     expected, grads = match(decoded, 1)

@@ -81,6 +81,7 @@ def _matching(**changes):
     return gradient_matching.make(config, Tiny(3), Execution("map", 8)), store
 
 
+@pytest.mark.slow
 def test_a_pool_of_fresh_networks_matches_as_without_one():
     """One outer step: the network is used before it is trained."""
     changes = {"outer_loop": 1, "inner_loop": 2}

@@ -103,6 +103,7 @@ def test_the_exact_gradient_is_that_of_the_loss(inputs):
         check_grads(loss, (images, jnp.float64(0.5)), order=1, modes=["rev"])
 
 
+@pytest.mark.slow
 def test_the_gradient_of_tesla_takes_each_step_alone(inputs):
     """Every step's gradient, times what the student lacks of the target."""
     start, images, labels, target = inputs
@@ -184,7 +185,7 @@ def _run(iterations=1, experts=None, **fields):
 @pytest.mark.parametrize(
     ("labels", "gradient"),
     [
-        ("hard", "exact"),
+        pytest.param("hard", "exact", marks=pytest.mark.slow),
         pytest.param("hard", "tesla", marks=pytest.mark.slow),
         pytest.param("learned", "exact", marks=pytest.mark.slow),
         ("learned", "tesla"),
@@ -204,6 +205,7 @@ def test_images_lead_where_an_expert_went(labels, gradient):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_loss_above_the_threshold_changes_nothing():
     _, (loss,) = _run()
     for threshold, changes in [(0.9 * loss, False), (1.1 * loss, True)]:
@@ -214,6 +216,7 @@ def test_a_loss_above_the_threshold_changes_nothing():
             assert bool(is_same) != changes
 
 
+@pytest.mark.slow
 def test_learned_labels_are_a_softmax_that_descends(inputs):
     """Kept as probabilities, they move as logits do that are kept apart."""
     start, images, _, target = inputs

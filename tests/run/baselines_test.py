@@ -106,6 +106,7 @@ def test_soft_labels_are_those_of_the_network(networks, tmp_path, no_training):
     assert result["soft_labels"] == 10
 
 
+@pytest.mark.slow
 def test_a_network_labels_what_was_condensed(networks, tmp_path):
     """The images are those without labels; the labels those that the network gives."""
     changes = {"method": "dm", "init": "real", "iterations": 1, "batch_real": 8}
@@ -153,6 +154,7 @@ def test_labels_and_pools_that_a_method_cannot_have(changes, message, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_whole_set_by_a_training_of_one_phase(tmp_path):
     changes = {"evaluation.protocol": "strong", "evaluation.batch_size": 1024}
     result = _condense(tmp_path, method="whole", **changes)
@@ -205,6 +207,7 @@ def test_networks_of_another_dataset_are_not_used(
         runner.condense(config, str(tmp_path), dataset=other)
 
 
+@pytest.mark.slow
 def test_features_are_kept_and_damaged_ones_made_again(
     networks, tmp_path, no_training, monkeypatch
 ):

@@ -53,7 +53,7 @@ class _Steady(Pace):
     ("augmentation", "loop", "at_once", "name"),
     [
         ("none", "map", 1, None),
-        ("strong", "map", 1, None),
+        pytest.param("strong", "map", 1, None, marks=pytest.mark.slow),
         pytest.param("none", "vmap", None, None, marks=pytest.mark.slow),
         pytest.param("none", "map", 1, "ConvNetD1W8", marks=pytest.mark.slow),
         pytest.param("noise", "vmap", None, "ConvNetD1W8", marks=pytest.mark.slow),
