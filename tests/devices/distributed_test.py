@@ -122,6 +122,7 @@ def test_two_processes_equal_one(one, tmp_path):
     assert second == []
 
 
+@pytest.mark.slow
 def test_an_error_before_the_run_ends_both_with_a_line(one, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((one / "config.json").read_text())

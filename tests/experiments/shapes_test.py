@@ -196,7 +196,8 @@ def test_on_the_whole_set_they_are_as_by_themselves(tmp_path, monkeypatch):
     assert again["networks"] == result["networks"]
 
 
-@pytest.mark.parametrize("loop", ["map", pytest.param("vmap", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["map", "vmap"])
 def test_several_go_on_where_they_were_stopped(loop, tmp_path, monkeypatch):
     changes = {
         "method": "whole",

@@ -67,7 +67,10 @@ def test_every_config_makes_cells_that_can_be_run(name, make_cells, sizes, tmp_p
     ("name", "module", "make_cells", "lines"),
     [
         ("table1", figure1, table1.make_cells, ["| digits | dc |"]),
-        ("cross_architecture", cross_architecture, matrix.make_cells, ["| MLP |"]),
+        pytest.param(
+            *("cross_architecture", cross_architecture, matrix.make_cells, ["| MLP |"]),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *("ablations", ablations, matrix.make_cells),
             ["| mse |", "| ours |", "| noise |"],

@@ -18,6 +18,7 @@ from dc_jax.run.setup import make_setup
 from dc_jax.sets.make import make_set
 
 
+@pytest.mark.slow
 def test_compiled_step_is_the_methods_step_with_the_iterations_key():
     method = toy_run.toy_method()
     keys = jax.random.split(jax.random.key(5), 2)

@@ -51,7 +51,7 @@ def test_an_accuracy_is_past_its_best(accuracies, expected):
 CHANGES = {"iterations": 9, "patience": 2}
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_run_ends_once_its_loss_is_level(toy, tmp_path, caplog, stream):
     caplog.set_level("INFO", logger="absl")
     changes = CHANGES | {"dataset.stream": stream}
