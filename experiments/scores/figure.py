@@ -44,4 +44,3 @@ def _bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         color=[_COLOURS[row["method"] is not None] for row in rows],
     )
     axes.bar_label(bars, [f"{mean:.1f}" for mean in means], label_type="center")
-    axes.set_xlim(left=0)
