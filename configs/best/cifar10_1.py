@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.method = "dm"
     config.formation.factor = 2
     config.init = "kmeans"
-    config.iterations = 2600
+    config.iterations = 2636
     config.num_experiments = 1
     config.evaluation.protocol = "strong"
     return config

@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
     """Returns the recipe."""
     config = cifar10_1.get_config()
     config.ipc = 10
-    config.iterations = 5000
+    config.iterations = 5018
     config.evaluation.protocol = "paper"
     return config

@@ -18,5 +18,5 @@ def get_config() -> ConfigDict:
     config = fashion_mnist_1.get_config()
     config.ipc = 10
     config.batch_real = 256
-    config.iterations = 3400
+    config.iterations = 3378
     return config

@@ -87,11 +87,12 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
       FileNotFoundError: there is no such file, or the run of the folder has not ended.
     """
     path = str(user_path(path, "the path of a set"))
-    is_unfinished = os.path.isdir(os.path.join(path, "checkpoints"))
-    if os.path.isdir(path):
-        path = os.path.join(path, set_name(experiment))
+    folder = path
+    if os.path.isdir(folder):
+        path = os.path.join(folder, set_name(experiment))
     if not os.path.isfile(path):
-        if is_unfinished:
+        is_begun = os.path.isdir(os.path.join(folder, "checkpoints"))
+        if is_begun and not os.path.isfile(os.path.join(folder, SET_NAME)):
             raise FileNotFoundError(
                 f"no synthetic set at {path}: the run there has not ended. Its command "
                 "continues it. With --config.iterations set to the number that it has "

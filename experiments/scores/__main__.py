@@ -5,8 +5,9 @@
       --baselines=random,herding --whole=0.935 --config.num_evaluations=5
 
 Writes scores.md, scores.html and scores.json, after each accuracy, and at the end
-scores.png, a figure of the accuracies under strong. The same command continues where it
-was stopped, and measures nothing twice: begin with `--measures=strong`, which is quick.
+scores.png, a figure of the accuracies under strong, if there are any. The same command
+continues where it was stopped, and measures nothing twice. `--measures=strong` measures
+that column alone; another call with the same folder adds others.
 """
 
 import functools
@@ -22,6 +23,7 @@ from dc_jax.errors import ERRORS, UserError, one_line
 from dc_jax.files.content import read_json, write_atomically, write_json
 from dc_jax.files.paths import user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
+from experiments.scores import KINDS
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -45,7 +47,7 @@ _NETWORKS = flags.DEFINE_list(
 )
 _MEASURES = flags.DEFINE_list(
     "measures",
-    ["paper", "strong", "plain", "hard", "pixels", "networks"],
+    list(KINDS),
     "Accuracies to measure now: under the evaluations paper and strong, and under "
     "strong without augmentation (for ARS), with hard labels (for HLR), of 8-bit "
     "pixels, and of --networks. Those that were measured before stay in the table.",
@@ -87,7 +89,7 @@ def run(
     *,
     baselines: Sequence[str] = (),
     networks: Sequence[str] = (),
-    only: Sequence[str] | None = None,
+    kinds: Sequence[str] = KINDS,
     whole: float | None = None,
 ) -> str:
     """Measures what is not measured yet; returns the table.
@@ -98,7 +100,7 @@ def run(
       sets: paths of sets.
       baselines: methods that choose as many images; `random` is added.
       networks: that are trained on the sets for their mean accuracy.
-      only: kinds of measures, see `--measures`; None is all of them.
+      kinds: of measures, see `--measures`.
       whole: accuracy of networks that are trained on all images.
 
     Raises:
@@ -111,29 +113,27 @@ def run(
     from dc_jax.run.setup import load
     from experiments.scores import figure, measures, rows
 
-    measures.check_kinds(only)
+    wanted = measures.choose(kinds, networks)
     config = Config.create(values)
     rows.check_baselines(baselines)
     before, dataset = _read_rows(folder), load(config)
-    every = measures.make_measures(networks)
-    meter = measures.Meter(values, dataset, every)
+    meter = measures.Meter(values, dataset, measures.with_found(wanted, before))
     given = rows.load_rows(sets, dataset)
     arguments = (values, baselines, given, dataset, folder / "baselines")
     scored = [*given, *rows.make_baselines(*arguments)]
     results = [_begin(row, meter, before) for row in scored]
-    content = {"dataset": dataset.name, "networks": list(networks), "whole": whole}
+    content = {"dataset": dataset.name, "networks": meter.networks(), "whole": whole}
     write = functools.partial(_write, folder, content | {"rows": results})
     text = write()
-    for name, measure in every.items():
-        if only is not None and measure.kind not in only:
-            continue
+    for name, measure in wanted.items():
         for row, result in zip(scored, results, strict=True):
             is_needed = row.has_soft_labels or not measure.only_soft
             if is_needed and name not in result["cells"]:
                 logging.info("%s: %s.", row.name, name)
                 result["cells"][name] = meter.measure(name, row)
                 text = write()
-    figure.draw(results, dataset.name, folder / "scores.png")
+    if (picture := figure.to_png(results, dataset.name)) is not None:
+        write_atomically(folder / "scores.png", picture)
     return text
 
 
@@ -189,7 +189,7 @@ def main(argv: list[str]) -> None:
         with fixed_numerics():
             folder = user_path(_OUTPUT.value, "--output")
             options = {"baselines": _BASELINES.value, "networks": _NETWORKS.value}
-            options |= {"only": _MEASURES.value, "whole": read_whole(_WHOLE.value)}
+            options |= {"kinds": _MEASURES.value, "whole": read_whole(_WHOLE.value)}
             print(run(_CONFIG.value.to_dict(), folder, _SET.value, **options))
     except ERRORS as error:
         sys.exit(f"error: {one_line(error)}")

@@ -20,11 +20,11 @@ from dc_jax.run.setup import make_evaluation
 from dc_jax.run.workdir import summarise
 from dc_jax.sets.make import decode_set
 from dc_jax.sets.set_file import set_pixels
+from experiments.scores import KINDS
 from experiments.scores.rows import Row
 
 # Between the name of this measure and that of its network.
 ON = "on "
-KINDS = ("paper", "strong", "plain", "hard", "pixels", "networks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +54,35 @@ def make_measures(networks: Sequence[str]) -> dict[str, Measure]:
     }
 
 
-def check_kinds(kinds: Sequence[str] | None) -> None:
-    """Raises a `UserError` unless these are kinds of measures."""
-    for one in kinds or ():
+def choose(kinds: Sequence[str], networks: Sequence[str]) -> dict[str, Measure]:
+    """Returns the measures of some kinds by name.
+
+    Raises:
+      UserError: there is no such kind, or nothing is left to measure.
+    """
+    for one in kinds:
         if one not in KINDS:
             raise UserError(
                 f"--measures must be among {', '.join(KINDS)}, got {one!r}."
             )
+    every = make_measures(networks).items()
+    chosen = {name: measure for name, measure in every if measure.kind in kinds}
+    if not chosen:
+        raise UserError(
+            f"--measures must name one of {', '.join(KINDS)}, and --networks a network "
+            f"for the last, got {','.join(kinds)!r} and {','.join(networks)!r}."
+        )
+    return chosen
+
+
+def with_found(
+    chosen: Mapping[str, Measure], rows: Sequence[Mapping[str, Any]]
+) -> dict[str, Measure]:
+    """Returns these measures and those that the rows of an earlier call have."""
+    found = dict.fromkeys(name for row in rows for name in row["cells"])
+    networks = [name.removeprefix(ON) for name in found if name.startswith(ON)]
+    every = make_measures(networks)
+    return {name: every[name] for name in found if name in every} | dict(chosen)
 
 
 def _without_soft_labels(one: SyntheticSet) -> SyntheticSet:
@@ -96,6 +118,11 @@ class Meter:
         self._evaluators: dict[str, Evaluator] = {}
         for name in measures:
             self._evaluator(name)
+
+    def networks(self) -> list[str]:
+        """Returns the other networks that are measured."""
+        names = [name for name in self.measures if name.startswith(ON)]
+        return [name.removeprefix(ON) for name in names]
 
     def made_with(self, name: str, row: Row) -> dict[str, Any]:
         """Returns all that the accuracy of a measure follows from, but the code."""

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import run_helpers
+from matplotlib.figure import Figure
 from PIL import Image
 from toy import whitened
 
@@ -16,7 +17,7 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.run.baselines import make_coreset
 from dc_jax.sets import set_file
 from experiments.scores import __main__ as scores
-from experiments.scores import formulas, measures, tables
+from experiments.scores import figure, formulas, measures, tables
 from experiments.scores.rows import Row
 
 
@@ -114,17 +115,33 @@ def test_a_table_is_continued(tmp_path, count):
 def test_some_measures_now_and_the_others_later(tmp_path, count):
     path = _save_set(tmp_path / "soft.npz", soft=True)
     values, folder = run_helpers.tiny_config().to_dict(), tmp_path / "scores"
-    scores.run(values, folder, [path], networks=["MLP"], only=["strong"])
-    assert [protocol.network for protocol, _, _ in count] == [
-        values["network"]["name"]
-    ] * 2
+    # A network that needs larger images does not matter where it is not asked for.
+    scores.run(values, folder, [path], networks=["LeNet"], kinds=["strong"])
+    assert [protocol.network for protocol, _, _ in count] == (
+        [values["network"]["name"]] * 2
+    )
     with Image.open(folder / "scores.png") as picture:
         assert picture.format == "PNG"
     count.clear()
-    scores.run(values, folder, [path], networks=["MLP"], only=["networks"])
+    scores.run(values, folder, [path], networks=["MLP"], kinds=["networks"])
     assert [protocol.network for protocol, _, _ in count] == ["MLP"] * 2
-    rows = json.loads((folder / "scores.json").read_text())["rows"]
-    assert [set(row["cells"]) for row in rows] == [{"strong", "on MLP"}] * 2
+    scores.run(values, folder, [path], kinds=["paper"])
+    content = json.loads((folder / "scores.json").read_text())
+    kept = {"strong", "on MLP", "paper"}
+    assert [set(row["cells"]) for row in content["rows"]] == [kept] * 2
+    assert content["networks"] == ["MLP"]
+
+
+def test_every_row_has_a_bar_of_its_own():
+    cell = {"accuracy_mean": 0.5, "accuracy_std": None}
+    facts = {"method": None, "ipc": "1", "cells": {"strong": cell}}
+    names = ["runs/a/synthetic_set.npz", "runs/b/synthetic_set.npz", "runs/lr_0.1"]
+    rows = [facts | {"name": name} for name in names]
+    assert [figure._label(row) for row in rows] == ["a", "b", "lr_0.1"]
+    axes = Figure().subplots()
+    figure._bars(axes, rows + rows)  # Even if they have the same name.
+    assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [*range(6)]
+    assert figure.to_png([facts | {"name": "a", "cells": {}}], "title") is None
 
 
 def test_a_whitened_set_stays_one_in_8_bits():
@@ -144,7 +161,9 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
     path, values = _save_set(tmp_path / "a.npz"), run_helpers.tiny_config().to_dict()
     for options, message in (
         ({"baselines": ["dc"]}, "--baselines must be among .*'dc'"),
-        ({"only": ["strong", "weak"]}, "--measures must be among .*'weak'"),
+        ({"kinds": ["strong", "weak"]}, "--measures must be among .*'weak'"),
+        ({"kinds": []}, "--measures must name one"),
+        ({"kinds": ["networks"]}, "--networks a network"),
         ({"networks": ["Net"]}, "config.evaluation.network.*'Net'"),
         ({"networks": ["LeNet"]}, "config.evaluation.network.*16x16"),
     ):

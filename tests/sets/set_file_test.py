@@ -159,6 +159,9 @@ def test_the_folder_of_a_run_that_has_not_ended(tmp_path):
     with pytest.raises(FileNotFoundError, match="has not ended") as error:
         set_file.load_synthetic_set(tmp_path)
     assert "\n" not in str(error.value)
+    (tmp_path / set_file.SET_NAME).touch()  # It has ended, but had one experiment.
+    with pytest.raises(FileNotFoundError, match="give a .npz"):
+        set_file.find_file(tmp_path, experiment=1)
 
 
 @pytest.mark.parametrize("name", ["images", "pixels", "std"])
