@@ -132,7 +132,7 @@ def run(
                 logging.info("%s: %s.", row.name, name)
                 result["cells"][name] = meter.measure(name, row)
                 text = write()
-    if (picture := figure.to_png(results, dataset.name)) is not None:
+    if (picture := figure.to_png(results)) is not None:
         write_atomically(folder / "scores.png", picture)
     return text
 

@@ -10,7 +10,7 @@ from dc_jax.sets.set_file import SET_NAME
 _COLOURS = {True: "0.7", False: "C0"}
 
 
-def to_png(rows: Sequence[Mapping[str, Any]], title: str) -> bytes | None:
+def to_png(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     """Draws a panel for each number of images per class, a bar for each row.
 
     Baselines are grey. Rows without an accuracy under `strong` are left out; without
@@ -32,7 +32,6 @@ def to_png(rows: Sequence[Mapping[str, Any]], title: str) -> bytes | None:
         _bars(axes, [row for row in rows if row["ipc"] == ipc])
         axes.set_title(f"{ipc} per class", loc="left", fontsize="medium")
     all_axes[-1, 0].set_xlabel("test accuracy under strong, %; grey: baselines")
-    figure.suptitle(title)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return file.getvalue()

@@ -141,7 +141,7 @@ def test_every_row_has_a_bar_of_its_own():
     axes = Figure().subplots()
     figure._bars(axes, rows + rows)  # Even if they have the same name.
     assert [bar.get_y() + bar.get_height() / 2 for bar in axes.patches] == [*range(6)]
-    assert figure.to_png([facts | {"name": "a", "cells": {}}], "title") is None
+    assert figure.to_png([facts | {"name": "a", "cells": {}}]) is None
 
 
 def test_a_whitened_set_stays_one_in_8_bits():
