@@ -18,7 +18,7 @@ from experiments.continual_learning.config import ContinualConfig
 from experiments.sweep import experiment, ray_tasks, results
 from experiments.sweep.mirror import Mirror
 
-pytestmark = pytest.mark.usefixtures("quick_compile_all")
+pytestmark = [pytest.mark.usefixtures("quick_compile_all"), pytest.mark.slow]
 _TINY = {
     "tasks": "digits, digits:inverted, digits:rotated",
     "max_test": 60,

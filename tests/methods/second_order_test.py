@@ -18,7 +18,12 @@ CLASSES, SHAPE, NUM = 3, (2, 2, 2), 11
 
 @pytest.mark.parametrize("distance", ["ours", "mse", "cos"])
 @pytest.mark.parametrize(
-    ("has_blanks", "has_labels"), [(False, False), (True, False), (True, True)]
+    ("has_blanks", "has_labels"),
+    [
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
 )
 def test_slices_change_nothing(distance, has_blanks, has_labels):
     with jax.enable_x64(True):

@@ -16,6 +16,7 @@ class Matching(MethodContract):
     fields = {"method": "dm", "init": "real", "augmentation": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_compile")
 class TestWhitenedImages:
     @pytest.fixture(scope="class")

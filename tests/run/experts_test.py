@@ -14,6 +14,8 @@ from dc_jax.run.full_data_trainer import WholeTrainer
 from dc_jax.run.signals import Stopped
 
 # Compiled fast. Two experts of two epochs, which are six batches each.
+pytestmark = pytest.mark.slow
+
 TINY = {
     "method": "mtt",
     "network.name": "MLP",

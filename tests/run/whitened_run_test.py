@@ -13,6 +13,8 @@ from dc_jax.data.sources import load_dataset
 from dc_jax.data.store import to_inputs
 from dc_jax.run import full_data_trainer, kept_training, runner, setup
 
+pytestmark = pytest.mark.slow
+
 ZCA = {"dataset.zca": True}
 # Compiled fast.
 MLP = {"network.name": "MLP", "method": "dm", "augmentation": "none"}
