@@ -12,15 +12,11 @@ minutes.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import cifar10
+from dc_jax.configs.best import in_parts
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = cifar10.get_config()
-    config.method = "dm"
-    config.formation.factor = 2
-    config.init = "kmeans"
+    config = in_parts(cifar10.get_config())
     config.iterations = 2636
-    config.num_experiments = 1
-    config.evaluation.protocol = "strong"
     return config

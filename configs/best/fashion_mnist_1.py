@@ -12,16 +12,12 @@ and evaluates a network in a minute.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import fashion_mnist
+from dc_jax.configs.best import in_parts
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = fashion_mnist.get_config()
-    config.method = "dm"
-    config.formation.factor = 2
-    config.init = "kmeans"
+    config = in_parts(fashion_mnist.get_config())
     config.batch_real = 64
     config.iterations = 1500
-    config.num_experiments = 1
-    config.evaluation.protocol = "strong"
     return config
