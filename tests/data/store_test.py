@@ -21,6 +21,8 @@ from dc_jax.data.store import (
 )
 from dc_jax.devices.layout import make_layout
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 # Class 0 has 3 images, class 1 has 1, class 2 has 6, in mixed order. Image i is i.
 LABELS = [2, 0, 2, 1, 2, 0, 2, 2, 0, 2]
 MEMBERS = {0: [1, 5, 8], 1: [3], 2: [0, 2, 4, 6, 7, 9]}

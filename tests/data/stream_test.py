@@ -11,6 +11,8 @@ from toy import random_dataset
 from dc_jax.data.store import make_store, sample_classes, take_images
 from dc_jax.data.stream import HostStore, prefetch
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CLASSES, SHAPE = 3, (4, 4, 1)
 # The last has fewer than are drawn.
 COUNTS = (400, 300, 5)

@@ -110,7 +110,7 @@ def _cosine(a, b):
 @pytest.mark.parametrize(
     ("name", "implementation"),
     [
-        ("ConvNetW8", "native"),
+        pytest.param("ConvNetW8", "native", marks=pytest.mark.slow),
         pytest.param("ConvNetW8", "winograd", marks=pytest.mark.slow),
         pytest.param("ConvNetW8BN", "native", marks=pytest.mark.slow),
     ],

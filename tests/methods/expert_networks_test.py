@@ -15,6 +15,8 @@ from dc_jax.devices.backend import Execution
 from dc_jax.methods import make_method
 from dc_jax.methods.expert_networks import begin_network, draw_network, unraveller
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 NETWORK = Tiny(3)
 
 

@@ -13,6 +13,8 @@ from dc_jax.methods.second_order import second_order
 from dc_jax.networks import make_network
 from dc_jax.training.train import mean_gradient
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CLASSES, SHAPE, NUM = 3, (2, 2, 2), 11
 
 

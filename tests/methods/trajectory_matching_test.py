@@ -26,6 +26,8 @@ from dc_jax.methods.trajectory_matching import (
 )
 from dc_jax.training.train import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 CLASSES = 3
 NETWORK = Tiny(CLASSES)
 EXECUTION = Execution("map", 8)
@@ -188,7 +190,7 @@ def _run(iterations=1, experts=None, **fields):
         pytest.param("hard", "exact", marks=pytest.mark.slow),
         pytest.param("hard", "tesla", marks=pytest.mark.slow),
         pytest.param("learned", "exact", marks=pytest.mark.slow),
-        ("learned", "tesla"),
+        pytest.param("learned", "tesla", marks=pytest.mark.slow),
     ],
 )
 def test_images_lead_where_an_expert_went(labels, gradient):

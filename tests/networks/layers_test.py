@@ -11,6 +11,8 @@ import pytest
 
 from dc_jax.networks import layers
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def _draw(shape):
     return np.random.RandomState(1).normal(size=shape).astype(np.float32)

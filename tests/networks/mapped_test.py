@@ -9,6 +9,8 @@ from jax.test_util import check_grads
 
 from dc_jax.networks.mapped import mapped_conv
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 GEOMETRIES = [
     # Strides, pads, side of the kernel, side of the image.
     ((1, 1), ((1, 1), (1, 1)), 3, 4),

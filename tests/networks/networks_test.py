@@ -11,6 +11,8 @@ from dc_jax import networks
 from dc_jax.networks.chains import MLP
 from dc_jax.networks.convnet import ConvNetSpec, parse_convnet_name
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 GREY = (28, 28, 1)
 COLOUR = (32, 32, 3)
 SMALL = (8, 8, 2)

@@ -8,6 +8,8 @@ from jax.test_util import check_grads
 
 from dc_jax.networks.passes import EPSILON, average_pool, normalise_channels
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.fixture(autouse=True)
 def _float64():

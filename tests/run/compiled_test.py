@@ -17,6 +17,8 @@ from dc_jax.run.evaluation import count_sets, make_evaluator
 from dc_jax.run.setup import make_setup
 from dc_jax.sets.make import make_set
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.mark.slow
 def test_compiled_step_is_the_methods_step_with_the_iterations_key():

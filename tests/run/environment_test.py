@@ -37,6 +37,7 @@ def _check_same(folder, other):
     np.testing.assert_array_equal(*losses)
 
 
+@pytest.mark.slow
 def test_the_command_has_float32_and_threefry(plain, tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_ENABLE_X64", "1")
     monkeypatch.setenv("JAX_DEFAULT_PRNG_IMPL", "rbg")

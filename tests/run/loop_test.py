@@ -21,6 +21,8 @@ from dc_jax.run.metrics import Metrics
 from dc_jax.run.signals import Stopped
 from dc_jax.sets import set_file
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def test_the_toy_can_be_resumed_after_every_iteration(toy, tmp_path):
     run_helpers.condense(tmp_path / "whole", iterations=5)

@@ -15,6 +15,8 @@ from dc_jax.run.evaluation import count_sets, make_evaluator
 from dc_jax.run.setup import make_setup
 from dc_jax.sets.make import make_set
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 ON = {"evaluation.random_baseline": True}
 
 

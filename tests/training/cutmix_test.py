@@ -8,6 +8,8 @@ import pytest
 from dc_jax.training import cutmix
 from dc_jax.training.train import cross_entropy
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 def _mix(seed, probability, num=3):
     """Mixes images whose pixels are their labels."""

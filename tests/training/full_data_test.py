@@ -16,6 +16,8 @@ from dc_jax.training.train import Recipe
 
 from run_helpers import tiny_config  # isort: skip
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 
 @pytest.mark.parametrize("has_batch_norm", [False, True])
 def test_forgetting_is_counted_as_by_a_loop(has_batch_norm):
