@@ -164,6 +164,16 @@ def test_two_processes_evaluate_a_set_as_one(one, tmp_path):
 
 
 @pytest.mark.slow
+def test_experts_of_two_processes_are_those_of_one(tmp_path):
+    changes = {"method": "dm", "network.begin": "experts"}
+    changes |= {"experts.number": 2, "experts.epochs": 2}
+    _run_one(tmp_path / "one", **changes)
+    lines = _run_two(tmp_path / "run", **changes)
+    assert lines[1] == []
+    _assert_same(tmp_path / "run", tmp_path / "one")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("told", [[1], [0, 1]])
 def test_a_signal_to_any_process_stops_all(tmp_path, told):
     folder = tmp_path / "run"
