@@ -3,9 +3,9 @@
 from ml_collections import ConfigDict
 
 
-def in_parts(config: ConfigDict) -> ConfigDict:
-    """Returns the config, changed to `dm` with four parts in each image of one set."""
-    config.method = "dm"
+def in_parts(config: ConfigDict, method: str) -> ConfigDict:
+    """Returns the config, changed to one set with four parts in each image."""
+    config.method = method
     config.formation.factor = 2
     config.init = "kmeans"
     config.num_experiments = 1

@@ -17,6 +17,6 @@ from dc_jax.configs.best import in_parts
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = in_parts(cifar10.get_config())
+    config = in_parts(cifar10.get_config(), "dm")
     config.iterations = 2636
     return config
