@@ -139,8 +139,8 @@ def get_config() -> ConfigDict:
 
     config.network = ConfigDict()
     # MLP, ConvNet, LeNet, AlexNet, AlexNetBN, AlexCifarNet, VGG11, VGG11BN, ResNet18,
-    # ResNet18_AP, ResNet18BN, ResNet18BN_AP. ConvNet takes suffixes: depth D1 to D4,
-    # width W32 to W256, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling
+    # ResNet18_AP, ResNet18BN, ResNet18BN_AP. ConvNet takes suffixes: depth as in D3,
+    # width as in W128, activation AS, AR, AL, ASwish, norm NN, BN, LN, IN, GN, pooling
     # NP, MP, AP.
     config.network.name = "ConvNet"
     # What the networks of an iteration begin as (dc, dsa, dm): "random", as in the

@@ -70,11 +70,12 @@ def main(argv: list[str]) -> None:
     except ERRORS as error:
         raise SystemExit(f"error: {one_line(error)}") from None
     num_classes, _, *shape = synthetic_set.images.shape
-    ipc = (synthetic_set.labels >= 0).sum(axis=1)
+    ipc = describe_ipc((synthetic_set.labels >= 0).sum(axis=1))
+    parts = synthetic_set.factor**2
     print(
-        f"{printable(_OUTPUT.value)}: "
-        f"{num_classes} classes of {describe_ipc(ipc)} images of "
-        f"{'x'.join(map(str, shape))}."
+        f"{printable(_OUTPUT.value)}: {num_classes} classes of {ipc} "
+        f"image{'' if ipc == '1' else 's'} of {'x'.join(map(str, shape))}"
+        f"{f', each of {parts} parts' if parts > 1 else ''}."
     )
 
 

@@ -11,3 +11,12 @@ def in_parts(config: ConfigDict, method: str) -> ConfigDict:
     config.num_experiments = 1
     config.evaluation.protocol = "strong"
     return config
+
+
+def by_regression(config: ConfigDict) -> ConfigDict:
+    """Returns the config, changed to `frepo` of parts by a small network."""
+    config = in_parts(config, "frepo")
+    config.network.name = "ConvNetW32D2"
+    config.evaluation.network = "ConvNet"
+    config.lr_img = 0.003
+    return config

@@ -11,12 +11,13 @@ minutes.
 
 from ml_collections import ConfigDict
 
-from dc_jax.configs.best import cifar10_1
+from dc_jax.configs import cifar10
+from dc_jax.configs.best import in_parts
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = cifar10_1.get_config()
+    config = in_parts(cifar10.get_config(), "dm")
     config.ipc = 10
     config.iterations = 5018
     return config

@@ -13,14 +13,11 @@ and evaluates a network in a minute.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import fashion_mnist
-from dc_jax.configs.best import in_parts
+from dc_jax.configs.best import by_regression
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = in_parts(fashion_mnist.get_config(), "frepo")
-    config.network.name = "ConvNetW32D2"
-    config.evaluation.network = "ConvNet"
-    config.lr_img = 0.003
+    config = by_regression(fashion_mnist.get_config())
     config.iterations = 5000
     return config

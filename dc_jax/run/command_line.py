@@ -144,7 +144,8 @@ def _explain(error: Exception, argv: list[str]) -> str:
         return f"{' '.join(_config_flags(argv)[-1:])}: {one_line(error)}"
     text = _naming_fields(one_line(error), argv)
     if isinstance(error, AttributeError | LookupError | TypeError):
-        hints = [_did_you_mean(m[1], m[2]) for m in groups]
+        known = _field_names()
+        hints = [_did_you_mean(m[1], m[2]) for m in groups if m[1] not in known]
         hint = "" if "Did you mean" in text else "".join(hints[:1])
         return f"no such field of the config: {text}{hint}"
     if isinstance(error, OSError | ValueError):
@@ -226,7 +227,8 @@ def _naming_fields(text: str, argv: list[str]) -> str:
     flag = "--config."
     names = [a.removeprefix(flag).split("=")[0] for a in argv if a.startswith(flag)]
     parts = {repr(part) for name in names for part in name.split(".")}
-    if not names or any(part in text for part in {*names, *parts}):
+    is_of_field = not text.startswith("flag --") or text.startswith(f"flag {flag}")
+    if not names or not is_of_field or any(part in text for part in {*names, *parts}):
         return text
     return f"{text} ({', '.join(flag + name for name in names)})"
 

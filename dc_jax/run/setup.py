@@ -37,6 +37,14 @@ _UNUSED = {
     "mtt": trajectory_matching.UNUSED,
     "ncfm": characteristic_functions.UNUSED,
 }
+# Groups of fields, and the methods that use them.
+_GROUPS = {
+    "distillation": ("dd",),
+    "characteristic": ("ncfm",),
+    "trajectories": ("mtt",),
+    "experts": ("ncfm", "mtt"),
+    "pool": ("frepo",),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,12 +167,23 @@ def log_choices(setup: Setup) -> None:
         between = f", with {inner_loop} inner epoch(s) between them"
         text = f"{outer_loop} outer step(s){between if outer_loop > 1 else ''}"
         logging.info("An iteration has %s.", text)
-    if unused := _UNUSED.get(config.method):
+    if unused := _find_unused(config):
         logging.info("Not used by %s: config.%s.", config.method, ", ".join(unused))
     if len(set(class_ipc)) > 1:
         text = "What depends on the images per class is chosen for their mean, %d."
         logging.info(text, config.mean_ipc)
     _log_small_classes(config, dataset, class_ipc)
+
+
+def _find_unused(config: Config) -> list[str]:
+    """Returns the fields and groups that the run does not use."""
+    asked = {"experts": config.network.begin == "experts", "pool": config.pool.size}
+    groups = [
+        group
+        for group, methods in _GROUPS.items()
+        if config.method not in methods and not asked.get(group)
+    ]
+    return [*_UNUSED.get(config.method, ()), *groups]
 
 
 def _log_execution(setup: Setup) -> None:

@@ -54,7 +54,10 @@ def read(path: Path, dataset: str | None, experiment: int) -> SyntheticSet:
         raise UserError(
             f"{path} does not say what was condensed: give its dataset, such as mnist."
         )
-    mean, std, class_names = published_facts(dataset)
+    try:
+        mean, std, class_names = published_facts(dataset)
+    except UserError as error:
+        raise UserError(f"{path} has no mean and deviation: {error}") from error
     images, labels, is_normalised = _load_pair(path, experiment)
     soft_labels = None
     if labels.ndim == 2:
@@ -146,7 +149,8 @@ def _load(path: Path, torch: types.ModuleType) -> Any:
         ) from error
     # A damaged pickle can raise anything: it is a program, here one of harmless steps.
     except Exception as error:
-        raise UserError(f"{path} cannot be read: {one_line(error, 200)}") from error
+        text = f"{path} cannot be read as a file of PyTorch: {one_line(error, 200)}"
+        raise UserError(text) from error
 
 
 def _find_labels(path: Path) -> Path:

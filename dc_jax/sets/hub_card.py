@@ -13,12 +13,20 @@ import numpy as np
 from dc_jax.base import SyntheticSet
 from dc_jax.config import describe_ipc
 from dc_jax.errors import printable
+from dc_jax.report.accuracy import spread
 
 # What is told beside pictures of a set with a whitening.
 WHITENED = (
     "The condensed images are whitened (ZCA), and so were the test images for the "
     "accuracy. Pictures are not whitened; the matrices are in the formats npz and "
     "safetensors."
+)
+# The same of a set with soft labels.
+SOFT = (
+    "Labels are soft: networks learned, for each picture, the probabilities of all "
+    "classes. These are `soft_labels` of the table's metadata, in the order of its "
+    'rows: `json.loads(pyarrow.parquet.read_schema(FILE).metadata[b"dc_jax"])`. '
+    "The column `label` has the class of each picture."
 )
 # Where the table lies beside the card.
 TABLE = "data/train-00000-of-00001.parquet"
@@ -34,6 +42,7 @@ def make(synthetic_set: SyntheticSet) -> str:
     source = _line(recipe.get("dataset", "a dataset"))
     each = "image" if ipc == "1" else "images"
     whitened = "" if synthetic_set.whitening is None else f"\n\n{WHITENED}"
+    soft = "" if synthetic_set.soft_labels is None else f"\n\n{SOFT}"
     title = f"{source}, condensed to {ipc} {each} per class"
     return f"""---
 {_front_matter(title, synthetic_set.class_names, num)}
@@ -51,7 +60,7 @@ import datasets
 datasets.load_dataset("parquet", data_files="{TABLE}")
 ```
 
-{_training(recipe)}{whitened}
+{_training(recipe)}{soft}{whitened}
 
 The images are pictures of 8 bits per channel: the condensed images, de-normalised,
 clipped and rounded. Normalise them, and test images, with
@@ -111,10 +120,11 @@ def _training(recipe: dict[str, Any]) -> str:
         text = f"Training: {_escaped(_line(words))}."
     mean, std = (recipe.get(f"accuracy_{name}") for name in ("mean", "std"))
     if all(isinstance(value, int | float) for value in (mean, std)):
-        num = _line(recipe.get("num_evaluations", "several"))
+        num = recipe.get("num_evaluations")
+        networks = "one network" if num == 1 else f"{_line(num or 'several')} networks"
         text += (
-            f" On the exact images, not their pictures, {num} networks reached "
-            f"{mean:.1%} ± {100 * std:.1f} on the test split."
+            f" On the exact images, not their pictures, {networks} reached "
+            f"{mean:.1%}{spread(std, num)} on the test split."
         )
     return text
 

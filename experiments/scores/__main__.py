@@ -110,9 +110,14 @@ def run(
     """
     # Not imported above, so that `--help` does not wait for JAX.
     from dc_jax.config import Config
+    from dc_jax.networks import has_batch_norm
+    from dc_jax.run.checks import naming
     from dc_jax.run.setup import load
     from experiments.scores import figure, measures, rows
 
+    for name in networks:
+        with naming("--networks"):
+            has_batch_norm(name)
     wanted = measures.choose(kinds, networks)
     config = Config.create(values)
     rows.check_baselines(baselines)
@@ -188,6 +193,8 @@ def main(argv: list[str]) -> None:
     try:
         with fixed_numerics():
             folder = user_path(_OUTPUT.value, "--output")
+            if folder.exists() and not folder.is_dir():
+                refuse(f"--output must be a folder, got the file {folder}.")
             options = {"baselines": _BASELINES.value, "networks": _NETWORKS.value}
             options |= {"kinds": _MEASURES.value, "whole": read_whole(_WHOLE.value)}
             print(run(_CONFIG.value.to_dict(), folder, _SET.value, **options))

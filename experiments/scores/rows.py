@@ -77,7 +77,7 @@ def load_rows(paths: Iterable[str], dataset: Dataset) -> list[Row]:
       UserError: a set is unusable, or not of this dataset.
     """
     rows = []
-    for path in paths:
+    for path in dict.fromkeys(paths):
         sets = load_sets(path, dataset.name)
         for one in sets:
             check_fit(one, dataset, path)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from dc_jax.report.accuracy import num_networks, spread
 from experiments.sweep.paper import Value
 
 
@@ -42,8 +43,9 @@ def pivot(
 
 def both(result: dict[str, Any], paper: Value | None) -> str:
     """Returns our accuracy in percent, with the paper's in brackets."""
-    mean, std = 100 * result["accuracy_mean"], 100 * result["accuracy_std"]
-    return f"{mean:.1f} ± {std:.1f}" + (f" ({paper})" if paper else "")
+    mean, std = result["accuracy_mean"], result["accuracy_std"]
+    text = f"{100 * mean:.1f}{spread(std, num_networks(result))}"
+    return f"{text} ({paper})" if paper else text
 
 
 NOTE = (

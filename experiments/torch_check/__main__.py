@@ -32,10 +32,16 @@ def main(argv: list[str]) -> None:
     try:
         load_package("torch", "torch")
         from dc_jax.config import Config
+        from dc_jax.run.checks import check_fit
         from dc_jax.run.setup import load
-        from experiments.torch_check.networks import check
+        from dc_jax.sets.formats import load_synthetic_set
+        from experiments.torch_check.networks import check, load_plain
 
+        for path in _SET.value:
+            load_plain(path)
         dataset = load(Config.create(_CONFIG.value.to_dict()))
+        for path in _SET.value:
+            check_fit(load_synthetic_set(path), dataset, path)
         tests = dataset.test_images, dataset.test_labels
         for path in _SET.value:
             print(check(path, *tests, _NETWORKS.value), flush=True)

@@ -39,19 +39,13 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
 
     The test images are those of a `Dataset`, `[n, H, W, D]`, and their labels `[n]`.
 
-    Raises:
-      UserError: its recipe is not plain or has no accuracy, or its labels are soft.
+    Raises what `load_plain` raises.
     """
     import numpy as np
     import torch
 
-    from dc_jax.torch import CondensedDataset
-
-    condensed = CondensedDataset(path)
+    condensed = load_plain(path)
     recipe = condensed.recipe
-    _check_recipe(path, recipe)
-    if condensed.soft_labels is not None:
-        raise UserError(f"{path} has soft labels, must have hard ones.")
     pixels = np.ascontiguousarray(np.moveaxis(test_images, -1, 1))
     pixels = pixels / np.float32(255) if pixels.dtype == np.uint8 else pixels
     images = condensed.prepare(torch.from_numpy(pixels))
@@ -66,6 +60,22 @@ def check(path: str, test_images: Any, test_labels: Any, num: int) -> str:
     apart = f"{abs(difference) / error:.1f} standard errors" if error else "no spread"
     text = f"{path}: PyTorch {theirs}, its recipe {ours}"
     return f"{text}: {100 * difference:+.2f}, {apart}."
+
+
+def load_plain(path: str) -> Any:
+    """Returns the `CondensedDataset` of a path, whose recipe is plain.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      UserError: its recipe is not plain or has no accuracy, or its labels are soft.
+    """
+    from dc_jax.torch import CondensedDataset
+
+    condensed = CondensedDataset(path)
+    if condensed.soft_labels is not None:
+        raise UserError(f"{path} has soft labels, must have hard ones.")
+    _check_recipe(path, condensed.recipe)
+    return condensed
 
 
 def _check_recipe(path: str, recipe: Mapping[str, Any]) -> None:

@@ -116,7 +116,8 @@ def test_some_measures_now_and_the_others_later(tmp_path, count):
     path = _save_set(tmp_path / "soft.npz", soft=True)
     values, folder = run_helpers.tiny_config().to_dict(), tmp_path / "scores"
     # A network that needs larger images does not matter where it is not asked for.
-    scores.run(values, folder, [path], networks=["LeNet"], kinds=["strong"])
+    # Nor how often a set is named.
+    scores.run(values, folder, [path, path], networks=["LeNet"], kinds=["strong"])
     assert [protocol.network for protocol, _, _ in count] == (
         [values["network"]["name"]] * 2
     )
@@ -164,7 +165,7 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
         ({"kinds": ["strong", "weak"]}, "--measures must be among .*'weak'"),
         ({"kinds": []}, "--measures must name one"),
         ({"kinds": ["networks"]}, "--networks a network"),
-        ({"networks": ["Net"]}, "config.evaluation.network.*'Net'"),
+        ({"networks": ["Net"], "kinds": ["strong"]}, "--networks: .*'Net'"),
         ({"networks": ["LeNet"]}, "config.evaluation.network.*16x16"),
     ):
         with pytest.raises(ValueError, match=message):

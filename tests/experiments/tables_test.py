@@ -44,6 +44,8 @@ def test_tables():
         "| mnist | 1 | 91.5 ± 0.5 (91.7 ± 0.5) |  |",
         "| mnist | 10 |  | 91.5 ± 0.5 (95.1 ± 0.9) |",
     ]
+    one = result | {"num_experiments": 1, "num_evaluations": 1}
+    assert tables.both(one, None) == "91.5"
     assert str(Value(3.5, 0.3, is_verified=False)) == "3.5 ± 0.3?"
     assert TABLE2["ConvNet", "ResNet18"] == Value(90.0, 0.8)
 

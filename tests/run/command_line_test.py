@@ -60,6 +60,7 @@ def parse(monkeypatch):
         ("--config.dataset=mnist", "did you mean --config.dataset.name=mnist?"),
         ("--config.mesh=2", "did you mean --config.mesh.classes or --config.mesh.net?"),
         ("--config.name=x", "--config.dataset.name or --config.network.name?"),
+        ("--config.zca=1", "'zca': did you mean --config.dataset.zca=1?"),
         ("--workdirs=x", "Did you mean: workdir"),
         ("--nothing_like_it=1", "Unknown command line flag 'nothing_like_it'"),
     ],

@@ -16,7 +16,7 @@ from run_helpers import ROOT, without_progress
 
 import dc_jax
 from dc_jax.base import SyntheticSet
-from dc_jax.sets import formats, pictures, set_file
+from dc_jax.sets import formats, hub_card, pictures, set_file
 
 RECIPE = '{"method": "dc", "training": {"network": "ConvNet", "lr": 0.01}}'
 
@@ -178,6 +178,8 @@ def test_soft_labels_are_in_the_note_of_pictures(tmp_path):
     formats.export(synthetic, tmp_path / "png", "png")
     note = json.loads((tmp_path / "png" / "dc_jax.json").read_text())
     assert note["soft_labels"] == [[0.75, 0.25], [1, 0], [0, 1], [0.5, 0.5]]
+    assert hub_card.SOFT in hub_card.make(synthetic)
+    assert hub_card.SOFT not in hub_card.make(make_set(1, ("cat", "dog")))
 
 
 @pytest.mark.parametrize(
