@@ -20,3 +20,15 @@ def by_regression(config: ConfigDict) -> ConfigDict:
     config.evaluation.network = "ConvNet"
     config.lr_img = 0.003
     return config
+
+
+def by_matching(config: ConfigDict) -> ConfigDict:
+    """Returns the config, changed to `dm` of 50 images per class."""
+    config.method = "dm"
+    config.ipc = 50
+    config.lr_img = 10.0
+    config.batch_real = 128
+    config.iterations = 500
+    config.num_experiments = 1
+    config.evaluation.protocol = "strong"
+    return config

@@ -12,16 +12,9 @@ and evaluates a network in six.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import fashion_mnist
+from dc_jax.configs.best import by_matching
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = fashion_mnist.get_config()
-    config.method = "dm"
-    config.ipc = 50
-    config.lr_img = 10.0
-    config.batch_real = 128
-    config.iterations = 500
-    config.num_experiments = 1
-    config.evaluation.protocol = "strong"
-    return config
+    return by_matching(fashion_mnist.get_config())
