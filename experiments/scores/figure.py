@@ -11,15 +11,16 @@ _COLOURS = {True: "0.7", False: "C0"}
 
 
 def to_png(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
-    """Draws a panel for each number of images per class, a bar for each row.
+    """Draws a panel for each number of images per class, and in it a bar for each row.
 
-    Baselines are grey. Rows without an accuracy under `strong` are left out; without
-    any the result is None.
+    The least number is on top. Baselines are grey. Rows without an accuracy under
+    `strong` are left out; without any the result is None.
     """
     # Imported here because it takes long.
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if "strong" in row["cells"]]
+    rows = sorted(rows, key=lambda row: sum(row["class_ipc"]))
     panels = list(dict.fromkeys(row["ipc"] for row in rows))
     if not panels:
         return None

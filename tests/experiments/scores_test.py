@@ -145,6 +145,17 @@ def test_every_row_has_a_bar_of_its_own():
     assert figure.to_png([facts | {"name": "a", "cells": {}}]) is None
 
 
+def test_the_least_images_are_on_top(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figure, "_bars", lambda _, rows: drawn.append(rows[0]["ipc"]))
+    cells = {"strong": {"accuracy_mean": 0.5, "accuracy_std": 0.0}}
+    sizes = {"10": [10, 10], "2": [2, 2], "1 to 3": [1, 3]}
+    figure.to_png(
+        [{"ipc": n, "class_ipc": s, "cells": cells} for n, s in sizes.items()]
+    )
+    assert drawn == ["2", "1 to 3", "10"]
+
+
 def test_a_whitened_set_stays_one_in_8_bits():
     one = make_coreset(np.arange(20).reshape(10, 2), whitened(load_dataset("digits")))
     one = one.replace(images=one.images * 2)
