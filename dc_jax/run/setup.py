@@ -176,7 +176,9 @@ def log_choices(setup: Setup) -> None:
 
 
 def _find_unused(config: Config) -> list[str]:
-    """Returns the fields and groups that the run does not use."""
+    """Returns the fields and groups that a method of the package does not use."""
+    if config.method not in ("dc", "dsa", "dm", *_UNUSED):
+        return []
     asked = {"experts": config.network.begin == "experts", "pool": config.pool.size}
     groups = [
         group

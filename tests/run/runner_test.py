@@ -18,7 +18,7 @@ import toy_run
 from dc_jax.data.sources import load_dataset
 from dc_jax.devices import processes
 from dc_jax.files.content import write_json
-from dc_jax.run import runner
+from dc_jax.run import runner, setup
 from dc_jax.run.checks import check_fit
 from dc_jax.sets import formats, set_file
 from dc_jax.sets.make import make_set
@@ -276,3 +276,17 @@ def test_a_set_of_other_images_is_refused(tmp_path):
     set_file.save_synthetic_set(tmp_path / "named.npz", renamed)
     with pytest.raises(ValueError, match=r"named\.npz has the classes a, "):
         runner.evaluate(config, str(tmp_path / "named.npz"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, "distillation characteristic trajectories experts pool"),
+        ({"pool.size": 2}, "distillation characteristic trajectories experts"),
+        ({"network.begin": "experts"}, "distillation characteristic trajectories pool"),
+        ({"method": "own"}, ""),
+    ],
+)
+def test_groups_that_a_run_does_not_use(changes, expected):
+    config = run_helpers.tiny_config(**changes)
+    assert setup._find_unused(config) == expected.split()
