@@ -3,13 +3,19 @@
 from ml_collections import ConfigDict
 
 
-def in_parts(config: ConfigDict, method: str) -> ConfigDict:
-    """Returns the config, changed to one set with four parts in each image."""
+def one_set(config: ConfigDict, method: str) -> ConfigDict:
+    """Returns the config, changed to one set by a method, evaluated by `strong`."""
     config.method = method
-    config.formation.factor = 2
-    config.init = "kmeans"
     config.num_experiments = 1
     config.evaluation.protocol = "strong"
+    return config
+
+
+def in_parts(config: ConfigDict, method: str) -> ConfigDict:
+    """Returns the config, changed to one set with four parts in each image."""
+    config = one_set(config, method)
+    config.formation.factor = 2
+    config.init = "kmeans"
     return config
 
 
@@ -24,11 +30,9 @@ def by_regression(config: ConfigDict) -> ConfigDict:
 
 def by_matching(config: ConfigDict) -> ConfigDict:
     """Returns the config, changed to `dm` of 50 images per class."""
-    config.method = "dm"
+    config = one_set(config, "dm")
     config.ipc = 50
     config.lr_img = 10.0
     config.batch_real = 128
     config.iterations = 500
-    config.num_experiments = 1
-    config.evaluation.protocol = "strong"
     return config

@@ -24,7 +24,7 @@ from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.methods import coresets
 from dc_jax.progress import Progress
 from dc_jax.run.full_data_trainer import Trained, WholeTrainer
-from dc_jax.run.setup import Setup
+from dc_jax.run.setup import GROUPS, Setup
 from dc_jax.sets.make import make_set
 from dc_jax.training.full_data import WholeTraining, make_whole_training
 
@@ -34,9 +34,8 @@ Facts = dict[str, Any]
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("labels", "lr_label", "pool", "sampler", "candidates"),
-    *("patience", "distillation", "experts", "trajectories", "characteristic"),
-    "tensorboard",
+    *("labels", "lr_label", "sampler", "candidates", "patience", "tensorboard"),
+    *GROUPS,
 )
 
 

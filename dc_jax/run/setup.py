@@ -37,8 +37,8 @@ _UNUSED = {
     "mtt": trajectory_matching.UNUSED,
     "ncfm": characteristic_functions.UNUSED,
 }
-# Groups of fields, and the methods that use them.
-_GROUPS = {
+# Groups of fields, and the methods that use them whatever the config says.
+GROUPS = {
     "distillation": ("dd",),
     "characteristic": ("ncfm",),
     "trajectories": ("mtt",),
@@ -182,7 +182,7 @@ def _find_unused(config: Config) -> list[str]:
     asked = {"experts": config.network.begin == "experts", "pool": config.pool.size}
     groups = [
         group
-        for group, methods in _GROUPS.items()
+        for group, methods in GROUPS.items()
         if config.method not in methods and not asked.get(group)
     ]
     return [*_UNUSED.get(config.method, ()), *groups]

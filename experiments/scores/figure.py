@@ -13,7 +13,7 @@ _COLOURS = {True: "0.7", False: "C0"}
 def to_png(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     """Draws a panel for each number of images per class, and in it a bar for each row.
 
-    The least number is on top. Baselines are grey. Rows without an accuracy under
+    The fewest images are on top. Baselines are grey. Rows without an accuracy under
     `strong` are left out; without any the result is None.
     """
     # Imported here because it takes long.

@@ -115,8 +115,8 @@ def test_a_table_is_continued(tmp_path, count):
 def test_some_measures_now_and_the_others_later(tmp_path, count):
     path = _save_set(tmp_path / "soft.npz", soft=True)
     values, folder = run_helpers.tiny_config().to_dict(), tmp_path / "scores"
-    # A network that needs larger images does not matter where it is not asked for.
-    # Nor how often a set is named.
+    # A network that needs larger images does not matter where it is not asked for, nor
+    # does it matter how often a set is named.
     scores.run(values, folder, [path, path], networks=["LeNet"], kinds=["strong"])
     assert [protocol.network for protocol, _, _ in count] == (
         [values["network"]["name"]] * 2
@@ -145,7 +145,7 @@ def test_every_row_has_a_bar_of_its_own():
     assert figure.to_png([facts | {"name": "a", "cells": {}}]) is None
 
 
-def test_the_least_images_are_on_top(monkeypatch):
+def test_the_fewest_images_are_on_top(monkeypatch):
     drawn = []
     monkeypatch.setattr(figure, "_bars", lambda _, rows: drawn.append(rows[0]["ipc"]))
     cells = {"strong": {"accuracy_mean": 0.5, "accuracy_std": 0.0}}

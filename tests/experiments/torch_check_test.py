@@ -102,7 +102,7 @@ def test_a_recipe_without_an_accuracy_is_refused(tmp_path):
 
 
 def test_soft_labels_are_refused(tmp_path):
-    # Also where the recipe would be refused: one of these is for ever.
+    # Also where the recipe, which can be mended, is refused too.
     soft_labels = np.full((2, 2, 2), 0.5, np.float32)
     path = _save(tmp_path, RECIPE | {"num_evaluations": 1}, soft_labels=soft_labels)
     with pytest.raises(UserError, match="soft labels, must have hard"):

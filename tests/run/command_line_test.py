@@ -127,3 +127,15 @@ def test_lines_of_the_log_have_a_time_and_steer_no_terminal():
         absl_logging.set_verbosity(before[1])
     assert line.startswith(("1970-01-01 ", "1969-12-31 "))
     assert line.endswith(":00 of \\x1b[1m")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("must be positive", "must be positive (--config.ipc)"),
+        ("flag --config.ipc=x: no", "flag --config.ipc=x: no"),
+        ("flag --mode=x: should be y", "flag --mode=x: should be y"),
+    ],
+)
+def test_fields_are_named_where_nothing_else_is(text, expected):
+    assert command_line._naming_fields(text, ["--config.ipc=1"]) == expected

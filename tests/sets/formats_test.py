@@ -334,6 +334,11 @@ def test_command(tmp_path):
     expected = f"{output}: 3 classes of 2 images of 4x5x3.\n"
     assert export(*command) == (0, expected)
     assert_same(formats.load_synthetic_set(output), make_set())
+    set_file.save_synthetic_set(tmp_path / "parts.npz", make_set().replace(factor=2))
+    parts = tmp_path / "parts.safetensors"
+    command_of_parts = [f"--set={tmp_path / 'parts.npz'}", f"--output={parts}"]
+    expected = f"{parts}: 3 classes of 2 images of 4x5x3, each of 4 parts.\n"
+    assert export(*command_of_parts, "--format=safetensors") == (0, expected)
     expected = f"error: {output} exists already: choose another, or delete it.\n"
     assert export(*command) == (1, expected)
 
