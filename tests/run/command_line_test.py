@@ -60,13 +60,17 @@ def parse(monkeypatch):
         ("--config.dataset=mnist", "did you mean --config.dataset.name=mnist?"),
         ("--config.mesh=2", "did you mean --config.mesh.classes or --config.mesh.net?"),
         ("--config.name=x", "--config.dataset.name or --config.network.name?"),
-        ("--config.zca=1", "'zca': did you mean --config.dataset.zca=1?"),
         ("--workdirs=x", "Did you mean: workdir"),
         ("--nothing_like_it=1", "Unknown command line flag 'nothing_like_it'"),
     ],
 )
 def test_a_field_that_was_meant_is_named(parse, argument, expected):
     assert expected in parse(DIGITS, argument)
+
+
+def test_the_hint_is_not_of_another_field(parse):
+    line = parse(DIGITS, "--config.network.name=MLP", "--config.zca=1")
+    assert line.endswith("'zca': did you mean --config.dataset.zca=1?")
 
 
 @pytest.mark.parametrize(
