@@ -30,6 +30,17 @@ def user_path(path: str | os.PathLike, name: str) -> Path:
         raise UserError(f"{name} is '{text}': {error}") from error
 
 
+def check_folder(folder: Path, name: str) -> None:
+    """Checks that there is, or can be, a folder of this path; `name` is for errors.
+
+    Raises:
+      UserError: it is a file, or a folder that it would be in is one.
+    """
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise UserError(f"{name}={folder}: {part} is a file, not a folder.")
+
+
 def is_address(path: str) -> bool:
     """Whether a path is one such as `gs://bucket/folder`."""
     return re.match(r"[a-z][a-z0-9+.-]+:/", path) is not None

@@ -20,7 +20,7 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files.content import append_json_line, is_unicode, write_json
 from dc_jax.files.drafts import remove_stale
-from dc_jax.files.paths import is_address
+from dc_jax.files.paths import check_folder, is_address
 from dc_jax.report.accuracy import num_networks, spread
 from dc_jax.run import own_files
 from dc_jax.sets import image_grid, set_file
@@ -53,9 +53,7 @@ def check_name(folder: Path) -> None:
         )
     if not is_unicode(str(folder)):
         raise UserError(f"--workdir must be valid Unicode, got {str(folder)!r}.")
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise UserError(f"--workdir={folder}: {part} is a file, not a folder.")
+    check_folder(folder, "--workdir")
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ from absl import app, flags, logging
 
 from dc_jax.defaults import default_loops
 from dc_jax.errors import UserError
-from dc_jax.files.paths import user_path
+from dc_jax.files.paths import check_folder, user_path
 from dc_jax.run.command_line import log_to_terminal, refuse
 from experiments.benchmark import report
 from experiments.benchmark.cases import SHAPES, SMOKE, WORKLOADS, Case, peak_work
@@ -145,6 +145,7 @@ def main(argv: Sequence[str]) -> None:
     _check_flags()
     try:
         folder = user_path(_OUTPUT.value, "--output")
+        check_folder(folder, "--output")
     except UserError as error:
         refuse(str(error))
     path = folder / "benchmark.jsonl"

@@ -21,7 +21,7 @@ from ml_collections import config_flags
 
 from dc_jax.errors import ERRORS, UserError, one_line
 from dc_jax.files.content import read_json, write_atomically, write_json
-from dc_jax.files.paths import user_path
+from dc_jax.files.paths import check_folder, user_path
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 from experiments.scores import KINDS
 
@@ -104,7 +104,8 @@ def run(
       whole: accuracy of networks that are trained on all images.
 
     Raises:
-      UserError: an argument or a set is unusable, or the folder is of others.
+      UserError: an argument or a set is unusable, or the folder is of others or a
+        file.
       FileNotFoundError: there is no such set.
       Stopped: by a signal; what was measured is saved.
     """
@@ -115,6 +116,7 @@ def run(
     from dc_jax.run.setup import load
     from experiments.scores import figure, measures, rows
 
+    check_folder(folder, "--output")
     for name in networks:
         with naming("--networks"):
             has_batch_norm(name)
@@ -193,8 +195,6 @@ def main(argv: list[str]) -> None:
     try:
         with fixed_numerics():
             folder = user_path(_OUTPUT.value, "--output")
-            if folder.exists() and not folder.is_dir():
-                refuse(f"--output must be a folder, got the file {folder}.")
             options = {"baselines": _BASELINES.value, "networks": _NETWORKS.value}
             options |= {"kinds": _MEASURES.value, "whole": read_whole(_WHOLE.value)}
             print(run(_CONFIG.value.to_dict(), folder, _SET.value, **options))

@@ -19,6 +19,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from dc_jax.errors import ERRORS, UserError, one_line
+from dc_jax.files.paths import check_folder
 from dc_jax.run.command_line import log_to_terminal, parse_flags, refuse
 from experiments.sweep.cells import MAIN, ROOT, Cell
 from experiments.sweep.mirror import Mirror
@@ -177,9 +178,7 @@ def open_output(options: flags.FlagValues) -> Mirror:
             f"--list needs an --output that is a folder of all machines, got "
             f"{options.output}."
         )
-    for part in (output.folder, *output.folder.parents):
-        if part.exists() and not part.is_dir():
-            raise UserError(f"--output={options.output}: {part} is no folder.")
+    check_folder(output.folder, "--output")
     output.pull()
     return output
 

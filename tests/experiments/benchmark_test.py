@@ -180,6 +180,10 @@ def test_bad_flags(tmp_path):
         done = _run(flag, f"--output={tmp_path}")
         assert done.returncode
         assert error in done.stdout + done.stderr
+    (tmp_path / "file").touch()
+    done = _run(f"--output={tmp_path / 'file'}")
+    assert f"{tmp_path / 'file'} is a file, not a folder." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def _workload(system, **changes):

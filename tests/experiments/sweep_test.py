@@ -115,7 +115,7 @@ def test_a_folder_has_one_experiment_and_is_a_folder(tmp_path):
         results.check_is_ours("ablations", tmp_path, "x")
     (tmp_path / "file").write_text("")
     options = types.SimpleNamespace(output=str(tmp_path / "file" / "sub"), list=True)
-    with pytest.raises(ValueError, match="file is no folder"):
+    with pytest.raises(ValueError, match="file is a file, not a folder"):
         experiment.open_output(options)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "table1.md").write_text("mine")
