@@ -38,7 +38,7 @@ def check_folder(folder: Path, name: str) -> None:
     """
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():
-            raise UserError(f"{name}={folder}: {part} is a file, not a folder.")
+            raise UserError(f"{name} is {folder}: {part} is a file, not a folder.")
 
 
 def is_address(path: str) -> bool:

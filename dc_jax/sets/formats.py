@@ -18,7 +18,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.errors import UserError, check_fits, load_package, one_line
 from dc_jax.files.content import write_atomically
 from dc_jax.files.drafts import draft
-from dc_jax.files.paths import user_path
+from dc_jax.files.paths import check_folder, user_path
 from dc_jax.sets import authors_pt, pictures, set_file
 from dc_jax.sets.make import decode_set
 
@@ -70,13 +70,14 @@ def export(
     Raises:
       FileExistsError: there is something at `path`.
       UserError: the format is unknown, cannot hold the set, or needs a package that is
-        missing.
+        missing; or the folder of `path` is a file.
     """
     if file_format not in FORMATS:
         raise UserError(
             f"format must be one of {', '.join(FORMATS)}, got {file_format!r}."
         )
     path = os.path.abspath(user_path(path, "the output"))
+    check_folder(Path(path).parent, "the folder of the output")
     if os.path.lexists(path):
         raise FileExistsError(f"{path} exists already: choose another, or delete it.")
     if file_format not in ("npz", "safetensors"):

@@ -183,7 +183,7 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
             scores.run(values, tmp_path / "scores", [path], **options)
     with pytest.raises(FileNotFoundError, match="nowhere"):
         scores.run(values, tmp_path / "scores", [str(tmp_path / "nowhere.npz")])
-    with pytest.raises(ValueError, match=r"--output=.*a\.npz is a file"):
+    with pytest.raises(ValueError, match=r"--output is .*a\.npz is a file"):
         scores.run(values, tmp_path / "a.npz", [path])
     assert not count
 

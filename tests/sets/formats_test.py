@@ -260,6 +260,8 @@ def test_nothing_is_replaced(tmp_path, file_format, kind):
     assert os.listdir(tmp_path) == ["there"]
     if kind == "file":
         assert path.read_text() == "mine"
+        with pytest.raises(ValueError, match="there is a file, not a folder"):
+            formats.export(make_set(), path / "set", file_format)
 
 
 @pytest.mark.parametrize("file_format", ["parquet", "png"])
