@@ -180,14 +180,17 @@ def regression_loss(
 ) -> jax.Array:
     """Returns the mean error of kernel ridge regression, `[]`: the paper's equation 2.
 
-    As in the authors' code the ridge is a fraction of the mean of the diagonal.
+    As in the authors' code the ridge is a fraction of the mean of the diagonal. The
+    predictions are small sums of large numbers, so all products are of float32,
+    whatever the precision of the run.
     """
     num, num_classes = labels.shape
-    kernel = synthetic @ synthetic.T
-    ridge = _RIDGE * jnp.trace(kernel) / num * jnp.eye(num)
     centred = labels - 1 / num_classes
-    solution = jax.scipy.linalg.solve(kernel + ridge, centred, assume_a="pos")
-    predictions = (real @ synthetic.T) @ solution
+    with jax.default_matmul_precision("highest"):
+        kernel = synthetic @ synthetic.T
+        ridge = _RIDGE * jnp.trace(kernel) / num * jnp.eye(num)
+        solution = jax.scipy.linalg.solve(kernel + ridge, centred, assume_a="pos")
+        predictions = (real @ synthetic.T) @ solution
     return jnp.mean(squared_error(predictions, targets))
 
 

@@ -196,8 +196,12 @@ def mean_over_networks(tree: Any, layout: Layout, num_networks: int) -> Any:
     _, is_network = layout.networks.part(num_networks)
     # This device may hold a copy of the last network, which has the weight 0.
     weights = is_network / num_networks
-    mean = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), tree)
-    return layout.networks.sum(mean)
+
+    def mean(leaf: jax.Array) -> jax.Array:
+        # Gradients, too, are of float32, whatever the precision of the run.
+        return jnp.tensordot(weights, leaf, axes=1, precision="highest")
+
+    return layout.networks.sum(jax.tree.map(mean, tree))
 
 
 def average(

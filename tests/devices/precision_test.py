@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from jax import lax
 
+from dc_jax.devices.layout import ONE_DEVICE
+from dc_jax.methods.feature_regression import regression_loss
 from dc_jax.methods.gradient_matching import match_class
+from dc_jax.methods.images import mean_over_networks
 from dc_jax.methods.matching import Matching
 from dc_jax.networks import make_network, resnet
 from dc_jax.networks.convolution import make_conv_fn
@@ -100,6 +103,29 @@ def test_nothing_is_of_bfloat16_in_float32(name):
         name, CLASSES, SHAPE, make_conv_fn("winograd"), dtype="float32"
     )
     assert str(jax.make_jaxpr(network.apply)(shapes, IMAGES)) == str(logits)
+
+
+def _regress(real, synthetic, labels):
+    return regression_loss(real, np.arange(NUM) % CLASSES, synthetic, labels)
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (jax.grad(_regress, (1, 2)), [(NUM, 5), (6, 5), (6, CLASSES)]),
+        (lambda grads: mean_over_networks(grads, ONE_DEVICE, 4), [(4, 2, 8, 8, 3)]),
+    ],
+    ids=["regression", "mean"],
+)
+def test_what_loses_digits_is_of_float32_in_every_precision(function, shapes):
+    # On a CPU, all products are. So what is asked of a GPU or TPU is compared.
+    inputs = [jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes]
+    with jax.default_matmul_precision("bfloat16"):
+        program = jax.make_jaxpr(function)(*inputs).jaxpr
+    products = [e for e in _equations(program) if e.primitive is lax.dot_general_p]
+    assert products
+    for product in products:
+        assert set(product.params["precision"]) == {lax.Precision.HIGHEST}
 
 
 def _cosine(a, b):
