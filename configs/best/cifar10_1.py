@@ -13,11 +13,11 @@ condenses in 15 minutes and evaluates a network in one.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import cifar10
-from dc_jax.configs.best import by_regression
+from dc_jax.configs.best import by_small_network
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = by_regression(cifar10.get_config())
+    config = by_small_network(cifar10.get_config())
     config.iterations = 4000
     return config

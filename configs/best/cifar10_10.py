@@ -12,12 +12,14 @@ minutes.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import cifar10
-from dc_jax.configs.best import in_parts
+from dc_jax.configs.best import one_set
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = in_parts(cifar10.get_config(), "dm")
+    config = one_set(cifar10.get_config(), "dm")
+    config.formation.factor = 2
+    config.init = "kmeans"
     config.ipc = 10
     config.iterations = 5018
     return config

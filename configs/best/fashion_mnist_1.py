@@ -13,11 +13,11 @@ and evaluates a network in a minute.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import fashion_mnist
-from dc_jax.configs.best import by_regression
+from dc_jax.configs.best import by_small_network
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = by_regression(fashion_mnist.get_config())
+    config = by_small_network(fashion_mnist.get_config())
     config.iterations = 5000
     return config

@@ -14,12 +14,12 @@ evaluates a network in three.
 from ml_collections import ConfigDict
 
 from dc_jax.configs import mnist
-from dc_jax.configs.best import by_regression
+from dc_jax.configs.best import by_small_network
 
 
 def get_config() -> ConfigDict:
     """Returns the recipe."""
-    config = by_regression(mnist.get_config())
+    config = by_small_network(mnist.get_config())
     config.evaluation.protocol = "paper"
     config.iterations = 3000
     return config
