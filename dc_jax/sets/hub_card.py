@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dc_jax.base import SyntheticSet
-from dc_jax.config import describe_ipc
+from dc_jax.config import FACTORS, describe_ipc
 from dc_jax.errors import printable
 from dc_jax.report.accuracy import spread
 
@@ -28,6 +28,11 @@ SOFT = (
     'rows: `json.loads(pyarrow.parquet.read_schema(FILE).metadata[b"dc_jax"])`. '
     "The column `label` has the class of each picture."
 )
+# The same of a set whose images were decoded from ones that hold parts.
+PARTS = (
+    "The set stores {stored} images that hold {factor} x {factor} smaller ones each. "
+    "These are the smaller ones, enlarged as networks are trained on them."
+)
 # Where the table lies beside the card.
 TABLE = "data/train-00000-of-00001.parquet"
 # The least numbers of rows that the Hub has names for.
@@ -43,6 +48,7 @@ def make(synthetic_set: SyntheticSet) -> str:
     each = "image" if ipc == "1" else "images"
     whitened = "" if synthetic_set.whitening is None else f"\n\n{WHITENED}"
     soft = "" if synthetic_set.soft_labels is None else f"\n\n{SOFT}"
+    parts = _parts(num, recipe.get("decoded_factor"))
     title = f"{source}, condensed to {ipc} {each} per class"
     return f"""---
 {_front_matter(title, synthetic_set.class_names, num)}
@@ -52,7 +58,7 @@ def make(synthetic_set: SyntheticSet) -> str:
 
 {num} images of {len(labels)} classes that stand for {_escaped(source)}: networks that
 are trained on them from scratch learn much of what they would learn from the whole
-dataset. Made with dc_jax{_method(recipe)}.
+dataset. Made with dc_jax{_method(recipe)}.{parts}
 
 ```python
 import datasets
@@ -73,6 +79,13 @@ clipped and rounded. Normalise them, and test images, with
 
 The licence is that of the dataset that was condensed; it is not known here.
 """
+
+
+def _parts(num: int, factor: Any) -> str:
+    """Returns what is told of decoded images. Files of strangers have any factor."""
+    if factor not in FACTORS[1:]:
+        return ""
+    return f"\n\n{PARTS.format(stored=num // factor**2, factor=factor)}"
 
 
 def _front_matter(title: str, class_names: tuple[str, ...], num: int) -> str:

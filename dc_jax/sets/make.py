@@ -1,5 +1,6 @@
 """Makes sets of images: those that a method has condensed, and real ones."""
 
+import json
 from collections.abc import Sequence
 
 import jax
@@ -67,7 +68,10 @@ def make_set(
 
 
 def decode_set(synthetic: SyntheticSet) -> SyntheticSet:
-    """Returns the set of the images that networks are trained on, whose factor is 1."""
+    """Returns the set of the images that networks are trained on, whose factor is 1.
+
+    Its recipe has the factor of before, `decoded_factor`.
+    """
     factor = synthetic.factor
     if factor == 1:
         return synthetic
@@ -77,9 +81,11 @@ def decode_set(synthetic: SyntheticSet) -> SyntheticSet:
         return np.asarray(array).repeat(factor**2, axis=1)
 
     labels, soft_labels = synthetic.labels, synthetic.soft_labels
+    recipe = {**json.loads(synthetic.recipe or "{}"), "decoded_factor": factor}
     return synthetic.replace(
         images=np.stack(images),
         labels=repeat(labels),
         soft_labels=None if soft_labels is None else repeat(soft_labels),
         factor=1,
+        recipe=json.dumps(recipe),
     )

@@ -182,6 +182,25 @@ def test_soft_labels_are_in_the_note_of_pictures(tmp_path):
     assert hub_card.SOFT not in hub_card.make(make_set(1, ("cat", "dog")))
 
 
+@pytest.mark.parametrize("recipe", [RECIPE, ""])
+def test_decoded_images_tell_what_the_set_stores(tmp_path, recipe):
+    synthetic = make_set(3, ("cat", "dog")).replace(factor=2, recipe=recipe)
+    formats.export(synthetic, tmp_path / "hub", "huggingface")
+    card = (tmp_path / "hub" / "README.md").read_text()
+    # Each of the 4 images holds 4 others.
+    assert hub_card.PARTS.format(stored=4, factor=2) in card
+    assert "16 images of 2 classes" in card
+    formats.export(synthetic, tmp_path / "png", "png")
+    note = json.loads((tmp_path / "png" / "dc_jax.json").read_text())
+    assert note["recipe"] == {**json.loads(recipe or "{}"), "decoded_factor": 2}
+
+
+@pytest.mark.parametrize("factor", [None, 0, 1, 5, -2, "2", [2], float("nan")])
+def test_a_card_tells_of_no_parts_where_there_are_none(factor):
+    recipe = json.dumps({"decoded_factor": factor})
+    assert "smaller ones" not in hub_card.make(make_set().replace(recipe=recipe))
+
+
 @pytest.mark.parametrize(
     ("names", "expected"),
     [
