@@ -6,8 +6,8 @@ Feature regression of images that hold four smaller ones, which begin as represe
 real images, with learned labels (4,000 bytes more). Networks are trained on them by the
 evaluation `strong`.
 
-Expect 86.4 (the paper's `dc`: 82.3). One H200 condensed in five minutes, beside three
-to five other runs. A CPU takes hours: there --config.network.name=ConvNetW32D2
+Expect 86.4 (the paper's `dc`: 82.3). One H200 condensed in five minutes, beside two
+to five other runs. A CPU would take hours: there --config.network.name=ConvNetW32D2
 --config.evaluation.network=ConvNet --config.iterations=3000 has 85.4 after 24 minutes
 of one core.
 """
