@@ -129,7 +129,10 @@ def run(
     arguments = (values, baselines, given, dataset, folder / "baselines")
     scored = [*given, *rows.make_baselines(*arguments)]
     results = [_begin(row, meter, before) for row in scored]
+    names = {row.name for row in scored}
     content = {"dataset": dataset.name, "networks": meter.networks(), "whole": whole}
+    # Kept for a later call that names them again.
+    content["unlisted"] = [one for one in before if one["name"] not in names]
     write = functools.partial(_write, folder, content | {"rows": results})
     text = write()
     for name, measure in wanted.items():
@@ -146,10 +149,11 @@ def run(
 
 def _read_rows(folder: Path) -> list[dict[str, Any]]:
     """Returns what was measured before, none where the folder is new."""
-    rows = (read_json(folder / _NAME) or {"rows": []}).get("rows")
+    content = read_json(folder / _NAME) or {"rows": []}
+    rows = content.get("rows")
     if not isinstance(rows, list):
         raise UserError(f"{folder / _NAME} is of another program: choose another.")
-    return rows
+    return rows + content.get("unlisted", [])
 
 
 def _begin(row: Any, meter: Any, before: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -133,6 +133,26 @@ def test_some_measures_now_and_the_others_later(tmp_path, count):
     assert content["networks"] == ["MLP"]
 
 
+def test_a_call_that_names_fewer_rows_loses_no_measure(tmp_path, count):
+    paths = [_save_set(tmp_path / f"{name}.npz") for name in ("a", "b")]
+    values, folder = run_helpers.tiny_config().to_dict(), tmp_path / "scores"
+    all_rows = {"baselines": ["random_soft"], "kinds": ["strong"]}
+    text = scores.run(values, folder, paths, **all_rows)
+    assert len(count) == 4
+    count.clear()
+    for _ in range(2):
+        fewer = scores.run(values, folder, paths[:1], kinds=["strong"])
+        assert "b.npz" not in fewer
+        assert "random_soft, " not in fewer
+    assert scores.run(values, folder, paths, **all_rows) == text
+    assert not count
+    # What is kept is not what another set of this name is worth.
+    scores.run(values, folder, paths[:1], kinds=["strong"])
+    _save_set(tmp_path / "b.npz", soft=True)
+    scores.run(values, folder, paths, kinds=["strong"])
+    assert len(count) == 1
+
+
 def test_every_row_has_a_bar_of_its_own():
     cell = {"accuracy_mean": 0.5, "accuracy_std": None}
     facts = {"method": None, "ipc": "1", "cells": {"strong": cell}}
