@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from dc_jax.base import flatten_set
+from dc_jax.errors import UserError
 from dc_jax.sets import formats
 from dc_jax.sets.make import decode_set
 
@@ -25,7 +26,9 @@ from dc_jax.sets.make import decode_set
 class CondensedDataset(torch.utils.data.Dataset):
     """The images of a saved set, with their labels.
 
-    An element is an image, `[D, H, W]` float32, and its label, an integer. The image is
+    An element is an image, `[D, H, W]` float32, and its label: an integer, or with
+    `soft=True` the probabilities of all classes, `[C]` float32, which are what networks
+    are to learn where a set has them; `cross_entropy` takes both. The image is
     normalised, and whitened if the set is: `prepare` does the same with test images.
 
     Attributes:
@@ -44,8 +47,13 @@ class CondensedDataset(torch.utils.data.Dataset):
         *,
         dataset: str | None = None,
         experiment: int = 0,
+        soft: bool = False,
     ):
-        """Reads what `dc_jax.load_synthetic_set` does, and raises what it raises."""
+        """Reads what `dc_jax.load_synthetic_set` does, and raises what it raises.
+
+        Raises:
+          UserError: the labels shall be soft, but the set has only hard ones.
+        """
         synthetic = formats.load_synthetic_set(
             path, dataset=dataset, experiment=experiment
         )
@@ -58,6 +66,9 @@ class CondensedDataset(torch.utils.data.Dataset):
         if synthetic.soft_labels is not None:
             soft_labels, _ = flatten_set(synthetic.soft_labels, synthetic.labels)
             self.soft_labels = torch.from_numpy(soft_labels)
+        elif soft:
+            raise UserError(f"{path} has no soft labels: leave out soft=True.")
+        self._targets = self.soft_labels if soft else self.labels
         self.mean, self.std = torch.tensor(synthetic.mean), torch.tensor(synthetic.std)
         self.whitening = synthetic.whitening
         self.class_names = synthetic.class_names
@@ -71,8 +82,9 @@ class CondensedDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.images[index], int(self.labels[index])
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]:
+        target = self._targets[index]
+        return self.images[index], target if target.ndim else int(target)
 
     def prepare(self, pixels: torch.Tensor) -> torch.Tensor:
         """Turns other images into what networks that learn this set expect.

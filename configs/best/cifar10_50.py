@@ -5,8 +5,8 @@
 Distribution matching. Networks are trained on the images by the evaluation `strong`.
 
 Expect 61.8, measured on a JPEG copy (the paper's `dc`: 53.9). One H200 condensed in a
-minute, beside other runs. On a CPU take --config.iterations=500: one core condenses in
-30 minutes and evaluates a network in nine, which had 60.2.
+minute, beside other runs. On a CPU take --config.iterations=500: one core condensed in
+30 minutes, beside other work, and evaluates a network in nine, which had 60.2.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
@@ -31,6 +32,8 @@ _LABELS = {
 # Of a set that may come from anybody: training on it shall end.
 _EPOCHS = 100_000
 _STEPS = 100_000
+# How far mean and std of one dataset may be apart, whose images are in [0, 1].
+_APART = 0.01
 
 
 def check_names(config: Config) -> None:
@@ -191,6 +194,8 @@ def check_recipe(training: Mapping[str, Any]) -> None:
 def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
     """Checks that a set loaded from `path` can be evaluated on a dataset.
 
+    Warns where the set seems to be made of other images of the same shape.
+
     Raises:
       UserError: the images or the classes differ, or its own training would not end.
     """
@@ -213,6 +218,12 @@ def check_fit(synthetic: SyntheticSet, dataset: Dataset, path: str) -> None:
         raise UserError(
             f"{path} has the classes {_short(synthetic.class_names)}, but "
             f"{dataset.name} has {_short(dataset.class_names)}."
+        )
+    facts = [np.round([*one.mean, *one.std], 3) for one in (synthetic, dataset)]
+    if np.abs(facts[0] - facts[1]).max() > _APART:
+        text = "%s was made of images with mean and std %s, but %s has %s: is it a set "
+        logging.warning(
+            text + "of another dataset?", path, facts[0], dataset.name, facts[1]
         )
 
 

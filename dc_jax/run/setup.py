@@ -159,8 +159,8 @@ def log_choices(setup: Setup) -> None:
         config.num_experiments,
     )
     if setup.protocol.augmentation.startswith(SIAMESE_PREFIX):
-        text = "Networks are trained on the set with augmentation %s, as the authors "
-        text += "do: `python -m dc_jax.compare` trains alike on sets of all methods."
+        text = "Networks are trained on the set with augmentation %s: `python -m "
+        text += "dc_jax.compare` trains alike on sets of all methods."
         logging.info(text, setup.protocol.augmentation)
     if config.method in ("dc", "dsa"):
         outer_loop, inner_loop = config.loops()

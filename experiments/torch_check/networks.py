@@ -27,8 +27,9 @@ class Accuracy(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The standard error of the mean."""
-        return self.std / self.num**0.5
+        """The standard error of the mean; 0 for one network."""
+        # `std` divides by the number of networks, an estimate by one less.
+        return self.std / max(self.num - 1, 1) ** 0.5
 
     def __str__(self) -> str:
         return f"{self.mean:.2%} ± {100 * self.std:.2f} ({self.num} networks)"

@@ -54,10 +54,10 @@ def test_networks_learn_the_set_and_are_compared_with_the_recipe(tmp_path):
     noise = 0.1 * RNG.normal(size=(40, 4, 4, 1))
     tests = np.float32((PATTERNS[labels] + noise) * 0.2 + 0.4)
     line = check(path, tests, labels, 2)
-    # All are right, and the recipe's error is .1 / 2.
+    # All are right, and the recipe's error is .1 / sqrt(4 - 1).
     assert "PyTorch 100.00% ± 0.00 (2 networks)" in line
     assert "50.00% ± 10.00 (4 networks)" in line
-    assert line.endswith("+50.00, 10.0 standard errors.")
+    assert line.endswith("+50.00, 8.7 standard errors.")
 
 
 @pytest.mark.parametrize("strategy", ["scale_noise", "dsa:color_flip"])

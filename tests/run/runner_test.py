@@ -263,6 +263,18 @@ def test_a_set_with_numbers_fits_a_dataset_with_names():
     check_fit(synthetic, named, "set.npz")
 
 
+@pytest.mark.parametrize(("apart", "is_told"), [(0.005, False), (0.15, True)])
+@pytest.mark.parametrize("field", ["mean", "std"])
+def test_a_set_of_another_dataset_is_told(caplog, field, apart, is_told):
+    """As a set of MNIST on FashionMNIST: the same shape, and numbers as names."""
+    digits = load_dataset("digits")
+    synthetic = make_set(np.zeros(toy_run.SHAPE), digits)
+    other = dataclasses.replace(digits, **{field: getattr(digits, field) + apart})
+    with caplog.at_level("WARNING", logger="absl"):
+        check_fit(synthetic, other, "set.npz")
+    assert ("set.npz" in caplog.text) == is_told
+
+
 def test_a_set_of_other_images_is_refused(tmp_path):
     config = run_helpers.tiny_config()
     dataset = load_dataset("digits")

@@ -143,3 +143,23 @@ def test_a_dataset_of_pytorch(tmp_path):
     assert condensed.recipe["training"]["lr"] == 0.01
     batches = list(torch.utils.data.DataLoader(condensed, batch_size=2))
     assert [batch[1].tolist() for batch in batches] == [[0, 0], [1, 2], [2]]
+    with pytest.raises(ValueError, match=r"set\.npz has no soft labels"):
+        CondensedDataset(tmp_path / "set.npz", soft=True)
+
+
+def test_a_dataset_of_pytorch_with_soft_labels(tmp_path):
+    torch = pytest.importorskip("torch")
+    from dc_jax.torch import CondensedDataset
+
+    soft_labels = np.float32([[[1, 0], [0.75, 0.25]], [[0.5, 0.5], [0, 1]]])
+    synthetic = make_set(3, ("cat", "dog")).replace(soft_labels=soft_labels, factor=2)
+    formats.export(synthetic, tmp_path / "set.npz", "npz")
+    hard = CondensedDataset(tmp_path / "set.npz")
+    soft = CondensedDataset(tmp_path / "set.npz", soft=True)
+    assert [label for _, label in hard] == [0] * 8 + [1] * 8
+    ((images, labels),) = torch.utils.data.DataLoader(soft, batch_size=16)
+    assert labels.dtype == torch.float32
+    # Each of the four parts of an image has its labels.
+    expected = soft_labels.reshape(4, 2).repeat(4, axis=0)
+    np.testing.assert_array_equal(labels.numpy(), expected)
+    np.testing.assert_array_equal(images.numpy(), hard.images.numpy())
