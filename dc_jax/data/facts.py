@@ -93,6 +93,11 @@ DATASETS = (
 _BY_NAME = {name: facts for facts in DATASETS for name in (facts.name, *facts.aliases)}
 
 
+def plain_name(name: str, path: str | None) -> str:
+    """Returns what a dataset is called: your own data as their folder or file."""
+    return Path(path or name).stem if name in ("folder", "npz") else name
+
+
 def find_facts(name: str) -> Facts:
     """Returns what is known of a dataset, by its name or an alias."""
     return _BY_NAME.get(name, Facts(name))

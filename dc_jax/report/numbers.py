@@ -1,13 +1,13 @@
 """The title and the sections with numbers: accuracies, confusion, origin."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict
 
 from dc_jax.config import describe_ipc
+from dc_jax.data.facts import plain_name
 from dc_jax.report import markup
 from dc_jax.report.accuracy import in_percent, num_networks
 from dc_jax.report.files import Files
@@ -38,9 +38,7 @@ def title(run: Files) -> str:
     config = run.config
     if not config:
         return "Evaluations of synthetic sets"
-    dataset = config["dataset"]["name"]
-    if dataset in ("folder", "npz"):
-        dataset = Path(config["dataset"].get("path") or dataset).stem
+    dataset = plain_name(config["dataset"]["name"], config["dataset"].get("path"))
     (dataset,) = markup.short([dataset])
     if config["method"] == "whole":
         return f"{dataset}, all training images"

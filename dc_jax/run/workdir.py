@@ -15,6 +15,7 @@ from dc_jax import report
 from dc_jax.base import SyntheticSet
 from dc_jax.config import Config
 from dc_jax.data.dataset import Dataset
+from dc_jax.data.facts import plain_name
 from dc_jax.devices import processes
 from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
@@ -196,7 +197,7 @@ def save_set(
     """
     recipe = make_recipe(
         method=config.method,
-        dataset=dataset.name,
+        dataset=plain_name(dataset.name, config.dataset.path),
         ipc=config.ipc,
         protocol=vars(protocol),
         in_words=str(protocol),

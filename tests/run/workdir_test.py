@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 import pytest
+import report_helpers
 import run_helpers
 
 from dc_jax.data.sources import load_dataset
@@ -52,6 +53,24 @@ def test_each_set_has_its_recipe(tmp_path):
         assert recipe["training"]["network"] == "ConvNetD1W8"
         assert (recipe["method"], recipe["dataset"]) == ("dc", "digits")
         assert "1 + 1 epochs of SGD" in recipe["training_in_words"]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "expected"),
+    [
+        ("folder", "/data/pets/", "pets"),
+        ("npz", "shapes.npz", "shapes"),
+        ("mnist", "/data/idx", "mnist"),
+        ("arrays", None, "arrays"),
+    ],
+)
+def test_a_recipe_names_your_own_data_as_their_folder(tmp_path, name, path, expected):
+    config = run_helpers.tiny_config(**{"dataset.path": path})
+    dataset = dataclasses.replace(load_dataset("digits"), name=name)
+    synthetic = make_set(np.zeros((10, 1, 8, 8, 1)), dataset)
+    protocol = report_helpers.PROTOCOL
+    saved = workdir.save_set(config, tmp_path / "a.npz", dataset, synthetic, protocol)
+    assert json.loads(saved.recipe)["dataset"] == expected
 
 
 def test_summarise_by_hand():

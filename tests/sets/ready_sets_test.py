@@ -35,7 +35,7 @@ def test_a_set_is_what_the_page_says(name):
     ipc, method, accuracy = _row(name)
     synthetic = dc_jax.load_synthetic_set(FOLDER / name)
     recipe = json.loads(synthetic.recipe)
-    # Some were made of a folder of pictures, which has no name.
+    # Those of CIFAR-10 were made of a copy.
     parts = "" if synthetic.factor == 1 else "_parts"
     datasets = (recipe["dataset"], "cifar10")
     names = {f"{one}_{ipc}_{method}{parts}.npz" for one in datasets}
