@@ -6,8 +6,8 @@ Feature regression from representative real images, with learned labels (20,000 
 more). ConvNet is trained on them by the evaluation `paper`, for 300 epochs.
 
 Expect 98.4 (the paper's `dc`: 98.8). One H200 condensed in two minutes, beside five
-other runs. Random images have 98.2 under the same training, and are at once
-there: --config.method=random.
+other runs. Random images have 98.2 under the same training, and need no
+condensing: --config.method=random.
 """
 
 from ml_collections import ConfigDict
