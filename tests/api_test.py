@@ -155,7 +155,7 @@ def test_evaluate_may_train_in_another_way(monkeypatch):
     without = synthetic.replace(recipe=None)
     dc_jax.evaluate(without, TESTS, TEST_LABELS, network="MLP", epochs=1)
     assert "MLP, 1 + 1 epochs of SGD (lr 0.01" in str(texts[-1][-1])
-    assert texts[-1][2] == 5
+    assert texts[-1][-2] == 5
 
 
 @pytest.mark.parametrize(
