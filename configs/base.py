@@ -31,13 +31,17 @@ def get_config() -> ConfigDict:
     config.ipc = FieldReference(1, field_type=object)
     # K, iterations; each begins with fresh random networks. None: 1000; dm, dd and ncfm
     # 20000; frepo 500000; mtt 5000, with learned labels 10000. A run of dd or frepo
-    # cannot continue with another number.
+    # cannot continue with another number, since its learning rate falls over all.
     config.iterations = placeholder(int)
     # Whether condensing may end sooner: after a multiple of so many iterations, once
     # their mean loss is not below that of as many before. With `eval_every` and
     # `dataset.validation`: once the accuracy on the held-out images has not risen for
     # so many iterations. None: never. 50 or more, since losses are noisy.
     config.patience = placeholder(int)
+    # Minutes of condensing, over all sessions of a run, after which it ends with the
+    # iterations that it has made, at least one. With 0 a run that was stopped ends with
+    # what it has. None: all iterations are made.
+    config.minutes = placeholder(float)
     # T, updates of the images in an iteration (dc, dsa). None: the authors' 1, 10, 20,
     # 30, 40, 50 for the same number of images per class; `ipc` between these; 50 above.
     config.outer_loop = placeholder(int)

@@ -170,6 +170,7 @@ class Config:
     lr_net: float | None = allow(POSITIVE)
     momentum_net: float = allow(FRACTION)
     patience: int | None = allow(at_least(1))
+    minutes: float | None = allow(at_least(0))
     eval_every: int = allow(at_least(0))
     checkpoint_minutes: float = allow(at_least(0))
     tensorboard: bool = allow(ANY)

@@ -6,6 +6,7 @@ takes less than two seconds is not told of. Only the first of several processes 
 
 import contextlib
 import logging as std_logging
+import math
 import os
 import sys
 import threading
@@ -42,13 +43,18 @@ class Progress:
         first: int = 0,
         unit: str = "",
         stays: bool = False,
+        limit: float = math.inf,
     ):
-        """`stays` is whether the bar stays on the terminal at the end."""
+        """`stays` is whether the bar stays on the terminal at the end.
+
+        The work ends after at most `limit` seconds from now.
+        """
         self._title, self._total, self._unit = title, total, unit
         self._done, self._note = first, ""
         self._is_told = _is_first()
         self._is_terminal = sys.stderr.isatty()
         self._stays = stays
+        self._end = time.monotonic() + limit
         self._bar: tqdm.tqdm | None = None
         self._thread = threading.Thread(target=self._tell, daemon=True)
         self._ended = threading.Event()
@@ -98,8 +104,9 @@ class Progress:
         done = self._done - self._from
         if self._total is None or done <= 0:
             return None
-        left = self._total - self._done
-        return left * (time.monotonic() - self._began) / done
+        now = time.monotonic()
+        left = (self._total - self._done) * (now - self._began) / done
+        return min(left, max(self._end - now, 0))
 
     def _tell(self) -> None:
         """Tells until the work ends: in a thread, since the work may be one call."""

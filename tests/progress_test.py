@@ -62,6 +62,16 @@ def test_the_time_left_is_that_since_the_restart(monkeypatch):
     assert work.seconds_left == 10.0
 
 
+@pytest.mark.parametrize(("passed", "left"), [(4.0, 5.0), (10.0, 0.0)])
+def test_no_more_time_is_left_than_the_limit(monkeypatch, passed, left):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    work = Progress("Working", 10, limit=9.0)
+    work.advance(2)
+    clock[0] = passed
+    assert work.seconds_left == left
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [

@@ -34,7 +34,8 @@ Facts = dict[str, Any]
 _UNUSED = (
     *("iterations", "outer_loop", "inner_loop", "num_networks", "init", "distance"),
     *("batch_real", "batch_train", "lr_img", "momentum_img", "lr_net", "momentum_net"),
-    *("labels", "lr_label", "sampler", "candidates", "patience", "tensorboard"),
+    *("labels", "lr_label", "sampler", "candidates"),
+    *("patience", "minutes", "tensorboard"),
     *GROUPS,
 )
 

@@ -1,5 +1,6 @@
 """What a run will cost in time, told once from the first iterations."""
 
+import math
 import time
 from collections.abc import Mapping
 
@@ -14,10 +15,19 @@ _MEASURED, _SHORT = 2.0, 10.0
 class Cost:
     """Tells how long the iterations that are left, and evaluating, will take."""
 
-    def __init__(self, iterations: int, evaluating: Mapping[str, float]):
-        """`evaluating` are the seconds of all evaluations that are left, by name."""
+    def __init__(
+        self,
+        iterations: int,
+        evaluating: Mapping[str, float],
+        limit: float = math.inf,
+    ):
+        """`evaluating` are the seconds of all evaluations that are left, by name.
+
+        Condensing ends after at most `limit` seconds.
+        """
         self._iterations, self._evaluating = iterations, evaluating
         self._done, self._is_told = 0, False
+        self._end = time.monotonic() + limit
         self.begin()
 
     def begin(self) -> None:
@@ -32,6 +42,7 @@ class Cost:
             return
         self._is_told = True
         condensing = (self._iterations - self._done) * seconds / self._done
+        condensing = min(condensing, max(self._end - time.monotonic(), 0))
         parts = {"condensing": condensing, **self._evaluating}
         total = sum(parts.values())
         if total > _SHORT:

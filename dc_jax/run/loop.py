@@ -83,7 +83,7 @@ class Loop:
             with Progress("Compiling the beginning"):
                 state = jax.block_until_ready(init(store, init_keys))
             first, state, before = self._restore(state)
-            patience = Patience(config, self.folder, first)
+            patience = Patience(config, self.folder, first, before)
             last = first if patience.reason() else config.iterations
             iterations = range(first, last)
             evaluating = self._measure_evaluations(iterations, state)
@@ -93,6 +93,7 @@ class Loop:
             first=first,
             total=config.iterations,
             seconds=before,
+            minutes=config.minutes,
             evaluating=evaluating,
             tensorboard=config.tensorboard,
         )
@@ -109,7 +110,8 @@ class Loop:
         if iterations:
             self._save(done, state, clock)
         facts: dict[str, Any] = {"iterations": done}
-        if reason := patience.reason():
+        reason = patience.reason()
+        if reason and done < config.iterations:
             logging.info("Iteration %d is the last: %s.", done, reason)
             facts["stopped"] = reason
         return self._make_sets(state), facts | {"seconds_condense": clock.seconds()}
@@ -203,7 +205,7 @@ class Loop:
         more = jax.tree.map(lambda values: float(values.mean()), more)
         metrics.loss(done, out["loss"], more)
         metrics.images(done, lambda: self._first_set(step.after))
-        patience.note(done, loss=float(out["loss"].mean()))
+        patience.note(done, clock.seconds(), loss=float(out["loss"].mean()))
         if patience.reason():
             raise Enough(done, step.after)
         if clock.since_save() >= 60 * self.setup.config.checkpoint_minutes:
@@ -260,7 +262,8 @@ class Loop:
             counts = count_sets(self.setup.config, self.evaluator, sets)
         of_sets = accuracies(counts)
         session.metrics.accuracy(iteration, of_sets)
-        session.patience.note(iteration, accuracy_mean=float(of_sets.mean()))
+        seconds, mean = session.clock.seconds(), float(of_sets.mean())
+        session.patience.note(iteration, seconds, accuracy_mean=mean)
         if session.patience.reason():
             raise Enough(iteration, state)
 

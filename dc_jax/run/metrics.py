@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -37,12 +38,14 @@ class Metrics:
         first: int,
         total: int,
         seconds: float = 0.0,
+        minutes: float | None = None,
         evaluating: Mapping[str, float] | None = None,
         tensorboard: bool = False,
     ):
         """Drops losses and snapshots after `first`, and the accuracies from it on.
 
-        A run that continues there does these again; it took `seconds` up to there.
+        A run that continues there does these again; it took `seconds` up to there, and
+        ends after so many `minutes`, if it has not made all iterations before.
         `evaluating` are the seconds of what comes after the iterations, see `Cost`.
         """
         self._folder, self._is_first = folder, processes.is_first()
@@ -59,9 +62,14 @@ class Metrics:
         is_told = tensorboard and self._is_first
         self._events = Events(folder, before, seconds) if is_told else None
         self._began = time.monotonic() - seconds
-        self._cost = Cost(total - first, evaluating or {})
+        limit = math.inf if minutes is None else max(60 * minutes - seconds, 0)
+        self._cost = Cost(total - first, evaluating or {}, limit)
         self._bar = Progress(
-            "Condensing", total, first=first, unit="iterations", stays=True
+            *("Condensing", total),
+            first=first,
+            unit="iterations",
+            stays=True,
+            limit=limit,
         )
 
     def __enter__(self) -> "Metrics":

@@ -1,7 +1,8 @@
 """When a run has made enough iterations, though not all: what it reads is level.
 
 That is the accuracy on held-out training images, where it is measured on the way, and
-otherwise the matching loss. It is never the accuracy on test images.
+otherwise the matching loss. It is never the accuracy on test images. Or the time that
+it may take is over.
 """
 
 from collections.abc import Mapping
@@ -26,23 +27,35 @@ class Enough(Exception):  # noqa: N818 - no error
 class Patience:
     """Notes what a run reads, and says when that is enough."""
 
-    def __init__(self, config: Config, folder: Path, first: int):
-        """Begins with what `metrics.jsonl` has of the iterations up to `first`."""
-        self._patience = config.patience
+    def __init__(self, config: Config, folder: Path, first: int, seconds: float):
+        """Begins with what `metrics.jsonl` has of the iterations up to `first`.
+
+        They took `seconds`.
+        """
+        self._patience, self._minutes = config.patience, config.minutes
+        self._done, self._seconds = first, seconds
         is_held_out = bool(config.eval_every and config.dataset.validation)
         self._name = "accuracy_mean" if is_held_out else "loss"
         # One process writes the file, and all stop together.
         before = processes.on_first(_read, folder, first, self._name)
         self._values: dict[int, float] = dict(before)
 
-    def note(self, iteration: int, **values: float) -> None:
-        """Notes `loss` or `accuracy_mean` after an iteration; it needs one of them."""
+    def note(self, iteration: int, seconds: float, **values: float) -> None:
+        """Notes `loss` or `accuracy_mean` after an iteration; it needs one of them.
+
+        `seconds` is what all iterations have taken up to it.
+        """
+        self._done = iteration
+        if self._minutes is not None:  # All stop together, the slowest decides.
+            self._seconds = processes.largest(int(seconds))
         if self._name in values:
             self._values[iteration] = values[self._name]
 
     def reason(self) -> str | None:
         """Returns why there have been enough iterations, None if there have not."""
-        num = self._patience
+        minutes, num = self._minutes, self._patience
+        if minutes is not None and self._done and self._seconds >= 60 * minutes:
+            return f"the {minutes:g} minutes for condensing are over"
         if num is None:
             return None
         if self._name == "loss" and is_level(self._values, num):

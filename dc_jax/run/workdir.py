@@ -30,13 +30,13 @@ from dc_jax.sets.card import make_card, make_recipe
 # A stopped run may be continued with other values of these fields. They do not change
 # the images after a given iteration, except that `execution` changes the rounding.
 _FREE_FIELDS = {
-    *("iterations", "patience", "num_evaluations", "eval_every", "checkpoint_minutes"),
-    *("tensorboard", "evaluation", "execution", "mesh"),
+    *("iterations", "patience", "minutes", "num_evaluations", "eval_every"),
+    *("checkpoint_minutes", "tensorboard", "evaluation", "execution", "mesh"),
     *("dataset.stream", "coreset.networks"),
     *("distributed", "coordinator_address", "num_processes", "process_id"),
 }
-# Not free for these methods, whose learning rate falls over the run.
-_FIXED_FIELDS = {"dd": {"iterations"}, "frepo": {"iterations"}}
+# The learning rate of these methods falls over all iterations of a run.
+_FIXED_ITERATIONS = ("dd", "frepo")
 
 # A folder with no other files belongs to no run yet: nothing would be lost.
 _FILES_OF_A_START = {"config.json", ".lock", "log.txt"}
@@ -143,8 +143,16 @@ def check_is_ours(config: Config, folder: Path) -> None:
     files = (path.name for path in folder.rglob("*") if path.is_file())
     if theirs is None or _FILES_OF_A_START.issuperset(files):
         return
-    free = _FREE_FIELDS - _FIXED_FIELDS.get(ours.get("method"), set())
-    check_same(ours, flatten_dict(theirs, sep="."), folder, free)
+    theirs = flatten_dict(theirs, sep=".")
+    check_same(ours, theirs, folder, _FREE_FIELDS)
+    method, before = ours.get("method"), theirs.get("iterations")
+    if method in _FIXED_ITERATIONS and ours["iterations"] != before:
+        raise UserError(
+            f"--workdir={folder} holds a run of {before} config.iterations, not "
+            f"{ours['iterations']}: the learning rate of {method} falls over all of "
+            "them. Choose another folder, or end the run there with what it has by "
+            "--config.minutes=0."
+        )
 
 
 def check_is_free(config: Config, folder: Path) -> None:

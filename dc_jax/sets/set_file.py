@@ -95,8 +95,7 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
         if is_begun and not os.path.isfile(os.path.join(folder, SET_NAME)):
             raise FileNotFoundError(
                 f"no synthetic set at {path}: the run there has not ended. Its command "
-                "continues it. With --config.iterations set to the number that it has "
-                "reached, it ends with this set (not dd and frepo)."
+                "continues it. With --config.minutes=0 it ends with what it has."
             )
         raise FileNotFoundError(
             f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "

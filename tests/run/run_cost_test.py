@@ -44,3 +44,9 @@ def test_quick_iterations_are_measured_for_a_while(clock, caplog):
 
 def test_a_short_run_is_not_told_of(clock, caplog):
     assert _count(Cost(4, {"evaluating": 1.0}), clock, 2.0, 4, caplog) == []
+
+
+def test_condensing_takes_no_longer_than_its_limit(clock, caplog):
+    cost = Cost(1000, {"evaluating": 300.0}, limit=125.0)
+    (line,) = _count(cost, clock, 5.0, 1, caplog)
+    assert "about 7 minutes: 2 minutes condensing, 5 minutes evaluating" in line

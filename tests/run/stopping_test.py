@@ -7,9 +7,10 @@ import pytest
 import run_helpers
 import toy_run
 
-from dc_jax.run import loop
+from dc_jax.run import loop, metrics
 from dc_jax.run.signals import Stopped
 from dc_jax.run.stopping import is_level, is_past_best
+from dc_jax.sets.set_file import load_synthetic_set
 
 
 @pytest.mark.parametrize(
@@ -118,3 +119,79 @@ def test_only_held_out_images_tell_when_it_is_enough(
 def test_no_patience_is_none(value):
     with pytest.raises(ValueError, match=r"config\.patience must be at least 1, got"):
         run_helpers.tiny_config(patience=value)
+
+
+def _take_ten_seconds(monkeypatch):
+    """Each iteration takes ten seconds of the clock of a run."""
+    now, write = [0.0], metrics.Metrics.loss
+
+    def write_and_wait(self, *args):
+        now[0] += 10
+        write(self, *args)
+
+    monkeypatch.setattr(metrics.Metrics, "loss", write_and_wait)
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(0, 1), (0.5, 3), (0.6, 4)])
+def test_a_run_ends_once_its_minutes_are_over(
+    toy, tmp_path, monkeypatch, caplog, minutes, expected
+):
+    caplog.set_level("INFO", logger="absl")
+    with monkeypatch.context() as patch:
+        _take_ten_seconds(patch)
+        result = run_helpers.condense(tmp_path / "run", iterations=9, minutes=minutes)
+    assert result["iterations"] == expected
+    assert f"Iteration {expected} is the last: {result['stopped']}." in caplog.text
+    run_helpers.condense(tmp_path / "short", iterations=expected)
+    run_helpers.assert_same_images(tmp_path / "run", tmp_path / "short")
+    # Without the limit the same run goes on.
+    result = run_helpers.condense(tmp_path / "run", iterations=9)
+    assert (result["iterations"], "stopped" in result) == (9, False)
+
+
+def test_the_minutes_are_those_of_all_sessions(toy, tmp_path, monkeypatch):
+    _take_ten_seconds(monkeypatch)
+    with monkeypatch.context() as patch:
+        toy_run.stop_at(patch, 2)
+        with pytest.raises(Stopped):
+            run_helpers.condense(tmp_path, iterations=9, minutes=0.5)
+    assert run_helpers.condense(tmp_path, iterations=9, minutes=0.5)["iterations"] == 3
+
+
+def test_a_run_with_all_its_iterations_was_not_stopped(toy, tmp_path, monkeypatch):
+    _take_ten_seconds(monkeypatch)
+    result = run_helpers.condense(tmp_path, iterations=3, minutes=0.5)
+    assert (result["iterations"], "stopped" in result) == (3, False)
+
+
+@pytest.mark.parametrize("method", ["dm", "frepo"])
+def test_no_minutes_end_a_stopped_run_with_what_it_has(
+    toy, tmp_path, monkeypatch, method
+):
+    changes = {"method": method, "iterations": 9}
+    with monkeypatch.context() as patch:
+        toy_run.stop_at(patch, 2)
+        with pytest.raises(Stopped):
+            run_helpers.condense(tmp_path, **changes)
+    with pytest.raises(FileNotFoundError, match="minutes=0"):
+        load_synthetic_set(tmp_path)
+    result = run_helpers.condense(tmp_path, **changes, minutes=0)
+    assert result["iterations"] == len(run_helpers.read_metrics(tmp_path)) == 2
+    assert load_synthetic_set(tmp_path).images.shape == toy_run.SHAPE
+
+
+def test_another_number_of_iterations_is_refused_where_the_rate_falls_over_all(
+    toy, tmp_path
+):
+    run_helpers.condense(tmp_path, method="frepo", iterations=2)
+    before = run_helpers.snapshot(tmp_path)
+    with pytest.raises(ValueError, match=r"2 config\.iterations, not 3: .*frepo"):
+        run_helpers.condense(tmp_path, method="frepo", iterations=3)
+    assert run_helpers.snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_minutes_are_not_negative(value):
+    with pytest.raises(ValueError, match=r"config\.minutes must be at least 0, got"):
+        run_helpers.tiny_config(minutes=value)
