@@ -184,14 +184,23 @@ def regression_loss(
     predictions are small sums of large numbers, so all products are of float32,
     whatever the precision of the run.
     """
-    num, num_classes = labels.shape
+    (num, num_features), num_classes = synthetic.shape, labels.shape[1]
     centred = labels - 1 / num_classes
+    ridge = _RIDGE * jnp.sum(synthetic**2) / num
     with jax.default_matmul_precision("highest"):
-        kernel = synthetic @ synthetic.T
-        ridge = _RIDGE * jnp.trace(kernel) / num * jnp.eye(num)
-        solution = jax.scipy.linalg.solve(kernel + ridge, centred, assume_a="pos")
-        predictions = (real @ synthetic.T) @ solution
+        if num <= num_features:
+            solution = _solve(synthetic @ synthetic.T, ridge, centred)
+            predictions = (real @ synthetic.T) @ solution
+        else:  # The same. The kernel has eigenvalues 0, and so small a ridge is lost.
+            products = synthetic.T @ centred
+            predictions = real @ _solve(synthetic.T @ synthetic, ridge, products)
     return jnp.mean(squared_error(predictions, targets))
+
+
+def _solve(matrix: jax.Array, ridge: jax.Array, right: jax.Array) -> jax.Array:
+    """Solves a positive definite system, with a ridge on the diagonal."""
+    matrix = matrix + ridge * jnp.eye(len(matrix))
+    return jax.scipy.linalg.solve(matrix, right, assume_a="pos")
 
 
 def margin_loss(labels: jax.Array) -> jax.Array:

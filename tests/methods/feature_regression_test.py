@@ -63,21 +63,34 @@ def test_the_regression_loss_by_hand():
     np.testing.assert_allclose(loss, 0.0625 / 2, rtol=1e-4)
 
 
-def test_the_regression_loss_is_that_of_ridge_regression():
-    real, synthetic = RNG.normal(size=(7, 5)), RNG.normal(size=(4, 5))
-    labels, targets = RNG.normal(size=(4, 3)), np.array([0, 1, 2, 2, 1, 0, 0])
+@pytest.mark.parametrize("num", [4, 5, 6, 9])
+def test_the_regression_loss_is_that_of_ridge_regression(num):
+    real, synthetic = RNG.normal(size=(7, 5)), RNG.normal(size=(num, 5))
+    labels, targets = RNG.normal(size=(num, 3)), np.array([0, 1, 2, 2, 1, 0, 0])
     kernel = synthetic @ synthetic.T
-    ridge = 1e-6 * np.trace(kernel) / 4 * np.eye(4)
+    ridge = 1e-6 * np.trace(kernel) / num * np.eye(num)
     predictions = real @ synthetic.T @ np.linalg.inv(kernel + ridge) @ (labels - 1 / 3)
     errors = predictions - (np.eye(3)[targets] - 1 / 3)
     got = regression_loss(*map(jnp.asarray, (real, targets, synthetic, labels)))
     np.testing.assert_allclose(got, (errors**2).sum(1).mean() / 2, rtol=1e-4)
 
 
-def test_the_gradient_of_the_regression_loss():
+def test_more_images_than_features():
+    # The predictions of a ReLU network with 30 features for 300 images.
+    synthetic = np.maximum(RNG.normal(size=(300, 30)), 0).astype(np.float32)
+    targets = RNG.integers(0, 3, 300)
+    labels = np.eye(3, dtype=np.float32)[targets]
+    of_itself = regression_loss(synthetic, targets, synthetic, labels)
+    best = np.linalg.lstsq(synthetic.astype(float), labels - 1 / 3, rcond=None)[0]
+    errors = synthetic @ best - (labels - 1 / 3)
+    np.testing.assert_allclose(of_itself, (errors**2).sum(1).mean() / 2, rtol=1e-4)
+
+
+@pytest.mark.parametrize("num", [3, 8])
+def test_the_gradient_of_the_regression_loss(num):
     with jax.enable_x64(True):
         real, synthetic, labels = (
-            jnp.asarray(RNG.normal(size=size)) for size in ((6, 5), (3, 5), (3, 3))
+            jnp.asarray(RNG.normal(size=size)) for size in ((6, 5), (num, 5), (num, 3))
         )
 
         def loss(synthetic, labels):
