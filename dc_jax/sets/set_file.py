@@ -43,6 +43,13 @@ NAMES = (*_ARRAYS, *_OPTIONAL)
 _ROUNDING = 1e-3
 
 
+_GIVE = "give a .npz, .safetensors or .pt, or the folder of a run."
+_INEXACT = (
+    "Exports of 8 bits (pictures, Parquet, datasets of the Hub and of TFDS) are not "
+    "read back."
+)
+
+
 def save_synthetic_set(path: str | os.PathLike, synthetic_set: SyntheticSet) -> None:
     """Writes a set as `.npz`, for `load_synthetic_set` or any NumPy.
 
@@ -85,22 +92,23 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
 
     Raises:
       FileNotFoundError: there is no such file, or the run of the folder has not ended.
+      UserError: it is a Parquet file.
     """
     path = str(user_path(path, "the path of a set"))
     folder = path
     if os.path.isdir(folder):
         path = os.path.join(folder, set_name(experiment))
     if not os.path.isfile(path):
-        is_begun = os.path.isdir(os.path.join(folder, "checkpoints"))
-        if is_begun and not os.path.isfile(os.path.join(folder, SET_NAME)):
+        is_other = not os.path.isfile(os.path.join(folder, SET_NAME))
+        if is_other and os.path.isdir(os.path.join(folder, "checkpoints")):
             raise FileNotFoundError(
                 f"no synthetic set at {path}: the run there has not ended. Its command "
                 "continues it. With --config.minutes=0 it ends with what it has."
             )
-        raise FileNotFoundError(
-            f"no synthetic set at {path}: give a .npz, .safetensors or .pt, or the "
-            "folder of a run."
-        )
+        inexact = f" {_INEXACT}" if is_other and os.path.isdir(folder) else ""
+        raise FileNotFoundError(f"no synthetic set at {path}: {_GIVE}{inexact}")
+    if path.endswith(".parquet"):
+        raise UserError(f"{path} cannot be read: {_GIVE} {_INEXACT}")
     return path
 
 

@@ -154,6 +154,15 @@ def test_no_such_file(tmp_path):
             set_file.load_synthetic_set(missing)
 
 
+def test_exports_of_8_bits_are_not_read_back(tmp_path):
+    (tmp_path / "0").mkdir()
+    with pytest.raises(FileNotFoundError, match="8 bits .* not read back"):
+        set_file.load_synthetic_set(tmp_path)
+    (tmp_path / "set.parquet").touch()
+    with pytest.raises(ValueError, match=r"set.parquet .*\.npz.* 8 bits"):
+        set_file.load_synthetic_set(tmp_path / "set.parquet")
+
+
 def test_the_folder_of_a_run_that_has_not_ended(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(FileNotFoundError, match="has not ended") as error:
