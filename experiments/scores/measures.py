@@ -1,5 +1,6 @@
 """What is measured of every set: accuracies of networks that are trained on it."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices.layout import make_layout
 from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
-from dc_jax.run.checks import check_names
+from dc_jax.run.checks import check_names, naming
 from dc_jax.run.evaluation import build_evaluator, count_sets
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import make_evaluation
@@ -117,7 +118,9 @@ class Meter:
             check_names(config)
         self._evaluators: dict[str, Evaluator] = {}
         for name in measures:
-            self._evaluator(name)
+            is_other = name.startswith(ON)
+            with naming("--networks") if is_other else contextlib.nullcontext():
+                self._evaluator(name)
 
     def networks(self) -> list[str]:
         """Returns the other networks that are measured."""

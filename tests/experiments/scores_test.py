@@ -197,7 +197,7 @@ def test_bad_input_is_told_before_anything_is_measured(tmp_path, count):
         ({"kinds": []}, "--measures must name one"),
         ({"kinds": ["networks"]}, "--networks a network"),
         ({"networks": ["Net"], "kinds": ["strong"]}, "--networks: .*'Net'"),
-        ({"networks": ["LeNet"]}, "config.evaluation.network.*16x16"),
+        ({"networks": ["LeNet"]}, "--networks: .*16x16"),
     ):
         with pytest.raises(ValueError, match=message):
             scores.run(values, tmp_path / "scores", [path], **options)
