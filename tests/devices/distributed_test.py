@@ -123,6 +123,13 @@ def test_two_processes_equal_one(one, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_end_together_once_their_minutes_are_over(tmp_path):
+    _run_two(tmp_path / "run", iterations=_LONG, minutes=0)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["iterations"], "stopped" in result) == (1, True)
+
+
+@pytest.mark.slow
 def test_an_error_before_the_run_ends_both_with_a_line(one, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text((one / "config.json").read_text())
