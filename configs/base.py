@@ -39,8 +39,9 @@ def get_config() -> ConfigDict:
     # so many iterations. None: never. 50 or more, since losses are noisy.
     config.patience = placeholder(int)
     # Minutes of condensing, over all sessions of a run, after which it ends with the
-    # iterations that it has made, at least one. With 0 a run that was stopped ends with
-    # what it has. None: all iterations are made.
+    # iterations that it has made, at least one. Experts, which are trained before, and
+    # the evaluation do not count. With 0 a run that was stopped ends with what it has.
+    # None: all iterations are made.
     config.minutes = placeholder(float)
     # T, updates of the images in an iteration (dc, dsa). None: the authors' 1, 10, 20,
     # 30, 40, 50 for the same number of images per class; `ipc` between these; 50 above.

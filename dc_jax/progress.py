@@ -47,7 +47,7 @@ class Progress:
     ):
         """`stays` is whether the bar stays on the terminal at the end.
 
-        The work ends after at most `limit` seconds from now.
+        About `limit` seconds from now the work ends, whatever is left of it.
         """
         self._title, self._total, self._unit = title, total, unit
         self._done, self._note = first, ""

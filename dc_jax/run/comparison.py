@@ -158,8 +158,8 @@ def make_row(
     """Returns what is told of a method.
 
     Its `accuracy_mean` and `accuracy_std`, fractions; its `images`; the `bytes` of
-    these and of soft labels, see `stored_bytes`; and the `seconds` that making them
-    took.
+    these and of soft labels, see `stored_bytes`; the `seconds` that making them took;
+    and of a run that ended before all its iterations why it was `stopped`.
     """
     images = result["training_images"]
     seconds = result.get("seconds_condense", 0.0)  # `whole` has none.
@@ -171,6 +171,7 @@ def make_row(
         "images": images,
         "bytes": stored_bytes(images, image_shape, result.get("soft_labels", 0)),
         "seconds": seconds,
+        **({"stopped": result["stopped"]} if "stopped" in result else {}),
     }
 
 

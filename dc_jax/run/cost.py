@@ -23,7 +23,7 @@ class Cost:
     ):
         """`evaluating` are the seconds of all evaluations that are left, by name.
 
-        Condensing ends after at most `limit` seconds.
+        Condensing ends after about `limit` seconds, whatever is left of it.
         """
         self._iterations, self._evaluating = iterations, evaluating
         self._done, self._is_told = 0, False

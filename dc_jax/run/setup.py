@@ -158,6 +158,9 @@ def log_choices(setup: Setup) -> None:
         config.num_networks,
         config.num_experiments,
     )
+    if config.minutes is not None:
+        text = "Condensing ends after %g minutes, if it is not done before."
+        logging.info(text, config.minutes)
     if setup.protocol.augmentation.startswith(SIAMESE_PREFIX):
         text = "Networks are trained on the set with augmentation %s: `python -m "
         text += "dc_jax.compare` trains alike on sets of all methods."

@@ -5,6 +5,7 @@ otherwise the matching loss. It is never the accuracy on test images. Or the tim
 it may take is over.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,8 +47,8 @@ class Patience:
         `seconds` is what all iterations have taken up to it.
         """
         self._done = iteration
-        if self._minutes is not None:  # All stop together, the slowest decides.
-            self._seconds = processes.largest(int(seconds))
+        if self._minutes is not None:  # All stop together, by the clock furthest on.
+            self._seconds = processes.largest(math.ceil(seconds))
         if self._name in values:
             self._values[iteration] = values[self._name]
 

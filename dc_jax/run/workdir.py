@@ -150,8 +150,8 @@ def check_is_ours(config: Config, folder: Path) -> None:
         raise UserError(
             f"--workdir={folder} holds a run of {before} config.iterations, not "
             f"{ours['iterations']}: the learning rate of {method} falls over all of "
-            "them. Choose another folder, or end the run there with what it has by "
-            "--config.minutes=0."
+            f"them. Choose another folder, or end that run with what it has: "
+            f"--config.iterations={before} --config.minutes=0."
         )
 
 

@@ -4,6 +4,7 @@ It holds plain arrays: loading one never runs code. It may come from anybody, so
 everything in it is checked. The same set always gives the same bytes.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -41,8 +42,6 @@ _OPTIONAL = {
 NAMES = (*_ARRAYS, *_OPTIONAL)
 # How far the sum of an image's soft labels may be from 1.
 _ROUNDING = 1e-3
-
-
 _GIVE = "give a .npz, .safetensors or .pt, or the folder of a run."
 _INEXACT = (
     "Exports of 8 bits (pictures, Parquet, datasets of the Hub and of TFDS) are not "
@@ -92,24 +91,34 @@ def find_file(path: str | os.PathLike, experiment: int = 0) -> str:
 
     Raises:
       FileNotFoundError: there is no such file, or the run of the folder has not ended.
-      UserError: it is a Parquet file.
+      UserError: it is a picture, or a Parquet file.
     """
     path = str(user_path(path, "the path of a set"))
     folder = path
     if os.path.isdir(folder):
         path = os.path.join(folder, set_name(experiment))
     if not os.path.isfile(path):
-        is_other = not os.path.isfile(os.path.join(folder, SET_NAME))
-        if is_other and os.path.isdir(os.path.join(folder, "checkpoints")):
+        has_no_set = not os.path.isfile(os.path.join(folder, SET_NAME))
+        if has_no_set and os.path.isdir(os.path.join(folder, "checkpoints")):
             raise FileNotFoundError(
                 f"no synthetic set at {path}: the run there has not ended. Its command "
                 "continues it. With --config.minutes=0 it ends with what it has."
             )
-        inexact = f" {_INEXACT}" if is_other and os.path.isdir(folder) else ""
-        raise FileNotFoundError(f"no synthetic set at {path}: {_GIVE}{inexact}")
-    if path.endswith(".parquet"):
+        is_folder = has_no_set and os.path.isdir(folder)
+        hint = f" {_INEXACT}" if is_folder else ""
+        if is_folder and any(name.endswith(".npz") for name in os.listdir(folder)):
+            hint = " Name one of the .npz there."
+        raise FileNotFoundError(f"no synthetic set at {path}: {_GIVE}{hint}")
+    if _begin_of(path).startswith((b"PAR1", b"\x89PNG")):
         raise UserError(f"{path} cannot be read: {_GIVE} {_INEXACT}")
     return path
+
+
+def _begin_of(path: str) -> bytes:
+    """Returns a few bytes of a file, none where it cannot be read."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(4)
+    return b""
 
 
 def set_name(experiment: int) -> str:

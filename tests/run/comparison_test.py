@@ -60,6 +60,14 @@ def test_every_method_has_a_row_and_random_images_are_the_first(compared):
     assert "<h1>arrays, 2 images per class: methods</h1>" in page
 
 
+def test_a_row_tells_that_its_run_was_stopped():
+    result = {"training_images": 1, "accuracy_mean": 1, "accuracy_std": 0}
+    result |= {"accuracies": [[1]]}
+    assert "stopped" not in comparison.make_row("dc", result, (4, 4, 1))
+    row = comparison.make_row("dc", result | {"stopped": "why"}, (4, 4, 1))
+    assert row["stopped"] == "why"
+
+
 def test_soft_labels_are_counted():
     result = {"training_images": 6, "accuracy_mean": 0.5, "accuracy_std": 0.0}
     result |= {"accuracies": [[0.5]], "seconds_condense": 1.0}

@@ -3,9 +3,11 @@
 import logging
 import time
 
+import numpy as np
 import pytest
 
 from dc_jax.run.cost import Cost
+from dc_jax.run.metrics import Metrics
 
 
 @pytest.fixture
@@ -50,3 +52,13 @@ def test_condensing_takes_no_longer_than_its_limit(clock, caplog):
     cost = Cost(1000, {"evaluating": 300.0}, limit=125.0)
     (line,) = _count(cost, clock, 5.0, 1, caplog)
     assert "about 7 minutes: 2 minutes condensing, 5 minutes evaluating" in line
+
+
+def test_the_minutes_of_a_run_limit_what_it_takes(tmp_path, clock, caplog):
+    evaluating = {"evaluating": 300.0}
+    fields = {"first": 10, "total": 1000, "evaluating": evaluating}
+    metrics = Metrics(tmp_path, **fields, seconds=55.0, minutes=3)
+    clock[0] = 5.0
+    with caplog.at_level(logging.INFO, logger="absl"), metrics:
+        metrics.loss(11, np.ones(1))
+    assert any("2 minutes condensing, 5 minutes eval" in m for m in caplog.messages)

@@ -154,13 +154,21 @@ def test_no_such_file(tmp_path):
             set_file.load_synthetic_set(missing)
 
 
-def test_exports_of_8_bits_are_not_read_back(tmp_path):
+@pytest.mark.parametrize("data", [b"PAR1 and so on", b"\x89PNG\r\n\x1a\n", b"PAR1"])
+def test_exports_of_8_bits_are_not_read_back(tmp_path, data):
     (tmp_path / "0").mkdir()
     with pytest.raises(FileNotFoundError, match="8 bits .* not read back"):
         set_file.load_synthetic_set(tmp_path)
-    (tmp_path / "set.parquet").touch()
-    with pytest.raises(ValueError, match=r"set.parquet .*\.npz.* 8 bits"):
-        set_file.load_synthetic_set(tmp_path / "set.parquet")
+    (tmp_path / "set").write_bytes(data)
+    with pytest.raises(ValueError, match=r"set cannot .*\.npz.* 8 bits"):
+        set_file.load_synthetic_set(tmp_path / "set")
+
+
+def test_a_folder_of_several_sets(tmp_path):
+    (tmp_path / "some.npz").touch()
+    with pytest.raises(FileNotFoundError, match=r"one of the \.npz") as error:
+        set_file.load_synthetic_set(tmp_path)
+    assert "8 bits" not in str(error.value)
 
 
 def test_the_folder_of_a_run_that_has_not_ended(tmp_path):
