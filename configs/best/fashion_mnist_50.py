@@ -6,9 +6,10 @@ Feature regression from representative real images, with learned labels (20,000 
 more). Networks are trained on the images by the evaluation `strong`.
 
 Expect 88.3 (the paper's `dc`: 83.6). One H200 condensed in eleven minutes, beside seven
-other runs; half of the iterations had as much. A CPU would take hours: there
---config.method=dm --config.init=real --config.lr_img=10.0 --config.batch_real=128
---config.iterations=500 has 87.4 after 54 minutes of one core, beside other work.
+other runs. An earlier run of half of the iterations had as much. A CPU would take
+hours: there --config.method=dm --config.init=real --config.lr_img=10.0
+--config.batch_real=128 --config.iterations=500 has 87.4 after 54 minutes of one core,
+beside other work.
 """
 
 from ml_collections import ConfigDict

@@ -47,6 +47,7 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns the cells of a method under `HEAD`."""
     seconds = row["seconds"]
     made = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+    made += ", ended early" if "stopped" in row else ""
     return (
         row["method"],
         in_percent(row),

@@ -10,6 +10,7 @@ import toy
 
 import dc_jax
 from dc_jax.methods import METHODS
+from dc_jax.report.comparison import cells
 from dc_jax.run import comparison, finished, workdir
 
 OVERRIDES = {
@@ -66,6 +67,8 @@ def test_a_row_tells_that_its_run_was_stopped():
     assert "stopped" not in comparison.make_row("dc", result, (4, 4, 1))
     row = comparison.make_row("dc", result | {"stopped": "why"}, (4, 4, 1))
     assert row["stopped"] == "why"
+    row["seconds"] = 60.0
+    assert cells(row)[-1] == "60 s, ended early"
 
 
 def test_soft_labels_are_counted():
