@@ -181,16 +181,6 @@ def test_no_minutes_end_a_stopped_run_with_what_it_has(
     assert load_synthetic_set(tmp_path).images.shape == toy_run.SHAPE
 
 
-def test_another_number_of_iterations_is_refused_where_the_rate_falls_over_all(
-    toy, tmp_path
-):
-    run_helpers.condense(tmp_path, method="frepo", iterations=2)
-    before = run_helpers.snapshot(tmp_path)
-    with pytest.raises(ValueError, match=r"2 config\.iterations, not 3: .*=2 --"):
-        run_helpers.condense(tmp_path, method="frepo", iterations=3)
-    assert run_helpers.snapshot(tmp_path) == before
-
-
 @pytest.mark.parametrize("value", [-1, float("nan")])
 def test_minutes_are_not_negative(value):
     with pytest.raises(ValueError, match=r"config\.minutes must be at least 0, got"):

@@ -156,11 +156,16 @@ def test_claim_lets_a_run_go_on_with_other_free_fields(tmp_path, field, value):
     assert written == changed.to_dict()
 
 
-def test_iterations_are_not_free_where_the_learning_rate_depends_on_them(tmp_path):
-    config = run_helpers.tiny_config(method="dd")
+@pytest.mark.parametrize("method", ["dd", "frepo"])
+def test_iterations_are_not_free_where_the_learning_rate_depends_on_them(
+    tmp_path, method
+):
+    config = run_helpers.tiny_config(method=method)
     _begin(config, tmp_path)
-    with pytest.raises(ValueError, match=r"config\.iterations = 4, not 9:"):
+    before = run_helpers.snapshot(tmp_path)
+    with pytest.raises(ValueError, match=r"4 config\.iterations, not 9: .*=4 --"):
         workdir.claim(dataclasses.replace(config, iterations=9), tmp_path)
+    assert run_helpers.snapshot(tmp_path) == before
     workdir.claim(dataclasses.replace(config, num_evaluations=9), tmp_path)
 
 
