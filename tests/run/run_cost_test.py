@@ -61,4 +61,4 @@ def test_the_minutes_of_a_run_limit_what_it_takes(tmp_path, clock, caplog):
     clock[0] = 5.0
     with caplog.at_level(logging.INFO, logger="absl"), metrics:
         metrics.loss(11, np.ones(1))
-    assert any("2 minutes condensing, 5 minutes eval" in m for m in caplog.messages)
+    assert any(": 2 minutes condensing, 5 minutes eval" in m for m in caplog.messages)

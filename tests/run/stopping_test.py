@@ -150,13 +150,17 @@ def test_a_run_ends_once_its_minutes_are_over(
     assert (result["iterations"], "stopped" in result) == (9, False)
 
 
-def test_the_minutes_are_those_of_all_sessions(toy, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("minutes", "expected"), [(0.5, 3), (0.3, 2)])
+def test_the_minutes_are_those_of_all_sessions(
+    toy, tmp_path, monkeypatch, minutes, expected
+):
     _take_ten_seconds(monkeypatch)
     with monkeypatch.context() as patch:
         toy_run.stop_at(patch, 2)
         with pytest.raises(Stopped):
             run_helpers.condense(tmp_path, iterations=9, minutes=0.5)
-    assert run_helpers.condense(tmp_path, iterations=9, minutes=0.5)["iterations"] == 3
+    result = run_helpers.condense(tmp_path, iterations=9, minutes=minutes)
+    assert result["iterations"] == expected
 
 
 def test_a_run_with_all_its_iterations_was_not_stopped(toy, tmp_path, monkeypatch):
