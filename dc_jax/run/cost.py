@@ -1,6 +1,5 @@
 """What a run will cost in time, told once from the first iterations."""
 
-import math
 import time
 from collections.abc import Mapping
 
@@ -15,34 +14,23 @@ _MEASURED, _SHORT = 2.0, 10.0
 class Cost:
     """Tells how long the iterations that are left, and evaluating, will take."""
 
-    def __init__(
-        self,
-        iterations: int,
-        evaluating: Mapping[str, float],
-        limit: float = math.inf,
-    ):
-        """`evaluating` are the seconds of all evaluations that are left, by name.
-
-        Condensing ends after about `limit` seconds, whatever is left of it.
-        """
-        self._iterations, self._evaluating = iterations, evaluating
-        self._done, self._is_told = 0, False
-        self._end = time.monotonic() + limit
+    def __init__(self, evaluating: Mapping[str, float]):
+        """`evaluating` are the seconds of all evaluations that are left, by name."""
+        self._evaluating, self._is_told = evaluating, False
         self.begin()
 
     def begin(self) -> None:
-        """Measures from now on."""
+        """The iterations begin now."""
         self._began = time.monotonic()
 
-    def count(self) -> None:
-        """Counts an iteration; tells the cost once enough of them are measured."""
-        self._done += 1
-        seconds = time.monotonic() - self._began
-        if self._is_told or seconds < _MEASURED:
+    def tell(self, condensing: float) -> None:
+        """Tells the cost once, if enough iterations were measured.
+
+        `condensing` are the seconds that the iterations which are left will take.
+        """
+        if self._is_told or time.monotonic() - self._began < _MEASURED:
             return
         self._is_told = True
-        condensing = (self._iterations - self._done) * seconds / self._done
-        condensing = min(condensing, max(self._end - time.monotonic(), 0))
         parts = {"condensing": condensing, **self._evaluating}
         total = sum(parts.values())
         if total > _SHORT:

@@ -63,7 +63,7 @@ class Metrics:
         self._events = Events(folder, before, seconds) if is_told else None
         self._began = time.monotonic() - seconds
         limit = math.inf if minutes is None else max(60 * minutes - seconds, 0)
-        self._cost = Cost(total - first, evaluating or {}, limit)
+        self._cost = Cost(evaluating or {})
         self._bar = Progress(
             *("Condensing", total),
             first=first,
@@ -93,8 +93,8 @@ class Metrics:
         more = more or {}
         loss = float(losses.mean())
         self._write(iteration, loss=loss, losses=losses.tolist(), **more)
-        self._cost.count()
         self._bar.advance(note=f"loss {loss:.4g}")
+        self._cost.tell(self._bar.seconds_left)
 
     def accuracy(self, iteration: int, accuracies: np.ndarray) -> None:
         """Records and logs the accuracies `[E, N]` after an iteration."""

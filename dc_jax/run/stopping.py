@@ -1,8 +1,8 @@
-"""When a run has made enough iterations, though not all: what it reads is level.
+"""When a run has made enough iterations, though not all.
 
-That is the accuracy on held-out training images, where it is measured on the way, and
-otherwise the matching loss. It is never the accuracy on test images. Or the time that
-it may take is over.
+Either the minutes that it may take are over, or what it reads is level. That is the
+accuracy on held-out training images, where it is measured on the way, and otherwise the
+matching loss. It is never the accuracy on test images.
 """
 
 import math

@@ -149,8 +149,8 @@ def check_is_ours(config: Config, folder: Path) -> None:
     if method in _FIXED_ITERATIONS and ours["iterations"] != before:
         raise UserError(
             f"--workdir={folder} holds a run of {before} config.iterations, not "
-            f"{ours['iterations']}: the learning rate of {method} falls over all of "
-            f"them. Choose another folder, or end that run with what it has: "
+            f"{ours['iterations']}, and its learning rate falls over all: choose "
+            "another folder, or end it by "
             f"--config.iterations={before} --config.minutes=0."
         )
 
