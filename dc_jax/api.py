@@ -36,9 +36,9 @@ from dc_jax.run.overrides import (
     make_set_config,
     make_values,
 )
+from dc_jax.run.saving import save_set
 from dc_jax.run.setup import make_evaluation
 from dc_jax.run.signals import Stopped, as_guest
-from dc_jax.run.workdir import save_set
 from dc_jax.sets import set_file
 
 

@@ -9,7 +9,7 @@ import toy
 
 from dc_jax import report
 from dc_jax.evaluation.protocol import Protocol
-from dc_jax.run import finished, workdir
+from dc_jax.run import finished, saving, workdir
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets.make import make_set
 
@@ -99,9 +99,9 @@ def make_run(
         sets = [one.replace(indices=indices) for one in sets]
     num = dataset.num_classes
     counts = np.tile(9 * np.eye(num) + np.ones((num, num)), (num_sets, 2, 1, 1))
-    result = workdir.summarise(np.full((num_sets, 2), 0.75))
+    result = saving.summarise(np.full((num_sets, 2), 0.75))
     result |= {"iterations": 4, "seconds": 75.0, "training_images": num * ipc}
-    workdir.save_run(
+    saving.save_run(
         config,
         folder,
         dataset,

@@ -13,7 +13,7 @@ def spread(std: float, num_networks: int | None, digits: int = 1) -> str:
 
 
 def in_percent(result: Mapping[str, Any]) -> str:
-    """Returns the accuracy of a result, see `run.workdir.summarise`, as for a table."""
+    """Returns the accuracy of a result, see `run.saving.summarise`, as for a table."""
     mean, std = result["accuracy_mean"], result["accuracy_std"]
     return f"{100 * mean:.1f}{spread(std, num_networks(result))} %"
 

@@ -17,9 +17,9 @@ from dc_jax.evaluation.evaluator import (
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.progress import Progress
 from dc_jax.run.compiled import compile_evaluation, evaluation_keys, own_evaluation_keys
+from dc_jax.run.saving import summarise
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
-from dc_jax.run.workdir import summarise
 from dc_jax.sets.card import training_of
 
 

@@ -15,9 +15,9 @@ from dc_jax.files.content import write_json
 from dc_jax.run import finished
 from dc_jax.run.baselines import choose_sets
 from dc_jax.run.evaluation import count_sets
+from dc_jax.run.saving import summarise
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import Setup
-from dc_jax.run.workdir import summarise
 
 # In the result of a run.
 FIELD = "random"

@@ -11,7 +11,7 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.protocol import Protocol
 from dc_jax.files.content import file_record, read_json
 from dc_jax.report import NEIGHBOURS
-from dc_jax.run import workdir
+from dc_jax.run import saving
 from dc_jax.sets import set_file
 
 # They are of the images that were evaluated.
@@ -35,7 +35,7 @@ def hold_sets(
         return
     for name in _OF_A_RESULT:
         (folder / name).unlink(missing_ok=True)
-    workdir.save_sets(config, folder, dataset, protocol, sets, [()] * len(sets))
+    saving.save_sets(config, folder, dataset, protocol, sets, [()] * len(sets))
 
 
 def _restore_sets(
@@ -58,7 +58,7 @@ def _restore_sets(
         if path.is_file() and file_record(path) == record:
             continue
         accuracies = card["accuracy"]["accuracies"][experiment]
-        workdir.save_set(config, path, dataset, synthetic, protocol, accuracies)
+        saving.save_set(config, path, dataset, synthetic, protocol, accuracies)
         if file_record(path) != record:
             path.unlink()
 

@@ -26,6 +26,7 @@ from dc_jax.run import (
     own_files,
     random_baseline,
     repair,
+    saving,
     workdir,
 )
 from dc_jax.run.checkpoint import Checkpointer
@@ -80,7 +81,7 @@ def condense(
                 result = _end(setup, make_evaluator(setup), folder, result)
         else:
             processes.on_first(report.refresh, folder)
-    workdir.log_result(result)
+    saving.log_result(result)
     return result
 
 
@@ -99,7 +100,7 @@ def _condense(config: Config, folder: Path, dataset: Dataset | None) -> dict[str
         baselines.check_baseline(setup)
         with workdir.claimed(config, folder):
             accuracies, facts = baselines.whole_accuracies(setup, folder)
-            result = _save(setup, folder, [], workdir.summarise(accuracies) | facts)
+            result = _save(setup, folder, [], saving.summarise(accuracies) | facts)
             return _end(setup, None, folder, result)
     evaluator = make_evaluator(setup)
     make = _maker(setup, evaluator, folder)
@@ -167,8 +168,8 @@ def evaluate(
         results = [_evaluate(setup, evaluator, *one) for one in sets.items()]
     for result in results:
         if folder:
-            processes.on_first(workdir.add_evaluation, folder, result)
-        workdir.log_result(result, result["set"] if len(results) > 1 else "")
+            processes.on_first(saving.add_evaluation, folder, result)
+        saving.log_result(result, result["set"] if len(results) > 1 else "")
     if folder:
         processes.on_first(report.write_if_possible, folder)
     return results
@@ -251,7 +252,7 @@ def _save(
         Progress("Saving the result"),
     ):
         processes.on_first(
-            workdir.save_run,
+            saving.save_run,
             setup.config,
             folder,
             setup.dataset,
@@ -276,7 +277,7 @@ def _end(
         with ends_at_once(lambda: _goes_on(folder)), Progress(title):
             processes.on_first(finished.add_neighbours, folder, setup.dataset)
     if random_baseline.is_missing(setup.config, result):
-        workdir.log_result(result)
+        saving.log_result(result)
         with ends_at_once(lambda: _goes_on(folder)):
             random = random_baseline.evaluate_random(setup, evaluator, folder)
             result = processes.on_first(random_baseline.save, folder, result, random)

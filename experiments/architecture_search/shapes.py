@@ -26,7 +26,7 @@ from dc_jax.evaluation.protocol import Protocol, make_protocol, phases
 from dc_jax.files.content import file_record, read_json, write_json
 from dc_jax.networks.convnet import parse_convnet_name
 from dc_jax.progress import Progress
-from dc_jax.run import checks, workdir
+from dc_jax.run import checks, saving, workdir
 from dc_jax.run.baselines import train_and_test, train_by_phases
 from dc_jax.run.checks import check_fit
 from dc_jax.run.compiled import compile_evaluation, evaluation_keys
@@ -278,7 +278,7 @@ def _make_result(
     """
     names = split_names(config.evaluation.network)
     accuracies = accuracies.reshape(*accuracies.shape[:2], len(names))
-    networks = {n: workdir.summarise(accuracies[..., i]) for i, n in enumerate(names)}
+    networks = {n: saving.summarise(accuracies[..., i]) for i, n in enumerate(names)}
     on_the_way = facts.pop("accuracies_on_the_way", None)
     if on_the_way is not None:
         on_the_way = np.reshape(on_the_way, (len(on_the_way), -1, len(names)))

@@ -20,7 +20,7 @@ from dc_jax.data.dataset import Dataset
 from dc_jax.devices.compilation_cache import use_compilation_cache
 from dc_jax.errors import UserError
 from dc_jax.files.content import read_json, write_json
-from dc_jax.run import runner, workdir
+from dc_jax.run import runner, saving, workdir
 from dc_jax.run.checkpoint import Checkpointer
 from dc_jax.run.checks import check_fit
 from dc_jax.run.setup import with_whitening
@@ -116,7 +116,7 @@ def _make_result(
     """Returns, after each task, the accuracies on the tasks seen and their mean."""
     seen = [float(np.mean(line)) for line in accuracies]
     return {
-        **workdir.summarise(np.array([[seen[-1]]])),
+        **saving.summarise(np.array([[seen[-1]]])),
         "accuracies_seen": seen,
         "accuracies_tasks": accuracies,
         "tasks": [

@@ -16,9 +16,9 @@ from dc_jax.errors import UserError
 from dc_jax.evaluation.evaluator import accuracies
 from dc_jax.run.checks import check_names, naming
 from dc_jax.run.evaluation import build_evaluator, count_sets
+from dc_jax.run.saving import summarise
 from dc_jax.run.set_trainer import Evaluator
 from dc_jax.run.setup import make_evaluation
-from dc_jax.run.workdir import summarise
 from dc_jax.sets.make import decode_set
 from dc_jax.sets.set_file import set_pixels
 from experiments.scores import KINDS

@@ -16,7 +16,7 @@ from dc_jax import report
 from dc_jax.report import kept
 from dc_jax.report.accuracy import in_percent
 from dc_jax.report.published import TABLE1
-from dc_jax.run import own_files, workdir
+from dc_jax.run import own_files, saving
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets import set_file
 
@@ -165,10 +165,10 @@ def test_chosen_images_have_no_neighbours(tmp_path):
 
 def test_a_single_network_has_no_standard_deviation(tmp_path, caplog):
     caplog.set_level("INFO", logger="absl")
-    result = workdir.summarise(np.array([[0.5]]))
+    result = saving.summarise(np.array([[0.5]]))
     assert in_percent(result) == "50.0 %"
-    assert in_percent(workdir.summarise(np.array([[0.5], [0.5]]))) == "50.0 ± 0.0 %"
-    workdir.log_result(result)
+    assert in_percent(saving.summarise(np.array([[0.5], [0.5]]))) == "50.0 ± 0.0 %"
+    saving.log_result(result)
     with Metrics(tmp_path, first=0, total=2) as metrics:
         metrics.accuracy(1, np.array([[0.5]]))
     texts = ["Test accuracy 50.00% (one network).", "Iteration 1: accuracy 50.00%."]
@@ -189,10 +189,10 @@ def test_names_from_anybody_are_short_and_steer_no_terminal(tmp_path):
 
 def test_networks_trained_on_all_images(tmp_path, caplog):
     config = run_helpers.tiny_config(method="whole", eval_every=5)
-    result = workdir.summarise(np.array([[0.5, 0.75]]))
+    result = saving.summarise(np.array([[0.5, 0.75]]))
     result |= {"accuracies_on_the_way": [[0.25, 0.5], [0.75, 1.0]]}
     dataset = make_dataset(3)
-    workdir.save_run(
+    saving.save_run(
         config, tmp_path, dataset, protocol=PROTOCOL, sets=[], result=result
     )
     report.write(tmp_path)
@@ -244,9 +244,9 @@ def test_a_run_that_has_not_finished(copy):
 
 
 def test_a_folder_with_evaluations_only(tmp_path):
-    line = workdir.summarise(np.array([[0.5]])) | {"set": "<runs>"}
+    line = saving.summarise(np.array([[0.5]])) | {"set": "<runs>"}
     line |= {"protocol": dataclasses.asdict(PROTOCOL)}
-    workdir.add_evaluation(tmp_path, line)
+    saving.add_evaluation(tmp_path, line)
     report.write_if_possible(tmp_path)
     assert Page(tmp_path).texts["td"] == ["<runs>", "ConvNet", "50.0 %"]
 
@@ -339,9 +339,9 @@ def test_iterations_and_first_images_are_told(finished, tmp_path):
 
 
 def test_chosen_images_have_no_iterations(tmp_path):
-    result = workdir.summarise(np.array([[0.5, 0.75]]))
+    result = saving.summarise(np.array([[0.5, 0.75]]))
     config = run_helpers.tiny_config(method="herding")
-    workdir.save_run(
+    saving.save_run(
         *(config, tmp_path, make_dataset(3)),
         protocol=PROTOCOL,
         sets=[],

@@ -13,7 +13,7 @@ from report_helpers import make_dataset, make_run
 
 from dc_jax import report
 from dc_jax.report import kept
-from dc_jax.run import finished, own_files, workdir
+from dc_jax.run import finished, own_files, saving, workdir
 
 CONFIG = run_helpers.tiny_config()
 # As `make_run` makes it.
@@ -76,7 +76,7 @@ def test_a_photo_in_the_snapshots_of_a_run_stays(tmp_path):
 
 def test_a_folder_of_evaluations_can_become_that_of_a_run(tmp_path):
     line = {"accuracy_mean": 0.5, "accuracy_std": 0.0, "set": "x"}
-    workdir.add_evaluation(tmp_path, line | {"protocol": {"network": "MLP"}})
+    saving.add_evaluation(tmp_path, line | {"protocol": {"network": "MLP"}})
     report.write(tmp_path)
     own_files.check_evaluations(tmp_path)
     workdir.claim(CONFIG, tmp_path)
@@ -226,7 +226,7 @@ def test_lines_of_a_longer_run_do_not_count(copy, caplog):
 def test_a_folder_that_was_deleted_is_not_made_again(tmp_path):
     folder = tmp_path / "gone"
     with pytest.raises(OSError, match="was deleted during the run"):
-        workdir.save_run(
+        saving.save_run(
             *(CONFIG, folder, make_dataset(3)), protocol=None, sets=[], result={}
         )
     assert not folder.exists()
@@ -236,7 +236,7 @@ def test_a_kill_before_the_card_leaves_no_finished_run(tmp_path, monkeypatch):
     def kill(**fields):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(workdir, "make_card", kill)
+    monkeypatch.setattr(saving, "make_card", kill)
     with pytest.raises(KeyboardInterrupt):
         make_run(tmp_path)
     # What the card would list is there; a new evaluation makes it again.

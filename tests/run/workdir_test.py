@@ -11,7 +11,7 @@ import run_helpers
 
 from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.protocol import make_protocol
-from dc_jax.run import finished, workdir
+from dc_jax.run import finished, saving, workdir
 from dc_jax.sets.make import make_set
 from dc_jax.sets.set_file import load_synthetic_sets
 
@@ -37,7 +37,7 @@ def _save(config, folder, result):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(2, 10, 1, 8, 8, 1)).astype(np.float32)
     sets = [make_set(image, dataset) for image in images]
-    workdir.save_run(
+    saving.save_run(
         config, folder, dataset, protocol=protocol, sets=sets, result=result
     )
 
@@ -69,12 +69,12 @@ def test_a_recipe_names_your_own_data_as_their_folder(tmp_path, name, path, expe
     dataset = dataclasses.replace(load_dataset("digits"), name=name)
     synthetic = make_set(np.zeros((10, 1, 8, 8, 1)), dataset)
     protocol = report_helpers.PROTOCOL
-    saved = workdir.save_set(config, tmp_path / "a.npz", dataset, synthetic, protocol)
+    saved = saving.save_set(config, tmp_path / "a.npz", dataset, synthetic, protocol)
     assert json.loads(saved.recipe)["dataset"] == expected
 
 
 def test_summarise_by_hand():
-    summary = workdir.summarise(np.array([[0.2, 0.4, 0.6], [0.2, 0.4, 0.6]]))
+    summary = saving.summarise(np.array([[0.2, 0.4, 0.6], [0.2, 0.4, 0.6]]))
     assert summary["accuracy_mean"] == pytest.approx(0.4)
     # The variance is (0.04 + 0 + 0.04) / 3.
     assert summary["accuracy_std"] == pytest.approx(0.1632993)

@@ -21,7 +21,7 @@ from dc_jax.base import SyntheticSet
 from dc_jax.data.sources import load_dataset
 from dc_jax.evaluation.protocol import make_protocol
 from dc_jax.report import kept
-from dc_jax.run import workdir
+from dc_jax.run import saving, workdir
 from dc_jax.run.finished import finished_result
 from dc_jax.run.metrics import Metrics
 from dc_jax.sets import authors_pt, formats, set_file
@@ -180,7 +180,7 @@ def finished(tmp_path_factory):
         CONFIG.evaluation, dataset_name="digits", network_name="ConvNet"
     )
     workdir.claim(CONFIG, folder)
-    workdir.save_run(
+    saving.save_run(
         *(CONFIG, folder, dataset),
         protocol=protocol,
         sets=[synthetic],
@@ -193,7 +193,7 @@ def finished(tmp_path_factory):
     kept.save_neighbours(folder, synthetic, dataset)
     text = "".join(json.dumps(line) + "\n" for line in LINES)
     (folder / "metrics.jsonl").write_text(text)
-    workdir.add_evaluation(folder, RESULT | {"set": "x"})
+    saving.add_evaluation(folder, RESULT | {"set": "x"})
     report.write(folder)
     return folder
 
@@ -232,7 +232,7 @@ def _resume(folder):
     if finished_result(CONFIG, folder) is None:
         workdir.claim(CONFIG, folder)
     elif (result := finished_result(CONFIG, folder)) is not None:
-        workdir.log_result(result)
+        saving.log_result(result)
 
 
 def _go_on(folder):
